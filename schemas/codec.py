@@ -1,0 +1,101 @@
+"""Bytes ⇄ event, in Confluent's wire format: magic byte 0, the schema id (4 bytes, big-endian), Avro.
+
+The hot decoder is fastavro on schemas without their logical types: times stay plain longs (µs since 1970 UTC) and ids
+16 bytes. Every released version of a schema stays readable: an older writer's record is resolved to the latest version.
+"""
+
+import struct
+from collections.abc import Mapping
+from io import BytesIO
+from typing import Any, Final
+
+from fastavro import parse_schema, schemaless_reader, schemaless_writer
+from fastavro.validation import ValidationError, validate
+
+from schemas.catalogue import SchemaIds, committed
+from spanfold.errors import InvalidInput, PoisonRecord
+
+Fields = dict[str, Any]
+"""A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes."""
+
+MAGIC: Final = 0
+_FRAME: Final = struct.Struct(">bI")
+
+UNREADABLE: Final = "unreadable"
+"""Parked reason: the bytes are not an Avro record of their schema, or not framed, or absent."""
+UNKNOWN_SCHEMA: Final = "unknown_schema"
+"""Parked reason: nobody knows the schema id; upgrade, then retry."""
+
+
+def plain(schema: Any) -> Any:
+    """The schema without logical types and docs: longs stay longs, fixed stays bytes."""
+    if isinstance(schema, dict):
+        return {key: plain(value) for key, value in schema.items() if key not in ("logicalType", "doc")}
+    if isinstance(schema, list):
+        return [plain(item) for item in schema]
+    return schema
+
+
+class Codec:
+    """Encodes events with their latest schema; decodes records of every released one."""
+
+    def __init__(self, ids: SchemaIds | None = None) -> None:
+        self._ids = ids or committed()
+        self._readers: dict[int, tuple[str, Any, Any]] = {}
+        self._writers: dict[str, tuple[bytes, Any]] = {}
+
+    def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
+        """The record's value. InvalidInput names the field that the schema refuses."""
+        frame, schema = self._writers.get(event_type) or self._add_writer(event_type)
+        out = BytesIO()
+        out.write(frame)
+        try:
+            schemaless_writer(out, schema, fields)
+        except (ValueError, TypeError, KeyError, OverflowError, struct.error, AttributeError) as error:
+            raise InvalidInput(f"{event_type}: {_what_is_wrong(schema, fields) or error}") from error
+        return out.getvalue()
+
+    def decode(self, value: bytes | None) -> tuple[str, Fields]:
+        """The event type and its fields. PoisonRecord says why the bytes can't be read."""
+        if value is None:
+            raise PoisonRecord(UNREADABLE, "the value is null")
+        if len(value) < _FRAME.size or value[0] != MAGIC:
+            raise PoisonRecord(UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
+        schema_id = int.from_bytes(value[1:5], "big")
+        event_type, writer, reader = self._readers.get(schema_id) or self._add_reader(schema_id)
+        body = BytesIO(value)
+        body.seek(_FRAME.size)
+        try:
+            fields: Fields = schemaless_reader(body, writer, reader)  # type: ignore[assignment]
+        except Exception as error:  # fastavro raises whatever the broken bytes lead it into
+            raise PoisonRecord(UNREADABLE, f"not a {event_type}: {error!r}") from error
+        if body.tell() != len(value):
+            raise PoisonRecord(UNREADABLE, f"{len(value) - body.tell()} bytes after the end of {event_type}")
+        return event_type, fields
+
+    def _add_writer(self, event_type: str) -> tuple[bytes, Any]:
+        try:
+            entry = self._ids.latest(event_type)
+        except KeyError:
+            raise InvalidInput(f"unknown event type {event_type!r}") from None
+        writer = (_FRAME.pack(MAGIC, entry.id), parse_schema(plain(entry.load())))
+        self._writers[event_type] = writer
+        return writer
+
+    def _add_reader(self, schema_id: int) -> tuple[str, Any, Any]:
+        entry = self._ids.by_id(schema_id)
+        if entry is None:
+            raise PoisonRecord(UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry")
+        latest = self._ids.latest(entry.event_type)
+        resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
+        reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
+        self._readers[schema_id] = reader
+        return reader
+
+
+def _what_is_wrong(schema: Any, fields: Mapping[str, Any]) -> str:
+    try:
+        validate(dict(fields), schema, strict=True)
+    except ValidationError as error:
+        return "; ".join(str(each) for each in error.errors)
+    return ""

@@ -1,0 +1,56 @@
+"""The topics and their rules. Pure: producers/topics.py creates and checks them on a broker."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+US_PER_DAY: Final = 86_400_000_000
+
+
+class TopicKind(StrEnum):
+    TELEMETRY = "telemetry"
+    """Facts that already happened: no expected version; an event's version is its offset + 1."""
+    CONDITIONAL = "conditional"
+    """Appends may name the version that they expect; the log arbitrates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """One topic of the log.
+
+    `window_days` is W: a telemetry event that is older than this when it reaches the log (log time minus event time) is
+    `expired`. It is fixed for the topic's life, because a verdict may never depend on when it was given.
+    """
+
+    name: str
+    kind: TopicKind
+    event_types: tuple[str, ...]
+    window_days: int = 30
+    future_days: int = 1
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the name: `traces` of `spanfold.traces`."""
+        return self.name.rpartition(".")[2]
+
+    def on_broker(self, prefix: str) -> str:
+        """The name on the broker, with the installation's prefix."""
+        return f"{prefix}{self.name}"
+
+    def subject(self, event_type: str) -> str:
+        """The registry subject of one of its event types (TopicRecordNameStrategy)."""
+        return f"{self.name}-spanfold.{event_type}"
+
+
+TRACES: Final = Topic(
+    name="spanfold.traces",
+    kind=TopicKind.TELEMETRY,
+    event_types=("TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"),
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (TRACES,)
+
+
+def topic_of(event_type: str) -> Topic | None:
+    """The topic that carries `event_type`, or None when no topic does."""
+    return next((topic for topic in TOPICS if event_type in topic.event_types), None)
