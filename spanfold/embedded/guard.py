@@ -1,0 +1,90 @@
+"""The guard: a small process that outlives the supervisor just long enough to stop its children.
+
+It is started as a script (it imports psutil and nothing else) with the read end of a pipe as its standard input. The
+supervisor, and for a moment each child on its way to exec, hold the write end. A child announces itself with one line,
+`name pid signal timeout_s`. End of file means that nobody is left to look after the children, so the guard stops them
+in the reverse of the order in which they were announced, and removes the folders given as arguments.
+"""
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import psutil
+
+KILL_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stoppable:
+    """A process and how to end it. `process` knows its start time, so a reused pid is never signalled."""
+
+    name: str
+    process: psutil.Process
+    signal: int
+    timeout_s: float
+
+
+def parse(line: str) -> Stoppable | None:
+    """The child that a line announces, or None when it is gone already."""
+    name, pid, number, timeout_s = line.split()
+    try:
+        return Stoppable(name, psutil.Process(int(pid)), int(number), float(timeout_s))
+    except psutil.NoSuchProcess:
+        return None
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it still runs; a zombie doesn't, and neither does another process with its pid."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def stop(child: Stoppable) -> bool:
+    """Signal the child and wait; kill it after `timeout_s`. Returns whether it ended by itself."""
+    try:
+        if not is_alive(child.process):
+            return True
+        child.process.send_signal(child.signal)
+        if _ended(child.process, child.timeout_s):
+            return True
+        child.process.kill()
+        _ended(child.process, KILL_TIMEOUT_S)
+    except psutil.NoSuchProcess:
+        return True
+    return False
+
+
+def stop_in_order(children: Iterable[Stoppable]) -> list[str]:
+    """Stop one after the other; returns the names of those that had to be killed."""
+    return [child.name for child in children if not stop(child)]
+
+
+def main() -> None:
+    """Remember who is announced until end of file, then stop them and clean up."""
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)
+    children: dict[str, Stoppable] = {}
+    for line in sys.stdin:
+        if child := parse(line):
+            children[child.name] = child
+    for name in stop_in_order(reversed(children.values())):
+        print(f"{name} did not stop in time and was killed", flush=True)
+    for folder in sys.argv[1:]:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _ended(process: psutil.Process, timeout_s: float) -> bool:
+    try:
+        process.wait(timeout_s)
+    except psutil.TimeoutExpired:
+        return not is_alive(process)
+    return True
+
+
+if __name__ == "__main__":
+    main()

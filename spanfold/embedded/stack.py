@@ -1,0 +1,220 @@
+"""The embedded stack: a real Kafka and a real Postgres on this machine, without Docker."""
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+from typing import Self
+
+import psutil
+from rich.progress import Progress
+
+from spanfold.embedded.errors import ChildFailed
+from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars, missing_jars
+from spanfold.embedded.java import find_java
+from spanfold.embedded.kafka import KafkaNode, kafka_program
+from spanfold.embedded.ports import choose_ports
+from spanfold.embedded.postgres import PostgresServer, find_server, postgres_program, root_data_folder
+from spanfold.embedded.programs import Guard, Program
+from spanfold.embedded.state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
+from spanfold.embedded.supervisor import Supervisor
+from spanfold.settings import Settings, default_home
+
+PORTS_FILE = "ports.json"
+
+
+class EmbeddedStack:
+    """Kafka and Postgres as children of this process, with what is launched beside them.
+
+    Data, logs and state are kept in `home`; a second stack on the same home is refused. An `ephemeral` stack lives in a
+    fresh temporary folder that is gone after `stop`, also when this process was killed. A server that exists already
+    is named by `kafka_bootstrap` or `postgres_dsn`, and not started.
+
+    >>> with EmbeddedStack(ephemeral=True) as stack:
+    ...     psycopg.connect(stack.state.postgres_dsn)
+    """
+
+    def __init__(
+        self,
+        home: Path | None = None,
+        *,
+        kafka_bootstrap: str | None = None,
+        postgres_dsn: str | None = None,
+        ephemeral: bool = False,
+    ) -> None:
+        self._home = home or default_home()
+        self._kafka_bootstrap = kafka_bootstrap
+        self._postgres_dsn = postgres_dsn
+        self._ephemeral = ephemeral
+        self._events: SimpleQueue[ChildFailed | signal.Signals] = SimpleQueue()
+        self._publishing = threading.Lock()
+        self._state: StackState | None = None
+        self._lock: int | None = None
+        self._guard: Guard | None = None
+        self._supervisor: Supervisor | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, ephemeral: bool = False) -> Self:
+        """The stack that the settings describe: its home, and the servers that they name."""
+        return cls(
+            settings.home,
+            kafka_bootstrap=settings.kafka_bootstrap,
+            postgres_dsn=settings.postgres_dsn,
+            ephemeral=ephemeral,
+        )
+
+    @property
+    def state(self) -> StackState:
+        """Where everything is. Only a started stack has one."""
+        if self._state is None:
+            raise RuntimeError("the stack is not started")
+        return self._state
+
+    def start(self, progress: Progress | None = None) -> StackState:
+        """Start both servers and return once they answer; `progress` is given a task for each thing that takes time.
+
+        Raises HomeInUse, MissingPart, JarMismatch, DownloadFailed or ChildFailed; nothing is left running then.
+        """
+        shown = progress or Progress(disable=True)
+        try:
+            self._take_home()
+            self._start_servers(shown)
+        except BaseException:
+            self.stop()
+            raise
+        return self.state
+
+    def launch(self, *programs: Program) -> None:
+        """Start programs, one after the other, each with the settings that lead to this stack in its environment.
+
+        They are kept alive and are stopped, last first, before the servers. Raises ChildFailed.
+        """
+        for program in programs:
+            environment = {**self.state.environment, **program.env}
+            self._running_supervisor().start(replace(program, env=environment))
+            self._publish()
+
+    def wait(self) -> signal.Signals:
+        """Block until SIGINT or SIGTERM arrives and return it; raises ChildFailed when a child can't be kept alive.
+
+        Call it from the main thread. Neither stops anything: `stop` does.
+        """
+        before = {
+            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            event = self._events.get()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if isinstance(event, ChildFailed):
+            raise event
+        return event
+
+    def stop(self) -> list[str]:
+        """Stop everything, last started first; returns the names of the programs that had to be killed."""
+        killed = self._supervisor.stop() if self._supervisor else []
+        if self._lock is not None:
+            (self._home / STATE_FILE).unlink(missing_ok=True)
+        if self._guard:
+            self._guard.release()
+        if self._lock is not None:
+            os.close(self._lock)
+        self._supervisor = self._guard = self._lock = self._state = None
+        return killed
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _take_home(self) -> None:
+        if self._ephemeral:
+            self._home = Path(tempfile.mkdtemp(prefix="spanfold-"))
+        logs = self._home / "logs"
+        self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = lock_home(self._home)
+        logs.mkdir(exist_ok=True)
+        stop_leftovers(self._home)
+        remove = [self._home, root_data_folder(self._home)] if self._ephemeral else []
+        self._guard = Guard(logs / "guard.log", self._on_guard_death, held=[self._lock], remove=remove)
+        self._supervisor = Supervisor(logs, self._guard, self._events.put, self._publish)
+
+    def _start_servers(self, progress: Progress) -> None:
+        ports = choose_ports(("kafka", "kafka_controller", "postgres"), self._home / PORTS_FILE)
+        node = KafkaNode(1, ports["kafka"], ports["kafka_controller"], self._home / "kafka")
+        server = None if self._postgres_dsn else find_server(self._home, ports["postgres"])
+        starts: list[Callable[[], None]] = []
+        if server:
+            starts.append(lambda: self._start_postgres(server, progress))
+        if not self._kafka_bootstrap:
+            starts.append(lambda: self._start_kafka(node, progress))
+        with ThreadPoolExecutor() as pool:
+            for started in [pool.submit(start) for start in starts]:
+                started.result()
+        used = {"postgres"} if server else set()
+        used |= set() if self._kafka_bootstrap else {"kafka", "kafka_controller"}
+        self._state = StackState(
+            home=self._home,
+            kafka_bootstrap=self._kafka_bootstrap or node.bootstrap,
+            postgres_dsn=server.dsn() if server else self._postgres_dsn or "",
+            supervisor_pid=os.getpid(),
+            started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            ports={name: port for name, port in ports.items() if name in used},
+            psql=server.bin / "psql" if server else None,
+        )
+        self._publish()
+
+    def _start_postgres(self, server: PostgresServer, progress: Progress) -> None:
+        task = progress.add_task("PostgreSQL", total=None)
+        self._running_supervisor().start(postgres_program(server))
+        progress.update(task, total=1, completed=1)
+
+    def _start_kafka(self, node: KafkaNode, progress: Progress) -> None:
+        jars = self._fetch_jars(progress)
+        task = progress.add_task("Kafka", total=None)
+        self._running_supervisor().start(kafka_program(node, find_java(), jars, self._home / "logs"))
+        progress.update(task, total=1, completed=1)
+
+    def _fetch_jars(self, progress: Progress) -> list[Path]:
+        jars, cache = locked_jars(), jar_cache()
+        missing = missing_jars(jars, cache)
+        if not missing:
+            return [cache / jar.filename for jar in jars]
+        task = progress.add_task("Kafka's jars", total=sum(jar.size for jar in missing))
+        return fetch_jars(jars, cache, lambda count: progress.advance(task, count))
+
+    def _running_supervisor(self) -> Supervisor:
+        if self._supervisor is None:
+            raise RuntimeError("the stack is not started")
+        return self._supervisor
+
+    def _publish(self) -> None:
+        """Bring the state, here and in stack.json, up to date with the children's pids."""
+        with self._publishing:
+            if self._state is None:
+                return
+            pids = self._running_supervisor().pids
+            created = {name: psutil.Process(pid).create_time() for name, pid in pids.items()}
+            created["supervisor"] = psutil.Process().create_time()
+            self._state = replace(self._state, pids=pids, created=created)
+            write_state(self._state)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._events.put(signal.Signals(number))  # a SimpleQueue may be fed from a signal handler
+
+    def _on_guard_death(self) -> None:
+        self._events.put(
+            ChildFailed("the guard process died; without it a kill -9 would leave the servers running")
+        )
