@@ -120,4 +120,6 @@ def _getter(cls: type[TraceEvent]) -> tuple[tuple[str, ...], Any]:
     return names, attrgetter(*names)
 
 
-_GETTERS: Final = {cls: _getter(cls) for cls in EVENT_TYPES.values()}
+_GETTERS: Final[dict[type[DomainEvent], tuple[tuple[str, ...], Any]]] = {
+    cls: _getter(cls) for cls in EVENT_TYPES.values()
+}

@@ -19,7 +19,7 @@ def partitions_of(keys: Sequence[bytes], partitions: int) -> npt.NDArray[np.int3
     hashes = np.empty(len(keys), np.uint32)
     for length in np.unique(lengths):
         chosen = np.flatnonzero(lengths == length)
-        joined = b"".join([keys[i] for i in chosen])
+        joined = b"".join([keys[i] for i in chosen.tolist()])
         hashes[chosen] = _murmur2(np.frombuffer(joined, np.uint8).reshape(len(chosen), int(length)))
     return ((hashes & np.uint32(0x7FFFFFFF)) % np.uint32(partitions)).astype(np.int32)
 

@@ -7,7 +7,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -25,16 +25,18 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SPANFOLD_", extra="ignore", frozen=True)
 
     home: Path = Field(default_factory=default_home, description="where the embedded stack keeps its data and state")
-    kafka_bootstrap: str | None = Field(None, description="host:port[,host:port…] of an existing Kafka")
-    postgres_dsn: str | None = Field(None, description="postgresql://… of an existing Postgres")
-    topic_prefix: str = Field("", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
-    partitions: int = Field(4, ge=1, le=1000, description="partitions of a telemetry topic; for life")
-    replication_factor: int = Field(1, ge=1, description="replicas of each topic")
-    min_insync_replicas: int = Field(1, ge=1, description="min.insync.replicas of each topic")
-    group: str = Field("spanfold", description="prefix of the workers' consumer groups")
-    session_timeout_s: float = Field(10.0, ge=6, description="after kill -9 partitions wait this long")
-    batch_records: int = Field(10_000, ge=1, description="records of one poll, hence of one transaction, at most")
-    fetch_bytes: int = Field(2 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
+    kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port…] of an existing Kafka")
+    postgres_dsn: str | None = Field(default=None, description="postgresql://… of an existing Postgres")
+    topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
+    partitions: int = Field(default=4, ge=1, le=1000, description="partitions of a telemetry topic; for life")
+    replication_factor: int = Field(default=1, ge=1, description="replicas of each topic")
+    min_insync_replicas: int = Field(default=1, ge=1, description="min.insync.replicas of each topic")
+    group: str = Field(default="spanfold", description="prefix of the workers' consumer groups")
+    session_timeout_s: float = Field(default=10.0, ge=6, description="after kill -9 partitions wait this long")
+    batch_records: int = Field(
+        default=10_000, ge=1, description="records of one poll, hence of one transaction, at most"
+    )
+    fetch_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
     log_level: str = "INFO"
 
 

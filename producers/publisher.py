@@ -1,0 +1,297 @@
+"""Events into the log: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded
+memory.
+"""
+
+import asyncio
+import atexit
+import os
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, Self
+from weakref import WeakKeyDictionary
+
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from producers.connection import MAX_EVENT_BYTES, Connection, Report
+from producers.counts import Counters, Counts
+from producers.delivery import Delivery, LoopWaiter, OnDelivery, Outcome, outcome_of
+from producers.throttled_log import ThrottledLog
+from schemas.codec import Codec
+from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
+from spanfold.events import DomainEvent
+from spanfold.records import headers_of, key_of
+from spanfold.settings import Settings
+
+OnFull = Literal["block", "drop"]
+EXIT_FLUSH_S: Final = 5.0
+"""Publishers that nobody closed are flushed when the interpreter exits, for this long at most, all together.
+"""
+
+_RETRY_S: Final = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    topic: str
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, str | bytes | None]]
+
+
+class TelemetryPublisher:
+    """Publishes events of every topic. Safe to share between threads and event loops.
+
+    An event that was taken over is kept in memory (at most connection.BUFFER_EVENTS events and
+    connection.BUFFER_BYTES) and sent until `message_timeout_s` has passed; then it counts as `failed` and is
+    logged. What happens when Kafka is away and that buffer is full is the policy:
+
+    - `on_full="block"`: publish() waits up to `block_timeout_s` for room, then raises LogUnavailable;
+    - `on_full="drop"`: publish() never waits and never raises: the event counts as `dropped`, and the log
+      says so (logger `spanfold.publisher`, at most one line in ten seconds). An event that can't be encoded
+      is dropped too.
+
+    publish_and_wait() and apublish() answer for their one event and raise under both policies. Publishing an
+    event again is safe: its id is derived from what it is, and the log's readers count it once.
+
+    After os.fork() the child's publisher starts empty, with a connection of its own made at its first event;
+    what the parent had not yet sent stays the parent's. Close it, or use it in a `with` or `async with`;
+    whatever is open when the interpreter exits is flushed for EXIT_FLUSH_S at most. Topics are not created
+    here: see topics.ensure_topics.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | str,
+        *,
+        on_full: OnFull = "block",
+        block_timeout_s: float = 10.0,
+        linger_ms: float = 20.0,
+        message_timeout_s: float = 120.0,
+        codec: Codec | None = None,
+    ) -> None:
+        """`settings`, or Kafka's host:port. `linger_ms` is how long an event may wait for others to share its
+        batch.
+        """
+        self._settings = Settings(kafka_bootstrap=settings) if isinstance(settings, str) else settings
+        self._on_full, self._block_timeout_s = on_full, block_timeout_s
+        self._connect: Callable[[], Connection] = lambda: Connection(
+            self._settings, linger_ms=linger_ms, message_timeout_s=message_timeout_s
+        )
+        self._codec = codec or Codec()
+        self._topics: dict[str, str] = {}
+        self._closed = False
+        self._start_empty()
+        self._connection: Connection | None = self._connect()
+        _OPEN.add(self)
+
+    def publish(
+        self, event: DomainEvent, traceparent: str | None = None, on_delivery: OnDelivery | None = None
+    ) -> None:
+        """Take the event over and return; `on_delivery` is told its outcome later, if it was taken over.
+
+        Under "block": InvalidInput when it can't be encoded or is larger than connection.MAX_EVENT_BYTES,
+        LogUnavailable when there was no room in time. Under "drop": never raises.
+        """
+        try:
+            self._wait_for_room(self._record(event, traceparent), on_delivery)
+        except SpanfoldError as error:
+            if self._on_full == "block":
+                raise
+            self._counters.add("dropped")
+            self._log.warning("an event was dropped", event_type=event.event_type, reason=str(error))
+
+    def publish_and_wait(
+        self, event: DomainEvent, traceparent: str | None = None, *, timeout_s: float = 30.0
+    ) -> Delivery:
+        """Return where the event lies in the log. LogUnavailable after `timeout_s`: it may still arrive; try
+        it again.
+        """
+        told = threading.Event()
+        outcomes: list[Outcome] = []
+
+        def tell(outcome: Outcome) -> None:
+            outcomes.append(outcome)
+            told.set()
+
+        self._wait_for_room(self._record(event, traceparent), tell)
+        if not told.wait(timeout_s):
+            raise LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s: it may still, and a retry is safe")
+        if isinstance(outcomes[0], Delivery):
+            return outcomes[0]
+        raise outcomes[0]
+
+    async def apublish(self, event: DomainEvent, traceparent: str | None = None) -> Delivery:
+        """Like publish_and_wait, without a thread: resolves when Kafka has acknowledged, or the message timed
+        out.
+        """
+        loop = asyncio.get_running_loop()
+        waiter = self._waiters.get(loop) or self._waiters.setdefault(loop, LoopWaiter(loop))
+        future, tell = waiter.expect()
+        record, deadline = self._record(event, traceparent), loop.time() + self._patience_s
+        while not self._offer(record, tell):
+            if loop.time() >= deadline:
+                raise self._no_room()
+            await asyncio.sleep(_RETRY_S)
+        return await future
+
+    def flush(self, timeout_s: float = 10.0) -> int:
+        """Wait until everything taken over has its outcome; returns how many events have none after
+        `timeout_s`.
+        """
+        return self._connection.flush(timeout_s) if self._connection else 0
+
+    async def aflush(self, timeout_s: float = 10.0) -> int:
+        """flush() without blocking the event loop."""
+        return await asyncio.to_thread(self.flush, timeout_s)
+
+    def counts(self) -> Counts:
+        """The counters now."""
+        return self._counters.now()
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        """Flush, give up on what is unsent after `timeout_s` (it counts as failed), and let go of Kafka;
+        idempotent.
+
+        Returns how many events were given up.
+        """
+        self._closed = True
+        _OPEN.discard(self)
+        connection, self._connection = self._connection, None
+        unsent = connection.close(timeout_s) if connection else 0
+        if unsent:
+            self._log.warning("the publisher was closed with unsent events", unsent=unsent)
+        return unsent
+
+    async def aclose(self, timeout_s: float = 10.0) -> int:
+        """close() without blocking the event loop."""
+        return await asyncio.to_thread(self.close, timeout_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def _patience_s(self) -> float:
+        return self._block_timeout_s if self._on_full == "block" else 0.0
+
+    def _record(self, event: DomainEvent, traceparent: str | None) -> _Record:
+        topic = self._topics.get(event.topic.name)
+        if topic is None:
+            topic = self._topics.setdefault(event.topic.name, event.topic.on_broker(self._settings.topic_prefix))
+        value = self._codec.encode(event.event_type, event.as_fields())
+        return _Record(topic, key_of(event), value, list(headers_of(event, traceparent)))
+
+    def _wait_for_room(self, record: _Record, tell: OnDelivery | None) -> None:
+        if self._offer(record, tell):
+            return
+        deadline = time.monotonic() + self._patience_s
+        while time.monotonic() < deadline:
+            time.sleep(_RETRY_S)
+            if self._offer(record, tell):
+                return
+        raise self._no_room()
+
+    def _offer(self, record: _Record, tell: OnDelivery | None) -> bool:
+        """Whether the record was taken over; False when there is no room for it now."""
+        connection = self._connected()
+        self._counters.add("published")
+        try:
+            connection.producer.produce(
+                record.topic, record.value, record.key, headers=record.headers, on_delivery=self._report(tell)
+            )
+        except BufferError:
+            self._counters.add("published", -1)
+            return False
+        except KafkaException as error:
+            self._counters.add("published", -1)
+            return self._refused(connection, record, error.args[0])
+        return True
+
+    def _refused(self, connection: Connection, record: _Record, cause: KafkaError) -> bool:
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            raise InvalidInput(
+                f"an event of {len(record.value):,} bytes is too large for {record.topic}, "
+                f"which takes {MAX_EVENT_BYTES:,}: shorten its tags or events"
+            )
+        if cause.code() == KafkaError._FATAL:
+            # an idempotent producer that lost its place never recovers: begin anew
+            self._replace(connection)
+            return False
+        raise LogUnavailable(f"{record.topic}: {cause.str()}")
+
+    def _report(self, tell: OnDelivery | None) -> Report:
+        return self._on_report if tell is None else lambda error, message: self._on_report(error, message, tell)
+
+    def _on_report(self, error: KafkaError | None, message: Message, tell: OnDelivery | None = None) -> None:
+        if error is None and tell is None:
+            self._counters.add("acknowledged")
+            return
+        outcome = outcome_of(error, message)
+        self._counters.add("acknowledged" if isinstance(outcome, Delivery) else "failed")
+        if not isinstance(outcome, Delivery):
+            self._log.warning("an event was not delivered", reason=str(outcome))
+        if tell:
+            tell(outcome)
+
+    def _connected(self) -> Connection:
+        connection = self._connection
+        if connection is None:
+            with self._lock:
+                if self._closed:
+                    raise InvalidInput("this publisher is closed: make another")
+                connection = self._connection = self._connection or self._connect()
+        return connection
+
+    def _replace(self, broken: Connection) -> None:
+        with self._lock:
+            if self._connection is broken:
+                self._connection = self._connect()
+        broken.close(0)
+
+    def _no_room(self) -> LogUnavailable:
+        return LogUnavailable(
+            f"Kafka at {self._settings.kafka_bootstrap} takes no events and the publisher's buffer is full"
+        )
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._counters = Counters()
+        self._log = ThrottledLog("spanfold.publisher")
+        self._waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiter] = WeakKeyDictionary()
+
+    def _after_fork(self) -> None:
+        """In the child: librdkafka's threads are the parent's, so its handle is left alone, not even
+        destroyed.
+        """
+        self._start_empty()
+        if self._connection:
+            self._connection.abandon()
+            self._connection = None
+
+
+_OPEN: Final[set[TelemetryPublisher]] = set()
+
+
+def _close_all() -> None:
+    deadline = time.monotonic() + EXIT_FLUSH_S
+    for publisher in list(_OPEN):
+        publisher.close(max(deadline - time.monotonic(), 0.0))
+
+
+def _after_fork_in_child() -> None:
+    for publisher in list(_OPEN):
+        publisher._after_fork()
+
+
+atexit.register(_close_all)
+os.register_at_fork(after_in_child=_after_fork_in_child)

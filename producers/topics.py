@@ -1,0 +1,154 @@
+"""The topics on the broker: created with spanfold's settings, checked against them, never altered silently.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
+
+from spanfold.errors import LogUnavailable, Misconfigured
+from spanfold.settings import Settings
+from spanfold.topics import TOPICS, Topic
+
+MAX_BATCH_BYTES: Final = 1_048_588
+"""max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's
+default.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicOnBroker:
+    """A topic as the broker has it. `topic_id` is the broker's own id: a topic that was deleted and made anew
+    has another.
+    """
+
+    topic: Topic
+    name: str
+    topic_id: str
+    partitions: int
+
+
+def kafka_config(settings: Settings) -> dict[str, Any]:
+    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is
+    named.
+
+    librdkafka's own messages go to the logger `spanfold.kafka`.
+    """
+    if not settings.kafka_bootstrap:
+        raise Misconfigured("no Kafka is named: set SPANFOLD_KAFKA_BOOTSTRAP to host:port, or run `spanfold up`")
+    return {
+        "bootstrap.servers": settings.kafka_bootstrap,
+        "client.id": "spanfold",
+        "logger": logging.getLogger("spanfold.kafka"),
+    }
+
+
+def topic_config(settings: Settings) -> dict[str, str]:
+    """What each topic of spanfold must be set to on the broker."""
+    return {
+        # the log's time is when the broker had the record: old event times neither expire at once nor bend
+        # as-of
+        "message.timestamp.type": "LogAppendTime",
+        "cleanup.policy": "delete",
+        "retention.ms": "-1",
+        "retention.bytes": "-1",
+        "min.insync.replicas": str(settings.min_insync_replicas),
+        "max.message.bytes": str(MAX_BATCH_BYTES),
+    }
+
+
+def ensure_topics(
+    settings: Settings, topics: Iterable[Topic] = TOPICS, *, timeout_s: float = 30.0
+) -> dict[str, TopicOnBroker]:
+    """Create the topics that are missing, check those that are there; the result is keyed by `Topic.name`.
+
+    Misconfigured names each topic, setting, value found and value expected; nothing is altered.
+    LogUnavailable when Kafka doesn't answer within `timeout_s`. The number of replicas is not checked:
+    operators may move and add them.
+    """
+    wanted = {topic.on_broker(settings.topic_prefix): topic for topic in topics}
+    admin = AdminClient(kafka_config(settings))
+    try:
+        _create_missing(admin, sorted(wanted), settings, timeout_s)
+        found = _described(admin, wanted, timeout_s)
+        differences = _differences(found, _configs(admin, sorted(wanted), timeout_s), settings)
+    except KafkaException as error:
+        raise _translated(error, settings) from error
+    if differences:
+        raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
+    return {each.topic.name: each for each in found}
+
+
+def _create_missing(admin: AdminClient, names: Sequence[str], settings: Settings, timeout_s: float) -> None:
+    new = [
+        NewTopic(name, settings.partitions, settings.replication_factor, config=topic_config(settings))
+        for name in names
+    ]
+    made = admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s)
+    for future in made.values():
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+
+
+def _described(admin: AdminClient, wanted: Mapping[str, Topic], timeout_s: float) -> list[TopicOnBroker]:
+    described = admin.describe_topics(TopicCollection(sorted(wanted)), request_timeout=timeout_s)
+    return [_on_broker(wanted[name], future) for name, future in described.items()]
+
+
+def _on_broker(topic: Topic, described: "Future[Any]") -> TopicOnBroker:
+    found = described.result()
+    return TopicOnBroker(topic, found.name, str(found.topic_id), len(found.partitions))
+
+
+def _configs(admin: AdminClient, names: Sequence[str], timeout_s: float) -> dict[str, dict[str, str]]:
+    resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
+    described = admin.describe_configs(resources, request_timeout=timeout_s)
+    return {
+        resource.name: {entry.name: entry.value for entry in future.result().values()}
+        for resource, future in described.items()
+    }
+
+
+def _differences(
+    found: Iterable[TopicOnBroker], configs: Mapping[str, Mapping[str, str]], settings: Settings
+) -> list[str]:
+    lines = []
+    for each in found:
+        if each.partitions != settings.partitions:
+            lines.append(
+                f"- {each.name} has {each.partitions} partitions, expected {settings.partitions}: "
+                f"a topic's partition count is for life; set SPANFOLD_PARTITIONS={each.partitions}, "
+                "or use another SPANFOLD_TOPIC_PREFIX"
+            )
+        for key, expected in topic_config(settings).items():
+            actual = configs[each.name].get(key)
+            if actual != expected:
+                lines.append(
+                    f"- {each.name} has {key}={actual}, expected {expected}: set it with "
+                    f"`kafka-configs.sh --alter --topic {each.name} --add-config {key}={expected}`"
+                )
+    return lines
+
+
+_OUT_OF_REACH: Final = frozenset(
+    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}
+)
+
+
+def _translated(error: KafkaException, settings: Settings) -> LogUnavailable | Misconfigured:
+    cause: KafkaError = error.args[0]
+    if cause.code() in _OUT_OF_REACH or cause.retriable():
+        return LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {cause.str()}")
+    return Misconfigured(f"Kafka at {settings.kafka_bootstrap} refused: {cause.str()}")
