@@ -30,6 +30,6 @@ class DownloadFailed(LogUnavailable):
 
 
 class ChildFailed(SpanfoldError):
-    """A child program did not become ready, or died several times in a row. The message ends with its log's tail."""
+    """A child program did not become ready, or kept dying. The message ends with its log's tail."""
 
     exit_code = 4

@@ -1,9 +1,9 @@
 """The guard: a small process that outlives the supervisor just long enough to stop its children.
 
-It is started as a script (it imports psutil and nothing else) with the read end of a pipe as its standard input. The
-supervisor, and for a moment each child on its way to exec, hold the write end. A child announces itself with one line,
-`name pid signal timeout_s`. End of file means that nobody is left to look after the children, so the guard stops them
-in the reverse of the order in which they were announced, and removes the folders given as arguments.
+It is started as a script (it imports psutil and nothing else) with the read end of a pipe as its standard
+input. The supervisor, and for a moment each child on its way to exec, hold the write end. A child announces itself
+with one line, `name pid signal timeout_s`. End of file means that nobody is left to look after the children, so the
+guard stops them, last announced first, and removes the folders given as arguments.
 """
 
 import shutil
@@ -39,7 +39,7 @@ def parse(line: str) -> Stoppable | None:
 def is_alive(process: psutil.Process) -> bool:
     """Whether it still runs; a zombie doesn't, and neither does another process with its pid."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -47,10 +47,10 @@ class Jar:
         return f"{artifact}-{version}.jar"
 
     @property
-    def url_path(self) -> str:
-        """Where a Maven repository keeps it, relative to the base URL."""
+    def url(self) -> str:
+        """Where the Maven repository in use serves it."""
         group, artifact, version = self.coordinate.split(":")
-        return f"{group.replace('.', '/')}/{artifact}/{version}/{self.filename}"
+        return f"{maven_url()}/{group.replace('.', '/')}/{artifact}/{version}/{self.filename}"
 
 
 def locked_jars() -> list[Jar]:
@@ -70,10 +70,13 @@ def jar_cache() -> Path:
 
 def is_intact(jar: Jar, path: Path) -> bool:
     """Whether `path` holds exactly the locked bytes."""
-    if not path.is_file() or path.stat().st_size != jar.size:
-        return False
+    return path.is_file() and path.stat().st_size == jar.size and sha256(path) == jar.sha256
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == jar.sha256
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing_jars(jars: list[Jar], cache: Path) -> list[Jar]:
@@ -83,20 +86,18 @@ def missing_jars(jars: list[Jar], cache: Path) -> list[Jar]:
     return [jar for jar, good in zip(jars, intact, strict=True) if not good]
 
 
-def fetch_jars(jars: list[Jar], cache: Path, advance: Advance = lambda _: None) -> list[Path]:
-    """Make sure that `cache` holds every jar intact, and return their paths in the order of `jars`.
+def fetch_jars(jars: list[Jar], cache: Path, advance: Advance = lambda _: None) -> None:
+    """Make sure that `cache` holds every jar intact.
 
-    Safe to call from several processes at once: the second waits for the first. Raises DownloadFailed (a later call
-    resumes) or JarMismatch.
+    Safe to call from several processes at once: the second waits for the first. Raises JarMismatch, or
+    DownloadFailed after a few attempts; a later call resumes then.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
         missing = missing_jars(jars, cache)
         with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            downloads = [pool.submit(_download, jar, cache, advance) for jar in missing]
-            for download in downloads:
-                download.result()
-    return [cache / jar.filename for jar in jars]
+            for done in [pool.submit(_download, jar, cache, advance) for jar in missing]:
+                done.result()
 
 
 @contextmanager
@@ -108,44 +109,54 @@ def _locked(path: Path) -> Iterator[None]:
 
 def _download(jar: Jar, cache: Path, advance: Advance) -> None:
     part = cache / f"{jar.filename}.part"
-    url = f"{maven_url()}/{jar.url_path}"
+    if part.exists():
+        # What an interrupted run left is worth one try; its end may be damaged.
+        advance(part.stat().st_size)
+        _transfer_with_retries(jar, part, advance)
+        if not is_intact(jar, part):
+            advance(-part.stat().st_size)
+            part.unlink()
+    if not part.exists():
+        _transfer_with_retries(jar, part, advance)
+    _accept(jar, part, cache / jar.filename)
+
+
+def _transfer_with_retries(jar: Jar, part: Path, advance: Advance) -> None:
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            _transfer(url, part, advance)
-            break
+            _transfer(jar.url, part, advance)
+            return
         except requests.RequestException as error:
             if attempt == ATTEMPTS:
                 raise DownloadFailed(
-                    f"{jar.coordinate} could not be downloaded from {url}: {error}. Check the network, or name a"
-                    " Maven mirror's base URL in SPANFOLD_MAVEN_MIRROR; the next try resumes."
+                    f"{jar.coordinate} could not be downloaded from {jar.url}: {error}. Check the network, or"
+                    " name a Maven mirror's base URL in SPANFOLD_MAVEN_MIRROR; the next try resumes."
                 ) from error
-    _accept(jar, part, cache / jar.filename, url)
 
 
 def _transfer(url: str, part: Path, advance: Advance) -> None:
     """Append to `part` what it lacks of `url`; a server that knows no ranges sends it whole again."""
     have = part.stat().st_size if part.exists() else 0
-    headers = {"Range": f"bytes={have}-"} if have else {}
+    headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
     with http.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
             return  # nothing is lacking; the checksum decides
         response.raise_for_status()
-        resumed = response.status_code == requests.codes.partial_content
-        advance(have if resumed else 0)
-        with part.open("ab" if resumed else "wb") as file:
+        resumes = response.status_code == requests.codes.partial_content
+        advance(0 if resumes else -have)
+        with part.open("ab" if resumes else "wb") as file:
             for chunk in response.iter_content(CHUNK_BYTES):
                 file.write(chunk)
                 advance(len(chunk))
 
 
-def _accept(jar: Jar, part: Path, target: Path, url: str) -> None:
+def _accept(jar: Jar, part: Path, target: Path) -> None:
     """Rename a verified download into place; remove one that isn't what was locked."""
     if not is_intact(jar, part):
-        with part.open("rb") as file:
-            actual = hashlib.file_digest(file, "sha256").hexdigest()
+        actual = sha256(part)
         part.unlink()
         raise JarMismatch(
-            f"{jar.coordinate} from {url} has SHA-256 {actual}, but {LOCK_FILE.name} locks {jar.sha256}. The file was"
-            " removed; check what SPANFOLD_MAVEN_MIRROR (or a proxy on the way) serves."
+            f"{jar.coordinate} from {jar.url} has SHA-256 {actual}, but {LOCK_FILE.name} locks {jar.sha256}."
+            " The file was removed; check what SPANFOLD_MAVEN_MIRROR, or a proxy on the way, serves."
         )
     part.replace(target)

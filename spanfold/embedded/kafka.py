@@ -23,6 +23,9 @@ HEAP: Final = ("-Xms256m", "-Xmx512m")
 BROKER_SETTINGS: Final[Mapping[str, str]] = {
     # Topics are created by spanfold, with their partition count for life.
     "auto.create.topics.enable": "false",
+    # A killed broker may register anew only when its session has ended.
+    "broker.heartbeat.interval.ms": "1000",
+    "broker.session.timeout.ms": "4000",
     "group.initial.rebalance.delay.ms": "0",
     "log.cleaner.dedupe.buffer.size": "33554432",
     "offsets.topic.num.partitions": "4",
@@ -77,7 +80,7 @@ def kafka_program(node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path)
     (node.home / "tmp").mkdir(parents=True, exist_ok=True)
     config = node.home / "server.properties"
     config.write_text("".join(f"{key}={value}\n" for key, value in broker_config(node, [node]).items()))
-    command = [java, *_jvm_options(node), "-cp", os.pathsep.join(map(str, jars))]
+    command: list[str | Path] = [java, *_jvm_options(node), "-cp", os.pathsep.join(map(str, jars))]
     if not (node.home / "data" / "meta.properties").exists():
         _format_storage(command, config, logs / "kafka.log")
     return Program(
@@ -91,15 +94,15 @@ def kafka_program(node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path)
 
 
 def answers(bootstrap: str) -> bool:
-    """Whether an admin client is given the list of topics within a second."""
+    """Whether an admin client is told of a broker, and of the topics, within a second."""
     host, _, port = bootstrap.rpartition(":")
     try:
         # librdkafka backs off after a refused connection; a plain one doesn't.
         socket.create_connection((host, int(port)), timeout=1).close()
-        AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=1)
+        metadata = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0}).list_topics(timeout=1)
     except (OSError, KafkaException):
         return False
-    return True
+    return bool(metadata.brokers)
 
 
 def _jvm_options(node: KafkaNode) -> list[str]:

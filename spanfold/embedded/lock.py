@@ -1,7 +1,7 @@
 """Lock the jars of the embedded Kafka anew: `python -m spanfold.embedded.lock`.
 
-jgo resolves the two coordinates as Maven would; each jar is downloaded once to learn its checksum and size. Run it
-after changing COORDINATES, and commit the result.
+jgo resolves the two coordinates as Maven would; each jar is downloaded once to learn its checksum and size. Run
+it after changing COORDINATES, and commit the result.
 """
 
 import hashlib

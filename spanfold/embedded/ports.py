@@ -1,7 +1,7 @@
 """Choose TCP ports on 127.0.0.1.
 
-They come from below the ephemeral range (32768 on Linux, 49152 elsewhere): above, the kernel may hand a server's port
-to a client that reconnects while the server restarts, and that client then talks to itself.
+They come from below the ephemeral range (32768 on Linux, 49152 elsewhere): above, the kernel may hand a
+server's port to a client that reconnects while the server restarts, and that client then talks to itself.
 """
 
 import json
@@ -44,7 +44,8 @@ def choose_ports(names: Sequence[str], remembered: Path) -> dict[str, int]:
     chosen: dict[str, int] = {}
     for name in names:
         port = before.get(name)
-        usable = port is not None and port not in chosen.values() and is_free(port)
-        chosen[name] = port if usable else free_port(list(chosen.values()))
+        if port is None or port in chosen.values() or not is_free(port):
+            port = free_port(list(chosen.values()))
+        chosen[name] = port
     remembered.write_text(json.dumps({**before, **chosen}, indent=2) + "\n")
     return chosen

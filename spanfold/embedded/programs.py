@@ -9,15 +9,15 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, TypedDict
 
 from spanfold.embedded import guard
 
 LOG_KEEP_BYTES: Final = 20 * 1024 * 1024
 TAIL_LINES: Final = 15
 
-# The child announces itself before it becomes the program, so there is no moment at which it runs and the guard
-# doesn't know it. Its standard input is the guard's pipe until exec.
+# The child announces itself before it becomes the program, so there is no moment at which it runs and the
+# guard doesn't know it. Its standard input is the guard's pipe until exec.
 ANNOUNCE_AND_EXEC: Final = 'echo "$1 $$ $2 $3" >&0; shift 3; exec "$@" </dev/null'
 
 
@@ -25,9 +25,9 @@ ANNOUNCE_AND_EXEC: Final = 'echo "$1 $$ $2 $3" >&0; shift 3; exec "$@" </dev/nul
 class Program:
     """A program that the supervisor starts and keeps alive.
 
-    `env` is added to this process's environment. `ready` tells whether it serves; without one it counts as ready
-    once it runs. Output goes to `<name>.log`. It is stopped with `stop_signal`, and killed `stop_timeout_s` later.
-    `user` runs it as that user, when this process is root.
+    `env` is added to this process's environment. `ready` tells whether it serves; without one it counts as
+    ready once it runs. Output goes to `<name>.log`. It is stopped with `stop_signal`, and killed
+    `stop_timeout_s` later. `user` runs it as that user, when this process is root.
     """
 
     name: str
@@ -41,10 +41,18 @@ class Program:
     cwd: Path | None = None
 
 
+class AsUser(TypedDict, total=False):
+    """Popen's arguments about whom to become."""
+
+    user: int
+    group: int
+    extra_groups: list[int]
+
+
 class Guard:
     """The guard process, and the pipe whose end tells it that the supervisor is gone.
 
-    `held` are descriptors that it keeps open as long as it lives, `remove` folders that it removes at the end, and
+    `held` are descriptors that it keeps open as long as it lives, `remove` folders that it removes at the end.
     `on_death` is called, from a thread, should it end before it was released.
     """
 
@@ -91,7 +99,7 @@ def spawn(program: Program, logs: Path, watched_by: Guard) -> subprocess.Popen[b
             env={**os.environ, **program.env},
             cwd=program.cwd,
             start_new_session=True,
-            **_as_user(program.user),
+            **as_user(program.user),
         )
 
 
@@ -107,7 +115,6 @@ def log_tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL_LINES:]) if path.exists() else ""
 
 
-def _as_user(user: pwd.struct_passwd | None) -> dict[str, int | list[int]]:
-    if user is None:
-        return {}
-    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+def as_user(user: pwd.struct_passwd | None) -> AsUser:
+    """The arguments of Popen that drop to `user`; none when it is None."""
+    return AsUser(user=user.pw_uid, group=user.pw_gid, extra_groups=[]) if user else AsUser()

@@ -4,8 +4,6 @@ import os
 import signal
 import tempfile
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,29 +11,24 @@ from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Self
 
-import psutil
 from rich.progress import Progress
 
 from spanfold.embedded.errors import ChildFailed
-from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars, missing_jars
-from spanfold.embedded.java import find_java
-from spanfold.embedded.kafka import KafkaNode, kafka_program
-from spanfold.embedded.ports import choose_ports
-from spanfold.embedded.postgres import PostgresServer, find_server, postgres_program, root_data_folder
+from spanfold.embedded.identity import Identity
+from spanfold.embedded.postgres import postgres_folder
 from spanfold.embedded.programs import Guard, Program
+from spanfold.embedded.servers import plan_servers, start_servers
 from spanfold.embedded.state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
 from spanfold.embedded.supervisor import Supervisor
 from spanfold.settings import Settings, default_home
-
-PORTS_FILE = "ports.json"
 
 
 class EmbeddedStack:
     """Kafka and Postgres as children of this process, with what is launched beside them.
 
-    Data, logs and state are kept in `home`; a second stack on the same home is refused. An `ephemeral` stack lives in a
-    fresh temporary folder that is gone after `stop`, also when this process was killed. A server that exists already
-    is named by `kafka_bootstrap` or `postgres_dsn`, and not started.
+    Data, logs and state are kept in `home`; a second stack on the same home is refused. An `ephemeral` stack lives
+    in a fresh temporary folder that is gone after `stop`, and also when this process was killed. A server that
+    exists already is named by `kafka_bootstrap` or `postgres_dsn`, and not started.
 
     >>> with EmbeddedStack(ephemeral=True) as stack:
     ...     psycopg.connect(stack.state.postgres_dsn)
@@ -78,9 +71,9 @@ class EmbeddedStack:
         return self._state
 
     def start(self, progress: Progress | None = None) -> StackState:
-        """Start both servers and return once they answer; `progress` is given a task for each thing that takes time.
+        """Start both servers and return once they answer; `progress` gets a task for each thing that takes time.
 
-        Raises HomeInUse, MissingPart, JarMismatch, DownloadFailed or ChildFailed; nothing is left running then.
+        Raises HomeInUse, MissingPart, JarMismatch, DownloadFailed or ChildFailed, and leaves nothing running.
         """
         shown = progress or Progress(disable=True)
         try:
@@ -92,7 +85,7 @@ class EmbeddedStack:
         return self.state
 
     def launch(self, *programs: Program) -> None:
-        """Start programs, one after the other, each with the settings that lead to this stack in its environment.
+        """Start programs one after the other, with the settings that lead to this stack in their environment.
 
         They are kept alive and are stopped, last first, before the servers. Raises ChildFailed.
         """
@@ -102,13 +95,12 @@ class EmbeddedStack:
             self._publish()
 
     def wait(self) -> signal.Signals:
-        """Block until SIGINT or SIGTERM arrives and return it; raises ChildFailed when a child can't be kept alive.
+        """Block until SIGINT or SIGTERM arrives, and return it.
 
-        Call it from the main thread. Neither stops anything: `stop` does.
+        Raises ChildFailed when a child can't be kept alive. Neither stops anything: `stop` does. Call it from the
+        main thread.
         """
-        before = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             event = self._events.get()
         finally:
@@ -147,53 +139,27 @@ class EmbeddedStack:
         self._lock = lock_home(self._home)
         logs.mkdir(exist_ok=True)
         stop_leftovers(self._home)
-        remove = [self._home, root_data_folder(self._home)] if self._ephemeral else []
+        remove = [*self._own_postgres_folder(), self._home] if self._ephemeral else []
         self._guard = Guard(logs / "guard.log", self._on_guard_death, held=[self._lock], remove=remove)
         self._supervisor = Supervisor(logs, self._guard, self._events.put, self._publish)
 
+    def _own_postgres_folder(self) -> list[Path]:
+        return [] if self._postgres_dsn else [postgres_folder(self._home)]
+
     def _start_servers(self, progress: Progress) -> None:
-        ports = choose_ports(("kafka", "kafka_controller", "postgres"), self._home / PORTS_FILE)
-        node = KafkaNode(1, ports["kafka"], ports["kafka_controller"], self._home / "kafka")
-        server = None if self._postgres_dsn else find_server(self._home, ports["postgres"])
-        starts: list[Callable[[], None]] = []
-        if server:
-            starts.append(lambda: self._start_postgres(server, progress))
-        if not self._kafka_bootstrap:
-            starts.append(lambda: self._start_kafka(node, progress))
-        with ThreadPoolExecutor() as pool:
-            for started in [pool.submit(start) for start in starts]:
-                started.result()
-        used = {"postgres"} if server else set()
-        used |= set() if self._kafka_bootstrap else {"kafka", "kafka_controller"}
+        servers = plan_servers(self._home, kafka=not self._kafka_bootstrap, postgres=not self._postgres_dsn)
+        start_servers(servers, self._home / "logs", self._running_supervisor().start, progress)
+        kafka, postgres = servers.kafka, servers.postgres
         self._state = StackState(
             home=self._home,
-            kafka_bootstrap=self._kafka_bootstrap or node.bootstrap,
-            postgres_dsn=server.dsn() if server else self._postgres_dsn or "",
-            supervisor_pid=os.getpid(),
+            kafka_bootstrap=kafka.bootstrap if kafka else self._kafka_bootstrap or "",
+            postgres_dsn=postgres.dsn() if postgres else self._postgres_dsn or "",
+            supervisor=Identity.of_this_process(),
             started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            ports={name: port for name, port in ports.items() if name in used},
-            psql=server.bin / "psql" if server else None,
+            ports=servers.ports,
+            psql=postgres.bin / "psql" if postgres else None,
         )
         self._publish()
-
-    def _start_postgres(self, server: PostgresServer, progress: Progress) -> None:
-        task = progress.add_task("PostgreSQL", total=None)
-        self._running_supervisor().start(postgres_program(server))
-        progress.update(task, total=1, completed=1)
-
-    def _start_kafka(self, node: KafkaNode, progress: Progress) -> None:
-        jars = self._fetch_jars(progress)
-        task = progress.add_task("Kafka", total=None)
-        self._running_supervisor().start(kafka_program(node, find_java(), jars, self._home / "logs"))
-        progress.update(task, total=1, completed=1)
-
-    def _fetch_jars(self, progress: Progress) -> list[Path]:
-        jars, cache = locked_jars(), jar_cache()
-        missing = missing_jars(jars, cache)
-        if not missing:
-            return [cache / jar.filename for jar in jars]
-        task = progress.add_task("Kafka's jars", total=sum(jar.size for jar in missing))
-        return fetch_jars(jars, cache, lambda count: progress.advance(task, count))
 
     def _running_supervisor(self) -> Supervisor:
         if self._supervisor is None:
@@ -201,20 +167,15 @@ class EmbeddedStack:
         return self._supervisor
 
     def _publish(self) -> None:
-        """Bring the state, here and in stack.json, up to date with the children's pids."""
+        """Bring the state, here and in stack.json, up to date with the children."""
         with self._publishing:
             if self._state is None:
                 return
-            pids = self._running_supervisor().pids
-            created = {name: psutil.Process(pid).create_time() for name, pid in pids.items()}
-            created["supervisor"] = psutil.Process().create_time()
-            self._state = replace(self._state, pids=pids, created=created)
+            self._state = replace(self._state, processes=self._running_supervisor().processes)
             write_state(self._state)
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._events.put(signal.Signals(number))  # a SimpleQueue may be fed from a signal handler
 
     def _on_guard_death(self) -> None:
-        self._events.put(
-            ChildFailed("the guard process died; without it a kill -9 would leave the servers running")
-        )
+        self._events.put(ChildFailed("the guard process died; without it a kill -9 would leave the servers running"))

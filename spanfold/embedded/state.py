@@ -1,4 +1,8 @@
-"""What a running stack tells others: HOME/stack.json, written atomically, and the lock that makes a home one stack's."""
+"""What a running stack tells others: HOME/stack.json, and the lock that makes a home one stack's.
+
+HOME/lock is held (flock) by the supervisor and by its guard, and names the supervisor. It is free only when nothing of
+a stack runs any more, unless both were killed at once; stack.json is written atomically, once the servers answer.
+"""
 
 import fcntl
 import json
@@ -10,35 +14,36 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from spanfold.embedded.errors import ChildFailed, HomeInUse
-from spanfold.embedded.guard import Stoppable, is_alive, stop_in_order
+from spanfold.embedded.guard import Stoppable, stop_in_order
+from spanfold.embedded.identity import Identity
 
 STATE_FILE: Final = "stack.json"
 LOCK_FILE: Final = "lock"
 HANDOVER_TIMEOUT_S: Final = 90.0
 LEFTOVER_TIMEOUT_S: Final = 20.0
 LOCK_POLL_S: Final = 0.05
-SAME_START_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class StackState:
-    """A running stack. Pids and ports are keyed by program; a server that was named, not started, has neither."""
+    """A running stack. `ports` and `processes` are keyed by program; a server that was named has neither."""
 
     home: Path
     kafka_bootstrap: str
     postgres_dsn: str
-    supervisor_pid: int
+    supervisor: Identity
     started_at: str
     """ISO 8601, UTC."""
     ports: Mapping[str, int] = field(default_factory=dict)
-    pids: Mapping[str, int] = field(default_factory=dict)
+    processes: Mapping[str, Identity] = field(default_factory=dict)
     psql: Path | None = None
     """The psql that came with the embedded server."""
-    created: Mapping[str, float] = field(default_factory=dict)
-    """When the kernel started each pid (and `supervisor`), in seconds of the epoch: tells a reused pid apart."""
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The pid of each program."""
+        return {name: identity.pid for name, identity in self.processes.items()}
 
     @property
     def logs(self) -> Path:
@@ -57,7 +62,10 @@ class StackState:
 
 def write_state(state: StackState) -> None:
     """Replace HOME/stack.json."""
-    document = {**asdict(state), "logs": state.logs}
+    document = asdict(state)
+    document["supervisor"] = state.supervisor._asdict()
+    document["processes"] = {name: process._asdict() for name, process in state.processes.items()}
+    document["logs"] = state.logs
     draft = state.home / f"{STATE_FILE}.new"
     draft.write_text(json.dumps(document, indent=2, default=str) + "\n")
     draft.replace(state.home / STATE_FILE)
@@ -66,29 +74,24 @@ def write_state(state: StackState) -> None:
 def read_state(home: Path) -> StackState | None:
     """The stack that runs on `home` and is ready, or None; what a killed one left behind counts as None."""
     state = _last_state(home)
-    return state if state and supervisor_of(state) else None
-
-
-def supervisor_of(state: StackState) -> psutil.Process | None:
-    """The supervising process, or None when it is gone, even if its pid is another's now."""
-    return _process(state.supervisor_pid, state.created["supervisor"])
+    return state if state and state.supervisor.process() else None
 
 
 def stop_running(home: Path, timeout_s: float = 90.0) -> bool:
-    """Ask the stack on `home` to stop and wait until its home is free; False when none was running."""
-    state = _last_state(home)
-    supervisor = supervisor_of(state) if state else None
-    if supervisor is None:
+    """Ask the stack on `home`, ready or not, to stop, and wait until all of it has ended.
+
+    Returns False when none was running. Raises ChildFailed when it takes longer than `timeout_s`.
+    """
+    owner = _owner(home)
+    supervisor = owner.process() if owner else None
+    if supervisor is None or _is_free(home):
         return False
     supervisor.send_signal(signal.SIGTERM)
     deadline = time.monotonic() + timeout_s
-    while (handle := _try_lock(home)) is None:
+    while not _is_free(home):
         if time.monotonic() > deadline:
-            raise ChildFailed(
-                f"The stack on {home} (pid {supervisor.pid}) did not stop within {timeout_s:g} s."
-            )
+            raise ChildFailed(f"The stack on {home} (pid {supervisor.pid}) did not stop within {timeout_s:g} s.")
         time.sleep(LOCK_POLL_S)
-    os.close(handle)
     return True
 
 
@@ -100,12 +103,8 @@ def stop_leftovers(home: Path) -> list[str]:
     state = _last_state(home)
     if state is None:
         return []
-    found = {name: _process(pid, state.created[name]) for name, pid in state.pids.items()}
-    left = [
-        Stoppable(name, process, signal.SIGINT, LEFTOVER_TIMEOUT_S)
-        for name, process in found.items()
-        if process
-    ]
+    found = {name: identity.process() for name, identity in state.processes.items()}
+    left = [Stoppable(name, process, signal.SIGINT, LEFTOVER_TIMEOUT_S) for name, process in found.items() if process]
     stop_in_order(reversed(left))
     (home / STATE_FILE).unlink()
     return [child.name for child in left]
@@ -118,37 +117,24 @@ def lock_home(home: Path) -> int:
     """
     deadline = time.monotonic() + HANDOVER_TIMEOUT_S
     while (handle := _try_lock(home)) is None:
-        owner = (home / LOCK_FILE).read_text().strip()
-        if _is_running(owner) or time.monotonic() > deadline:
+        owner = _owner(home)
+        if owner and (owner.process() or time.monotonic() > deadline):
             raise HomeInUse(
-                f"A stack already runs on {home} (pid {owner}). Use it as it is, stop it with `spanfold down`, or"
-                " name another home in SPANFOLD_HOME."
+                f"A stack already runs on {home} (pid {owner.pid}). Use it as it is, stop it with `spanfold down`,"
+                " or name another home in SPANFOLD_HOME."
             )
         time.sleep(LOCK_POLL_S)
     os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
+    os.write(handle, json.dumps(Identity.of_this_process()).encode())
     return handle
 
 
-def _last_state(home: Path) -> StackState | None:
+def _owner(home: Path) -> Identity | None:
+    """Who last locked the home; None when nobody did, or is just about to say so."""
     try:
-        document = json.loads((home / STATE_FILE).read_text())
-    except FileNotFoundError:
+        return Identity(*json.loads((home / LOCK_FILE).read_text()))
+    except (FileNotFoundError, json.JSONDecodeError):
         return None
-    document.pop("logs")
-    document["home"] = Path(document["home"])
-    document["psql"] = Path(document["psql"]) if document["psql"] else None
-    return StackState(**document)
-
-
-def _process(pid: int, created: float) -> psutil.Process | None:
-    """The process with that pid if it is still the one that started at `created`."""
-    try:
-        process = psutil.Process(pid)
-        same = abs(process.create_time() - created) < SAME_START_S
-    except psutil.NoSuchProcess:
-        return None
-    return process if same and is_alive(process) else None
 
 
 def _try_lock(home: Path) -> int | None:
@@ -161,9 +147,24 @@ def _try_lock(home: Path) -> int | None:
     return handle
 
 
-def _is_running(pid: str) -> bool:
-    """Whether the process is there and no zombie. An empty pid is a stack that is just starting."""
+def _is_free(home: Path) -> bool:
     try:
-        return not pid or is_alive(psutil.Process(int(pid)))
-    except psutil.NoSuchProcess:
-        return False
+        handle = _try_lock(home)
+    except FileNotFoundError:  # an ephemeral home goes with its stack
+        return True
+    if handle is not None:
+        os.close(handle)
+    return handle is not None
+
+
+def _last_state(home: Path) -> StackState | None:
+    try:
+        document = json.loads((home / STATE_FILE).read_text())
+    except FileNotFoundError:
+        return None
+    del document["logs"]
+    document["home"] = Path(document["home"])
+    document["psql"] = Path(document["psql"]) if document["psql"] else None
+    document["supervisor"] = Identity(**document["supervisor"])
+    document["processes"] = {name: Identity(**process) for name, process in document["processes"].items()}
+    return StackState(**document)

@@ -1,7 +1,7 @@
 """Start programs in order, keep them alive, stop them in the reverse order.
 
 One thread per child waits for its end. A child that dies unexpectedly is started again after a pause that doubles
-from 0.2 s; the fifth death in a row, each within a minute of its start, is reported to `on_failure` and not repaired.
+from 0.2 s. The fifth death in a row, each within a minute of its start, is reported and not repaired.
 """
 
 import subprocess
@@ -15,7 +15,9 @@ import psutil
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop_in_order
+from spanfold.embedded.identity import Identity
 from spanfold.embedded.programs import Guard, Program, log_tail, spawn
+from spanfold.errors import InvalidInput
 
 DEATHS_IN_A_ROW: Final = 5
 STABLE_S: Final = 60.0
@@ -24,7 +26,7 @@ READY_POLL_S: Final = 0.05
 
 
 class Supervisor:
-    """The living children. `on_failure` and `on_change` (a child was started again) are called from threads."""
+    """The living children. `on_failure` (given up) and `on_change` (started again) are called from threads."""
 
     def __init__(
         self,
@@ -42,18 +44,18 @@ class Supervisor:
         self._children: dict[str, _Child] = {}
 
     @property
-    def pids(self) -> dict[str, int]:
-        """The pid of each child, in the order in which they were started."""
-        return {name: child.process.pid for name, child in self._children.items()}
+    def processes(self) -> dict[str, Identity]:
+        """Each child's current process, in the order in which they were started."""
+        return {name: child.identity for name, child in self._children.items()}
 
     def start(self, program: Program) -> None:
-        """Start one program and return when it is ready. Raises ChildFailed when it dies first or takes too long."""
+        """Start one program and return once it is ready. Raises ChildFailed when it dies or takes too long."""
+        if program.name in self._children:
+            raise InvalidInput(f"a program named {program.name!r} is already running; names are unique")
         child = _Child(program, spawn(program, self._logs, self._guard))
         self._children[program.name] = child
         self._await_ready(child)
-        child.watcher = threading.Thread(
-            target=self._watch, args=(child,), name=f"watch-{program.name}", daemon=True
-        )
+        child.watcher = threading.Thread(target=self._watch, args=(child,), name=f"watch-{program.name}", daemon=True)
         child.watcher.start()
 
     def stop(self) -> list[str]:
@@ -115,7 +117,9 @@ class _Child:
 
     def replace(self, process: subprocess.Popen[bytes]) -> None:
         self.process = process
-        self.identity = psutil.Process(process.pid)
+        # Taken before anybody can reap it: a pid that is not reaped is not reused.
+        self.handle = psutil.Process(process.pid)
+        self.identity = Identity(process.pid, self.handle.create_time())
         self.started = time.monotonic()
 
     def count_death(self) -> None:
@@ -127,6 +131,4 @@ class _Child:
         return self.process.poll() is None
 
     def stoppable(self) -> Stoppable:
-        return Stoppable(
-            self.program.name, self.identity, self.program.stop_signal, self.program.stop_timeout_s
-        )
+        return Stoppable(self.program.name, self.handle, self.program.stop_signal, self.program.stop_timeout_s)

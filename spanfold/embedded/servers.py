@@ -1,0 +1,86 @@
+"""The two servers of a stack: what has to be fetched, prepared and started until they answer."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.progress import Progress
+
+from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars, missing_jars
+from spanfold.embedded.java import find_java
+from spanfold.embedded.kafka import KafkaNode, kafka_program
+from spanfold.embedded.ports import choose_ports
+from spanfold.embedded.postgres import PostgresServer, find_server, postgres_program
+from spanfold.embedded.programs import Program
+
+PORTS_FILE: Final = "ports.json"
+
+Start = Callable[[Program], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What this stack starts itself; None for a server that exists already."""
+
+    kafka: KafkaNode | None
+    postgres: PostgresServer | None
+
+    @property
+    def ports(self) -> dict[str, int]:
+        """The ports on which they listen, by what listens there."""
+        ports: dict[str, int] = {}
+        if self.kafka:
+            ports |= {"kafka": self.kafka.broker_port, "kafka_controller": self.kafka.controller_port}
+        if self.postgres:
+            ports["postgres"] = self.postgres.port
+        return ports
+
+
+def plan_servers(home: Path, *, kafka: bool, postgres: bool) -> Servers:
+    """The servers of `home`, on the ports that they had before where those are free. Raises MissingPart."""
+    ports = choose_ports(("kafka", "kafka_controller", "postgres"), home / PORTS_FILE)
+    return Servers(
+        KafkaNode(1, ports["kafka"], ports["kafka_controller"], home / "kafka") if kafka else None,
+        find_server(home, ports["postgres"]) if postgres else None,
+    )
+
+
+def start_servers(servers: Servers, logs: Path, start: Start, progress: Progress) -> None:
+    """Start both at once with `start`, which returns when a program is ready.
+
+    Raises MissingPart, JarMismatch, DownloadFailed or ChildFailed, when the other one has started or failed too.
+    """
+    kafka, postgres = servers.kafka, servers.postgres
+    with ThreadPoolExecutor() as pool:
+        starts = []
+        if postgres:
+            starts.append(pool.submit(_start_postgres, postgres, start, progress))
+        if kafka:
+            starts.append(pool.submit(_start_kafka, kafka, logs, start, progress))
+        for started in starts:
+            started.result()
+
+
+def _start_postgres(server: PostgresServer, start: Start, progress: Progress) -> None:
+    task = progress.add_task("PostgreSQL", total=None)
+    start(postgres_program(server))
+    progress.update(task, total=1, completed=1)
+
+
+def _start_kafka(node: KafkaNode, logs: Path, start: Start, progress: Progress) -> None:
+    java = find_java()
+    jars = _jars(progress)
+    task = progress.add_task("Kafka", total=None)
+    start(kafka_program(node, java, jars, logs))
+    progress.update(task, total=1, completed=1)
+
+
+def _jars(progress: Progress) -> list[Path]:
+    jars, cache = locked_jars(), jar_cache()
+    missing = missing_jars(jars, cache)
+    if missing:
+        task = progress.add_task("Kafka's jars", total=sum(jar.size for jar in missing), unit="bytes")
+        fetch_jars(missing, cache, lambda count: progress.advance(task, count))
+    return [cache / jar.filename for jar in jars]

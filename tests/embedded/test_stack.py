@@ -1,0 +1,161 @@
+"""The embedded stack, for real: a Kafka and a Postgres boot, are used, die and come back."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from spanfold.embedded import EmbeddedStack, Program, StackState, read_state, stop_running
+from spanfold.embedded.errors import HomeInUse
+from spanfold.embedded.guard import is_alive
+from spanfold.embedded.identity import Identity
+from spanfold.embedded.kafka import answers
+
+pytestmark = pytest.mark.timeout(120)
+
+Until = Callable[[Callable[[], object]], None]
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    with EmbeddedStack(tmp_path_factory.mktemp("stack") / "home") as stack:
+        yield stack
+
+
+def remember(state: StackState, word: str) -> None:
+    """Put a word into both servers."""
+    with psycopg.connect(state.postgres_dsn) as connection:
+        connection.execute("CREATE TABLE IF NOT EXISTS words (word text)")
+        connection.execute("INSERT INTO words VALUES (%s)", [word])
+    admin = AdminClient({"bootstrap.servers": state.kafka_bootstrap})
+    admin.create_topics([NewTopic("words", 1)])["words"].result()
+    producer = Producer({"bootstrap.servers": state.kafka_bootstrap, "acks": "all"})
+    producer.produce("words", word.encode())
+    assert producer.flush(30) == 0
+
+
+def recall(state: StackState) -> tuple[list[str], list[bytes | None]]:
+    """The words in Postgres and those in Kafka."""
+    with psycopg.connect(state.postgres_dsn) as connection:
+        rows = [row[0] for row in connection.execute("SELECT word FROM words").fetchall()]
+    consumer = Consumer(
+        {"bootstrap.servers": state.kafka_bootstrap, "group.id": "recall", "auto.offset.reset": "earliest"}
+    )
+    consumer.subscribe(["words"])
+    message = consumer.poll(30)
+    consumer.close()
+    return rows, [message.value()] if message else []
+
+
+def is_gone(identity: Identity) -> bool:
+    return identity.process() is None
+
+
+def test_both_servers_answer_on_ports_of_their_own(stack: EmbeddedStack) -> None:
+    with EmbeddedStack(ephemeral=True) as other:
+        assert not set(stack.state.ports.values()) & set(other.state.ports.values())
+        for state in (stack.state, other.state):
+            assert answers(state.kafka_bootstrap)
+            with psycopg.connect(state.postgres_dsn) as connection:
+                assert connection.info.server_version >= 180000
+                assert connection.execute("SHOW fsync").fetchone() == ("on",)
+                assert connection.execute("SHOW server_encoding").fetchone() == ("UTF8",)
+        left = [other.state.home, *map(Path, os.listdir(other.state.home))]
+        temporary = [path.resolve() for path in (other.state.home, other.state.home / "postgres")]
+    assert left
+    assert not any(path.exists() for path in temporary)
+
+
+def test_topics_are_not_created_by_accident(stack: EmbeddedStack) -> None:
+    admin = AdminClient({"bootstrap.servers": stack.state.kafka_bootstrap})
+    admin.list_topics("nobody-made-this", timeout=10)
+    assert "nobody-made-this" not in admin.list_topics(timeout=10).topics
+
+
+def test_a_second_stack_on_the_same_home_is_refused(stack: EmbeddedStack) -> None:
+    with pytest.raises(HomeInUse, match=rf"\(pid {os.getpid()}\).*spanfold down"):
+        EmbeddedStack(stack.state.home).start()
+    assert read_state(stack.state.home) == stack.state
+
+
+def test_a_launched_program_is_told_where_the_servers_are(stack: EmbeddedStack, until: Until) -> None:
+    told = stack.state.home / "told"
+    script = f"""echo "$SPANFOLD_KAFKA_BOOTSTRAP $SPANFOLD_POSTGRES_DSN" > {told}; exec sleep 600"""
+    stack.launch(Program("worker", ["/bin/sh", "-c", script], ready=told.exists))
+    until(told.read_text)
+    assert told.read_text().split() == [stack.state.kafka_bootstrap, stack.state.postgres_dsn]
+    shown = read_state(stack.state.home)
+    assert shown
+    assert list(shown.pids)[-1] == "worker"
+
+
+@pytest.mark.parametrize("name", ["kafka", "postgres"])
+def test_a_killed_server_comes_back(stack: EmbeddedStack, until: Until, name: str) -> None:
+    before = stack.state
+    os.kill(before.pids[name], signal.SIGKILL)
+    until(lambda: stack.state.pids[name] != before.pids[name])
+    until(lambda: answers(before.kafka_bootstrap))
+    until(lambda: serves(before.postgres_dsn))
+    assert stack.state.ports == before.ports
+    shown = read_state(before.home)
+    assert shown
+    assert shown.pids == stack.state.pids
+
+
+def serves(dsn: str) -> bool:
+    try:
+        psycopg.connect(dsn, connect_timeout=5).close()
+    except psycopg.OperationalError:
+        return False
+    return True
+
+
+def test_data_and_ports_survive_a_restart(tmp_path: Path) -> None:
+    with EmbeddedStack(tmp_path) as first:
+        remember(first.state, "kept")
+        before = first.state
+    assert read_state(tmp_path) is None
+    assert all(is_gone(identity) for identity in before.processes.values())
+    with EmbeddedStack(tmp_path) as second:
+        assert recall(second.state) == (["kept"], [b"kept"])
+        assert second.state.ports == before.ports
+
+
+def test_nothing_outlives_a_killed_supervisor(tmp_path: Path, supervise: Callable, until: Until) -> None:
+    supervisor, state = supervise(tmp_path)
+    family = psutil.Process(supervisor.pid).children(recursive=True)
+    assert len(family) > len(state.pids)
+    supervisor.kill()
+    supervisor.wait()
+    until(lambda: not any(is_alive(process) for process in family))
+    assert read_state(tmp_path) is None
+    assert not stop_running(tmp_path)
+    assert "database system is shut down" in (state.logs / "postgres.log").read_text()
+
+
+def test_what_outlived_a_killed_guard_is_taken_over(tmp_path: Path, supervise: Callable, until: Until) -> None:
+    supervisor, state = supervise(tmp_path)
+    guard = next(child for child in psutil.Process(supervisor.pid).children() if "guard.py" in str(child.cmdline()))
+    guard.suspend()  # so that it can't react between the two
+    supervisor.kill()
+    supervisor.wait()
+    guard.kill()
+    assert not any(is_gone(identity) for identity in state.processes.values())
+    with EmbeddedStack(tmp_path) as stack:
+        assert all(is_gone(identity) for identity in state.processes.values())
+        assert stack.state.ports == state.ports
+
+
+def test_down_stops_a_running_stack_in_order(tmp_path: Path, supervise: Callable) -> None:
+    supervisor, state = supervise(tmp_path)
+    assert stop_running(tmp_path)
+    assert supervisor.wait(10) == 0
+    assert all(is_gone(identity) for identity in state.processes.values())
+    assert not stop_running(tmp_path)
+    assert "database system is shut down" in (state.logs / "postgres.log").read_text()
