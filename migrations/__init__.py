@@ -1,0 +1,30 @@
+"""How journal, checkpoints, roles and functions came to be: Alembic revisions, applied by `upgrade`.
+
+Projection tables are not here: a generation creates them from its table definitions (projections/generations.py).
+"""
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+
+
+def alembic_config(sqlalchemy_url: str) -> Config:
+    """Alembic, pointed at this package and at that database."""
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    config.set_main_option("sqlalchemy.url", sqlalchemy_url.replace("%", "%%"))
+    return config
+
+
+def upgrade(dsn: str, revision: str = "head") -> None:
+    """Bring the database at `dsn` (postgresql://…) to `revision`; several may try at once, one does it."""
+    command.upgrade(alembic_config(sqlalchemy_url(dsn)), revision)
+
+
+def sqlalchemy_url(dsn: str) -> str:
+    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver."""
+    scheme, separator, rest = dsn.partition("://")
+    if not separator or scheme not in ("postgresql", "postgres"):
+        raise ValueError(f"a Postgres DSN starts with postgresql://, not with {scheme!r}")
+    return f"postgresql+psycopg://{rest}"

@@ -1,10 +1,8 @@
-"""The topics on the broker: created with spanfold's settings, checked against them, never altered silently.
-"""
+"""The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
@@ -17,24 +15,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
 
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS, Topic
+from spanfold.topics import TOPICS, Topic, TopicOnBroker
 
 MAX_BATCH_BYTES: Final = 1_048_588
 """max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's
 default.
 """
-
-
-@dataclass(frozen=True, slots=True)
-class TopicOnBroker:
-    """A topic as the broker has it. `topic_id` is the broker's own id: a topic that was deleted and made anew
-    has another.
-    """
-
-    topic: Topic
-    name: str
-    topic_id: str
-    partitions: int
 
 
 def kafka_config(settings: Settings) -> dict[str, Any]:

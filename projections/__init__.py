@@ -1,0 +1,1 @@
+"""What can be asked: the folds, the store that commits them, generations, queries."""

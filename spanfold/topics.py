@@ -42,6 +42,16 @@ class Topic:
         return f"{self.name}-spanfold.{event_type}"
 
 
+@dataclass(frozen=True, slots=True)
+class TopicOnBroker:
+    """A topic as the broker has it. `topic_id` is the broker's own: a topic that was deleted and made anew has another."""
+
+    topic: Topic
+    name: str
+    topic_id: str
+    partitions: int
+
+
 TRACES: Final = Topic(
     name="spanfold.traces",
     kind=TopicKind.TELEMETRY,

@@ -1,0 +1,1 @@
+"""What flows: the Faust apps, the batch transport, the projector."""

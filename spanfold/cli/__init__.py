@@ -1,0 +1,24 @@
+"""The command `spanfold`. Each command is a module here; errors become one line on standard error and an exit code.
+
+| exit code | meaning                                                        |
+|-----------|----------------------------------------------------------------|
+| 0         | done                                                           |
+| 1         | something failed that is nobody's fault, or a comparison differs |
+| 2         | what was given is wrong: usage or input                        |
+| 3         | settings, topics or tables are not as they must be             |
+| 4         | Kafka or Postgres can't be reached: worth another try          |
+"""
+
+import sys
+
+from spanfold.cli.app import app
+from spanfold.errors import SpanfoldError
+
+
+def main() -> None:
+    """Run the command line; ends the process."""
+    try:
+        app()
+    except SpanfoldError as error:
+        print(f"spanfold: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)

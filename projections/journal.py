@@ -1,0 +1,131 @@
+"""The journal: every accepted record of a telemetry topic, as it came. It decides what is a duplicate.
+
+One table per topic, range-partitioned by event day, unique on (day, partition, event_id). Days are attached ahead of the
+log's own time, outside the batch's transaction, and never because of what an event claims.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import date, timedelta
+from typing import Any, Final
+
+from psycopg import Connection, Cursor, errors, sql
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Column,
+    Date,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+
+from projections.copying import PG_EPOCH_DAYS, PG_EPOCH_US, CopyTarget
+from projections.verdicts import Judged
+from spanfold.topics import US_PER_DAY, Topic
+
+CORE: Final = "spanfold_core"
+_DAY_AHEAD: Final = 1
+_EPOCH: Final = date(1970, 1, 1)
+
+
+def journal_table(topic: Topic) -> Table:
+    """The shape of the topic's journal."""
+    return Table(
+        f"journal_{topic.short_name}",
+        MetaData(schema=CORE),
+        Column("day", Date, nullable=False),
+        Column("partition", SmallInteger, nullable=False),
+        Column("kafka_offset", BigInteger, nullable=False),
+        Column("event_id", Uuid, nullable=False),
+        Column("aggregate_id", Text(collation="C"), nullable=False),
+        Column("event_type", Text, nullable=False),
+        Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
+        Column("log_time", TIMESTAMP(timezone=True), nullable=False),
+        Column("payload", LargeBinary),
+        Index(f"journal_{topic.short_name}_once", "day", "partition", "event_id", unique=True),
+        Index(f"journal_{topic.short_name}_aggregate", "aggregate_id"),
+        postgresql_partition_by="RANGE (day)",
+    )
+
+
+class Journal:
+    """The journal of one topic."""
+
+    def __init__(self, topic: Topic) -> None:
+        self.topic = topic
+        self.table = journal_table(topic)
+        self._target = CopyTarget(self.table)
+        self._days: tuple[int, int] | None = None
+
+    def prepare_days(self, connection: Connection[Any], log_times_ms: Sequence[int]) -> None:
+        """Attach the days that records of these log times may belong to, and one more; commits. Mostly does nothing."""
+        if not log_times_ms:
+            return
+        first = min(log_times_ms) * 1000 // US_PER_DAY - self.topic.window_days
+        last = max(log_times_ms) * 1000 // US_PER_DAY + self.topic.future_days + _DAY_AHEAD
+        if self._days and self._days[0] <= first and last - _DAY_AHEAD <= self._days[1]:
+            return
+        known = self._days or (first, first - 1)
+        missing = [day for day in range(first, last + 1) if not known[0] <= day <= known[1]]
+        with connection.transaction():
+            # one at a time: two workers may start on the same day
+            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.table.name,))
+            for day in missing:
+                self._attach(connection, _EPOCH + timedelta(days=day))
+        self._days = (min(first, known[0]), max(last, known[1]))
+
+    def _attach(self, connection: Connection[Any], day: date) -> None:
+        name = f"{self.table.name}_{day:%Y%m%d}"
+        if connection.execute("SELECT to_regclass(%s)", (f"{CORE}.{name}",)).fetchone() != (None,):
+            return
+        parent, leaf = sql.Identifier(CORE, self.table.name), sql.Identifier(CORE, name)
+        # created apart and attached: ATTACH does not wait for readers and writers of the other days
+        connection.execute(sql.SQL("CREATE TABLE {} (LIKE {} INCLUDING ALL)").format(leaf, parent))
+        connection.execute(
+            sql.SQL("ALTER TABLE {} ATTACH PARTITION {} FOR VALUES FROM ({}) TO ({})").format(
+                parent, leaf, day, day + timedelta(days=1)
+            )
+        )
+
+    def accept(self, cursor: Cursor[Any], judged: Judged, indexes: Sequence[int]) -> set[int]:
+        """Insert these records of the batch in offset order; returns the indexes of the duplicates among them."""
+        ids = judged.event_ids
+        if len({ids[index] for index in indexes}) == len(indexes):
+            try:
+                with cursor.connection.transaction():
+                    self._target.copy(cursor, CORE, self._rows(judged, indexes))
+                return set()
+            except errors.UniqueViolation:
+                pass
+        return self._accept_new(cursor, judged, indexes)
+
+    def _accept_new(self, cursor: Cursor[Any], judged: Judged, indexes: Sequence[int]) -> set[int]:
+        incoming = self._target.copy_incoming(cursor, CORE, self._rows(judged, indexes))
+        cursor.execute(
+            sql.SQL(
+                "INSERT INTO {} SELECT * FROM {} ORDER BY kafka_offset ON CONFLICT DO NOTHING RETURNING kafka_offset"
+            ).format(sql.Identifier(CORE, self.table.name), incoming)
+        )
+        accepted = {offset for (offset,) in cursor.fetchall()}
+        return {index for index in indexes if judged.batch.offsets[index] not in accepted}
+
+    def _rows(self, judged: Judged, indexes: Iterable[int]) -> Iterable[tuple[Any, ...]]:
+        batch, partition = judged.batch, judged.batch.partition
+        offsets, log_times, values = batch.offsets, batch.log_times_ms, batch.values
+        ids, keys, types, times = (
+            judged.event_ids,
+            judged.aggregate_ids,
+            judged.event_types,
+            judged.occurred_at,
+        )
+        return (
+            (
+                times[i] // US_PER_DAY - PG_EPOCH_DAYS, partition, offsets[i], ids[i], keys[i], types[i],
+                times[i] - PG_EPOCH_US, log_times[i] * 1000 - PG_EPOCH_US, values[i],
+            )
+            for i in indexes
+        )  # fmt: skip

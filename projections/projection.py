@@ -1,0 +1,61 @@
+"""What a projection is, and the ones that are installed.
+
+A projection is a bundle of tables that are folded together from events alone. It registers through the entry point group
+`spanfold.projections`; ours come in by the same door.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any, Protocol
+
+from psycopg import Cursor
+from sqlalchemy import MetaData
+
+from projections.reading import Fact
+from spanfold.topics import Topic
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A public view in schema `spanfold`. `select` reads the tables of `{schema}`; `comments` explains each column."""
+
+    name: str
+    select: str
+    comment: str
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+
+class Projection(Protocol):
+    """A fold, its tables and its views.
+
+    `fold` is pure and deterministic: no clock, no database. What it returns (a partial) stands for its facts in any order
+    and any cut: `combine(fold(a), fold(b)) == fold(a + b)`, and combine is commutative with `fold(())` as its zero.
+    `merge` writes a partial into the generation's tables, set-based, in the caller's transaction. Raise `fold_version`
+    when the same events would fold into other rows.
+    """
+
+    name: str
+    fold_version: int
+    topics: Sequence[Topic]
+    metadata: MetaData
+    views: Sequence[View]
+
+    def fold(self, facts: Sequence[Fact]) -> Any: ...
+
+    def combine(self, one: Any, other: Any) -> Any: ...
+
+    def merge(self, cursor: Cursor[Any], schema: str, partial: Any, partition: int) -> None: ...
+
+
+@lru_cache(maxsize=1)
+def installed() -> Mapping[str, Projection]:
+    """Every registered projection by name."""
+    found = [entry.load() for entry in entry_points(group="spanfold.projections")]
+    return {projection.name: projection for projection in found}
+
+
+def folding(topic: Topic, projections: Mapping[str, Projection]) -> list[Projection]:
+    """Those that fold this topic, in a fixed order."""
+    return [projections[name] for name in sorted(projections) if topic in projections[name].topics]

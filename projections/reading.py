@@ -1,0 +1,139 @@
+"""From accepted records to facts that Postgres can hold, or to the reason why not. Pure, and the only place that parks.
+
+A parked reason is one of
+unreadable       the bytes are not an Avro record of their schema, or not framed, or null       (schemas.codec)
+unknown_schema   nobody knows the schema id: upgrade, then retry                                  (schemas.codec)
+contradiction    payload and headers disagree on id, time, type or aggregate
+invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start
+refused          Postgres refused the row: found by bisecting the batch                           (projections.store)
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import orjson
+
+from projections.verdicts import Judged
+from schemas.catalogue import committed
+from schemas.codec import Codec, Fields
+from spanfold.errors import PoisonRecord
+
+CONTRADICTION: Final = "contradiction"
+INVALID: Final = "invalid"
+REFUSED: Final = "refused"
+
+Fact = tuple[int, str, Fields]
+"""An accepted, readable, storable event: its offset, its type, its fields with tags and lists as `jsonb` bytes."""
+
+JSONB_VERSION: Final = b"\x01"
+"""First byte of a jsonb value in Postgres' binary protocol (src/backend/utils/adt/jsonb.c, jsonb_recv)."""
+
+MIN_TIME_US: Final = -210_866_803_200_000_000
+"""4714-11-24 BC, the first instant of a Postgres timestamp; a 64-bit count of µs ends before the last one does."""
+
+
+def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[Fact]:
+    """The facts of every record that is not rejected; the unreadable are added to `parked`, keyed by batch index."""
+    facts: list[Fact] = []
+    add, decode, batch, rejections = facts.append, codec.decode, judged.batch, judged.rejections
+    columns = zip(
+        batch.offsets, batch.values, judged.event_ids, judged.occurred_at,
+        judged.aggregate_ids, judged.event_types, strict=True,
+    )  # fmt: skip
+    for index, (offset, value, event_id, occurred_at, aggregate_id, header_type) in enumerate(columns):
+        if index in rejections or index in parked:
+            continue
+        try:
+            event_type, fields = decode(value)
+            if (
+                fields["event_id"] != event_id
+                or fields["occurred_at"] != occurred_at
+                or fields["aggregate_id"] != aggregate_id
+                or event_type != header_type
+            ):
+                raise PoisonRecord(CONTRADICTION, _contradiction(judged, index, event_type, fields))
+            storable(event_type, fields)
+        except PoisonRecord as poison:
+            parked[index] = poison
+        else:
+            add((offset, event_type, fields))
+    return facts
+
+
+def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) -> str:
+    said = {
+        "event_id": judged.event_ids[index],
+        "occurred_at": judged.occurred_at[index],
+        "aggregate_id": judged.aggregate_ids[index],
+        "event_type": judged.event_types[index],
+    }
+    written = {**fields, "event_type": event_type}
+    differing = [
+        f"{name} is {written[name]!r}, not {value!r}" for name, value in said.items() if written[name] != value
+    ]
+    return "the payload contradicts key or headers: " + "; ".join(differing)
+
+
+def storable(event_type: str, fields: Fields) -> None:
+    """Turn tags and lists into jsonb, in place. PoisonRecord says what Postgres could not hold."""
+    rules = _RULES.get(event_type) or _add_rules(event_type)
+    texts, documents, times = rules
+    if "\0" in "".join([fields[name] or "" for name in texts]):
+        raise PoisonRecord(
+            INVALID, f"a NUL character in {_first_with_nul(fields, texts)}: Postgres text cannot hold it"
+        )
+    for name in documents:
+        fields[name] = to_jsonb(name, fields[name])
+    for name in times:
+        if fields[name] < MIN_TIME_US:
+            raise PoisonRecord(INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
+    if "start_time" in fields and fields.get("end_time", fields["start_time"]) < fields["start_time"]:
+        raise PoisonRecord(INVALID, "end_time lies before start_time")
+
+
+def to_jsonb(name: str, value: Any) -> bytes:
+    """The value as Postgres' jsonb takes it. Numbers that JSON lacks become the texts NaN, Infinity and -Infinity."""
+    dumped = orjson.dumps(value)
+    if b"null" in dumped:
+        dumped = orjson.dumps(_finite(value))
+    if b"\\u0000" in dumped and _has_nul(value):
+        raise PoisonRecord(INVALID, f"a NUL character in {name}: Postgres jsonb cannot hold it")
+    return JSONB_VERSION + dumped
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list) else value
+
+
+def _has_nul(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any("\0" in key or _has_nul(item) for key, item in value.items())
+    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
+
+
+def _first_with_nul(fields: Fields, texts: Sequence[str]) -> str:
+    return next(name for name in texts if "\0" in (fields[name] or ""))
+
+
+Rules = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""Names of an event's text fields, its maps and lists, its times: read off its schema."""
+
+_RULES: Final[dict[str, Rules]] = {}
+
+
+def _add_rules(event_type: str) -> Rules:
+    schema = committed().latest(event_type).load()
+
+    def names(belongs: Callable[[Any], bool]) -> tuple[str, ...]:
+        return tuple(field["name"] for field in schema["fields"] if belongs(field["type"]))
+
+    _RULES[event_type] = (
+        names(lambda kind: kind == "string" or (isinstance(kind, list) and "string" in kind)),
+        names(lambda kind: isinstance(kind, dict) and kind["type"] in ("map", "array")),
+        names(lambda kind: isinstance(kind, dict) and kind.get("logicalType") == "timestamp-micros"),
+    )
+    return _RULES[event_type]

@@ -1,0 +1,117 @@
+"""Writes what was not folded: rejected records (a verdict, for ever) and parked ones (accepted, but unreadable here).
+
+Both keep the position and the reason; all but duplicates keep their bytes too: a duplicate's are in the journal.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+from psycopg import Cursor
+from sqlalchemy import TIMESTAMP, BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from projections.batch import RecordHeaders
+from projections.copying import PG_EPOCH_US, CopyTarget
+from projections.journal import CORE
+from projections.reading import JSONB_VERSION
+from projections.verdicts import Judged, Rejection, Verdict
+from spanfold.errors import PoisonRecord
+
+
+def _table(name: str, why: str) -> Table:
+    return Table(
+        name,
+        MetaData(schema=CORE),
+        Column("topic", Text),
+        Column("partition", Integer),
+        Column("kafka_offset", BigInteger),
+        Column(why, Text),
+        Column("detail", Text),
+        Column("event_id", Uuid),
+        Column("event_type", Text),
+        Column("aggregate_id", Text),
+        Column("occurred_at", TIMESTAMP(timezone=True)),
+        Column("log_time", TIMESTAMP(timezone=True)),
+        Column("key", LargeBinary),
+        Column("headers", JSONB),
+        Column("payload", LargeBinary),
+    )
+
+
+_REJECTED: Final = CopyTarget(_table("rejected", "verdict"))
+_PARKED: Final = CopyTarget(_table("parked", "reason"))
+
+
+def write_rejected(cursor: Cursor[Any], judged: Judged, rejections: Mapping[int, Rejection]) -> None:
+    """Keep the rejected records of the batch."""
+    _REJECTED.copy(cursor, CORE, _rejected_rows(judged, rejections))
+
+
+def write_parked(cursor: Cursor[Any], judged: Judged, parked: Mapping[int, PoisonRecord]) -> None:
+    """Keep the accepted records of the batch that could not be folded."""
+    _PARKED.copy(
+        cursor,
+        CORE,
+        (
+            (
+                *_position(judged, index),
+                poison.reason,
+                _text(poison.detail),
+                *_header_columns(judged, index),
+                *_bytes(judged, index),
+            )
+            for index, poison in parked.items()
+        ),
+    )
+
+
+def _rejected_rows(judged: Judged, rejections: Mapping[int, Rejection]) -> Iterator[tuple[Any, ...]]:
+    for index, rejection in rejections.items():
+        columns = _header_columns(judged, index)
+        raw: tuple[Any, ...] = _bytes(judged, index)
+        match rejection.verdict:
+            case Verdict.MALFORMED:
+                columns = (None, None, None, None, columns[-1])
+            case Verdict.DUPLICATE:
+                raw = (None, None, None)
+        yield (*_position(judged, index), rejection.verdict.value, _text(rejection.detail), *columns, *raw)
+
+
+def _position(judged: Judged, index: int) -> tuple[Any, ...]:
+    batch = judged.batch
+    return (batch.topic.name, batch.partition, batch.offsets[index])
+
+
+def _header_columns(judged: Judged, index: int) -> tuple[Any, ...]:
+    return (
+        judged.event_ids[index],
+        judged.event_types[index],
+        judged.aggregate_ids[index],
+        judged.occurred_at[index] - PG_EPOCH_US,
+        judged.batch.log_times_ms[index] * 1000 - PG_EPOCH_US,
+    )
+
+
+def _bytes(judged: Judged, index: int) -> tuple[Any, ...]:
+    batch = judged.batch
+    return (batch.keys[index], headers_json(batch.headers[index]), batch.values[index])
+
+
+def headers_json(headers: RecordHeaders) -> bytes:
+    """Headers as jsonb bytes: pairs of name and text, or {"hex": …} where the value is not text that jsonb can hold."""
+    return JSONB_VERSION + orjson.dumps([[_header_text(name.encode()), _header_text(value)] for name, value in headers])
+
+
+def _header_text(value: bytes | None) -> Any:
+    if value is None:
+        return None
+    try:
+        text = value.decode()
+    except UnicodeDecodeError:
+        return {"hex": value.hex()}
+    return {"hex": value.hex()} if "\0" in text else text
+
+
+def _text(detail: str) -> str:
+    return detail.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

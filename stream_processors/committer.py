@@ -1,0 +1,106 @@
+"""Commits prepared batches in a thread of its own, over one connection, for as long as it takes.
+
+Errors that a retry may help (connection lost, server shutting down, deadlock, serialization, disk full) are retried with
+backoff and jitter while the partition is kept; all others end the worker.
+"""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import psycopg
+import structlog
+from psycopg import Connection
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    sleep_using_event,
+    stop_when_event_set,
+    wait_exponential_jitter,
+)
+
+from projections.store import Outcome, Prepared, Store
+from spanfold.errors import StoreUnavailable
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger("spanfold.committer")
+
+TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
+"""SQLSTATE classes: connection exception, transaction rollback, insufficient resources, object not in prerequisite
+state (lock not available), operator intervention, system error."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether doing the same again may succeed. A connection that broke without an SQLSTATE counts as such."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+    return error.sqlstate[:2] in TRANSIENT_CLASSES
+
+
+class Committer:
+    """One connection, one thread: batches are committed in the order in which they were handed over."""
+
+    def __init__(self, dsn: str, store: Store) -> None:
+        self._dsn = dsn
+        self._store = store
+        self._connection: Connection[Any] | None = None
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="spanfold-committer")
+        self._stopping = threading.Event()
+
+    async def commit(self, prepared: Prepared) -> list[Outcome]:
+        """Commit the batch; see Store.commit. StoreUnavailable only when the worker stops meanwhile."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, self._commit, prepared)
+
+    async def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """The rows of a query, over the same connection and with the same patience."""
+
+        def run(connection: Connection[Any]) -> list[tuple[Any, ...]]:
+            with connection.transaction():
+                return connection.execute(statement.encode(), parameters).fetchall()
+
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._patiently(run))
+
+    def _commit(self, prepared: Prepared) -> list[Outcome]:
+        return self._patiently(lambda connection: self._store.commit(connection, prepared))
+
+    def _patiently(self, work: Callable[[Connection[Any]], Result]) -> Result:
+        attempts = Retrying(
+            retry=retry_if_exception(is_transient),
+            wait=wait_exponential_jitter(initial=0.1, max=5.0),
+            stop=stop_when_event_set(self._stopping),
+            sleep=sleep_using_event(self._stopping),
+            before_sleep=self._say_why,
+            reraise=True,
+        )
+        try:
+            return attempts(lambda: work(self._connected()))
+        except psycopg.OperationalError as error:
+            if self._stopping.is_set():
+                raise StoreUnavailable(f"stopped while Postgres was away: {error}") from error
+            raise
+
+    def _connected(self) -> Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._dsn, autocommit=True, application_name="spanfold projector")
+        return self._connection
+
+    def _say_why(self, state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        log.warning("postgres_retry", attempt=state.attempt_number, error=str(error).strip())
+
+    def stop(self) -> None:
+        """Let a retry that is waiting give up; the batch at hand is finished or left uncommitted as a whole."""
+        self._stopping.set()
+
+    def close(self) -> None:
+        """Wait for the batch at hand, then let go of thread and connection."""
+        self.stop()
+        self._executor.shutdown(wait=True)
+        if self._connection is not None:
+            self._connection.close()
