@@ -43,8 +43,7 @@ def outcome_of(error: KafkaError | None, message: Message) -> Outcome:
 
 
 class LoopWaiter:
-    """Hands outcomes from the publisher's thread to futures of one event loop, waking the loop once for many.
-    """
+    """Hands outcomes from the publisher's thread to futures of one event loop, waking the loop once for many."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

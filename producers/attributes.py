@@ -1,0 +1,61 @@
+"""Attributes as applications set them → tags as the log and Postgres can hold them. Nothing is refused, some is put
+into text.
+
+| attribute                               | tag                                              |
+|-----------------------------------------|--------------------------------------------------|
+| bool, int of 64 bits, finite float, str | as it is                                         |
+| sequence of those                       | list of those                                    |
+| larger int, NaN, infinities             | text: `NaN`, `Infinity`, `-Infinity`             |
+| bytes                                   | their UTF-8 text, else hexadecimal               |
+| mapping, None, anything else            | JSON, with `str()` for what JSON doesn't know    |
+
+In text, NUL (which Postgres refuses) and lone surrogates (which UTF-8 can't hold) become U+FFFD.
+"""
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from spanfold.events import Scalar, Tags, TagValue
+
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+
+
+def tags_of(attributes: Mapping[str, Any] | None) -> Tags:
+    """The attributes as tags."""
+    return {text_of(str(key)): tag_of(value) for key, value in (attributes or {}).items()}
+
+
+def tag_of(value: Any) -> TagValue:
+    """One attribute's value as a tag's."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+        return [_scalar(each) for each in value]
+    return _scalar(value)
+
+
+def text_of(value: str) -> str:
+    """The text without what Postgres and UTF-8 can't hold."""
+    return _UNSTORABLE.sub("\ufffd", value)
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, str):
+        return text_of(value)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        return int(value) if -(1 << 63) <= value < 1 << 63 else str(int(value))
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else json.dumps(float(value))
+    if isinstance(value, bytes | bytearray):
+        return _text_of_bytes(bytes(value))
+    return text_of(json.dumps(value, default=str, ensure_ascii=False))
+
+
+def _text_of_bytes(value: bytes) -> str:
+    try:
+        return text_of(value.decode())
+    except UnicodeDecodeError:
+        return value.hex()
