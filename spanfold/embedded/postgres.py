@@ -177,7 +177,7 @@ def _initdb(server: PostgresServer) -> None:
     if server.user:
         os.chown(making, server.user.pw_uid, server.user.pw_gid)
     try:
-        command = [server.bin / "initdb", "-D", making, "--username", NAME, "--auth=trust"]
+        command: list[str | Path] = [server.bin / "initdb", "-D", making, "--username", NAME, "--auth=trust"]
         _run_as(server.user, [*command, *INITDB_OPTIONS])
     except subprocess.CalledProcessError as error:
         raise ChildFailed(f"initdb failed:\n{error.stdout}{error.stderr}") from error

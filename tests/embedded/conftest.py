@@ -1,5 +1,6 @@
 """What the tests of the embedded stack share: waiting for a condition, and a stack supervised by another process."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.embedded import StackState, read_state
+from spanfold.embedded import EmbeddedStack, StackState, read_state
 
 SUPERVISE = """
 import sys
@@ -34,6 +35,28 @@ def until() -> Until:
             time.sleep(0.05)
 
     return wait
+
+
+def remove_home(home: Path) -> None:
+    """Remove what a stopped stack kept, also what root keeps elsewhere."""
+    for folder in (home / "postgres", home):
+        shutil.rmtree(folder.resolve(), ignore_errors=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home for one stack after another."""
+    yield tmp_path / "home"
+    remove_home(tmp_path / "home")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
+    """A running stack, shared by a module's tests."""
+    home = tmp_path_factory.mktemp("stack") / "home"
+    with EmbeddedStack(home) as stack:
+        yield stack
+    remove_home(home)
 
 
 @pytest.fixture

@@ -2,7 +2,8 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -20,12 +21,7 @@ from spanfold.embedded.kafka import answers
 pytestmark = pytest.mark.timeout(120)
 
 Until = Callable[[Callable[[], object]], None]
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    with EmbeddedStack(tmp_path_factory.mktemp("stack") / "home") as stack:
-        yield stack
+Supervise = Callable[[Path], tuple[subprocess.Popen[bytes], StackState]]
 
 
 def remember(state: StackState, word: str) -> None:
@@ -66,9 +62,7 @@ def test_both_servers_answer_on_ports_of_their_own(stack: EmbeddedStack) -> None
                 assert connection.info.server_version >= 180000
                 assert connection.execute("SHOW fsync").fetchone() == ("on",)
                 assert connection.execute("SHOW server_encoding").fetchone() == ("UTF8",)
-        left = [other.state.home, *map(Path, os.listdir(other.state.home))]
-        temporary = [path.resolve() for path in (other.state.home, other.state.home / "postgres")]
-    assert left
+        temporary = [path.resolve(strict=True) for path in (other.state.home, other.state.home / "postgres")]
     assert not any(path.exists() for path in temporary)
 
 
@@ -116,46 +110,36 @@ def serves(dsn: str) -> bool:
     return True
 
 
-def test_data_and_ports_survive_a_restart(tmp_path: Path) -> None:
-    with EmbeddedStack(tmp_path) as first:
-        remember(first.state, "kept")
-        before = first.state
-    assert read_state(tmp_path) is None
-    assert all(is_gone(identity) for identity in before.processes.values())
-    with EmbeddedStack(tmp_path) as second:
-        assert recall(second.state) == (["kept"], [b"kept"])
-        assert second.state.ports == before.ports
-
-
-def test_nothing_outlives_a_killed_supervisor(tmp_path: Path, supervise: Callable, until: Until) -> None:
-    supervisor, state = supervise(tmp_path)
+def test_nothing_outlives_a_killed_supervisor_but_the_data(home: Path, supervise: Supervise, until: Until) -> None:
+    supervisor, before = supervise(home)
+    remember(before, "kept")
     family = psutil.Process(supervisor.pid).children(recursive=True)
-    assert len(family) > len(state.pids)
+    assert set(before.pids.values()) < {process.pid for process in family}
     supervisor.kill()
     supervisor.wait()
     until(lambda: not any(is_alive(process) for process in family))
-    assert read_state(tmp_path) is None
-    assert not stop_running(tmp_path)
-    assert "database system is shut down" in (state.logs / "postgres.log").read_text()
+    assert read_state(home) is None
+    assert not stop_running(home)
+    with EmbeddedStack(home) as stack:
+        assert recall(stack.state) == (["kept"], [b"kept"])
+        assert stack.state.ports == before.ports
 
 
-def test_what_outlived_a_killed_guard_is_taken_over(tmp_path: Path, supervise: Callable, until: Until) -> None:
-    supervisor, state = supervise(tmp_path)
-    guard = next(child for child in psutil.Process(supervisor.pid).children() if "guard.py" in str(child.cmdline()))
-    guard.suspend()  # so that it can't react between the two
+def test_what_outlived_a_killed_guard_is_taken_over(home: Path, supervise: Supervise) -> None:
+    supervisor, before = supervise(home)
+    children = psutil.Process(supervisor.pid).children()
+    guard = next(child for child in children if "guard.py" in " ".join(child.cmdline()))
+    guard.suspend()  # so that it can't react before it is killed, too
     supervisor.kill()
     supervisor.wait()
     guard.kill()
-    assert not any(is_gone(identity) for identity in state.processes.values())
-    with EmbeddedStack(tmp_path) as stack:
-        assert all(is_gone(identity) for identity in state.processes.values())
-        assert stack.state.ports == state.ports
+    assert not any(is_gone(identity) for identity in before.processes.values())
+    successor, after = supervise(home)
+    assert all(is_gone(identity) for identity in before.processes.values())
+    assert after.ports == before.ports
 
-
-def test_down_stops_a_running_stack_in_order(tmp_path: Path, supervise: Callable) -> None:
-    supervisor, state = supervise(tmp_path)
-    assert stop_running(tmp_path)
-    assert supervisor.wait(10) == 0
-    assert all(is_gone(identity) for identity in state.processes.values())
-    assert not stop_running(tmp_path)
-    assert "database system is shut down" in (state.logs / "postgres.log").read_text()
+    assert stop_running(home)
+    assert successor.wait(10) == 0
+    assert all(is_gone(identity) for identity in after.processes.values())
+    assert not stop_running(home)
+    assert "database system is shut down" in (home / "logs" / "postgres.log").read_text().splitlines()[-1]
