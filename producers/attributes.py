@@ -4,7 +4,7 @@ into text.
 | attribute                               | tag                                              |
 |-----------------------------------------|--------------------------------------------------|
 | bool, int of 64 bits, finite float, str | as it is                                         |
-| sequence of those                       | list of those                                    |
+| tuple or list of those                  | list of those                                    |
 | larger int, NaN, infinities             | text: `NaN`, `Infinity`, `-Infinity`             |
 | bytes                                   | their UTF-8 text, else hexadecimal               |
 | mapping, None, anything else            | JSON, with `str()` for what JSON doesn't know    |
@@ -15,7 +15,7 @@ In text, NUL (which Postgres refuses) and lone surrogates (which UTF-8 can't hol
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from spanfold.events import Scalar, Tags, TagValue
@@ -30,13 +30,15 @@ def tags_of(attributes: Mapping[str, Any] | None) -> Tags:
 
 def tag_of(value: Any) -> TagValue:
     """One attribute's value as a tag's."""
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray):
+    if isinstance(value, tuple | list):
         return [_scalar(each) for each in value]
     return _scalar(value)
 
 
 def text_of(value: str) -> str:
     """The text without what Postgres and UTF-8 can't hold."""
+    if value.isascii() and "\0" not in value:
+        return value
     return _UNSTORABLE.sub("\ufffd", value)
 
 

@@ -56,7 +56,13 @@ def test_whatever_an_application_sets_can_be_encoded(attributes: dict[str, objec
     event = TraceCompleted(aggregate_id="t", occurred_at=0, source="s", end_time=0, tags=tags)
     codec = Codec()
     assert codec.decode(codec.encode(event.event_type, event.as_fields()))[1]["tags"] == tags
-    assert "\\u0000" not in json.dumps(tags, allow_nan=False)
+    json.dumps(tags, allow_nan=False)
+    assert not any("\0" in each for tag in tags.items() for part in tag for each in _texts(part))
+
+
+def _texts(part: object) -> list[str]:
+    parts = part if isinstance(part, list) else [part]
+    return [each for each in parts if isinstance(each, str)]
 
 
 def test_text_keeps_what_can_be_stored() -> None:
