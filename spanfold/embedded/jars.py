@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -94,10 +95,7 @@ def fetch_jars(jars: list[Jar], cache: Path, advance: Advance = lambda _: None) 
     """
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / ".lock"):
-        missing = missing_jars(jars, cache)
-        with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
-            for done in [pool.submit(_download, jar, cache, advance) for jar in missing]:
-                done.result()
+        _download_all(missing_jars(jars, cache), cache, advance)
 
 
 @contextmanager
@@ -105,6 +103,25 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def _download_all(jars: list[Jar], cache: Path, advance: Advance) -> None:
+    """Several at a time. The first failure, or Ctrl-C, ends the others at their next chunk."""
+    abandoned = threading.Event()
+
+    def advance_or_end(count: int) -> None:
+        if abandoned.is_set():
+            raise DownloadFailed("the download was interrupted; the next try resumes")
+        advance(count)
+
+    with ThreadPoolExecutor(DOWNLOADS_AT_ONCE) as pool:
+        try:
+            for done in [pool.submit(_download, jar, cache, advance_or_end) for jar in jars]:
+                done.result()
+        except BaseException:
+            abandoned.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _download(jar: Jar, cache: Path, advance: Advance) -> None:

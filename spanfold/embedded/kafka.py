@@ -1,6 +1,7 @@
 """Apache Kafka in KRaft mode as child programs: one node that is broker and controller."""
 
 import base64
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,8 @@ from spanfold.embedded.ports import HOST
 from spanfold.embedded.programs import Program
 
 HEAP: Final = ("-Xms256m", "-Xmx512m")
+ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8"}
+"""In the C locale Java can't open a path with other than ASCII letters."""
 
 BROKER_SETTINGS: Final[Mapping[str, str]] = {
     # Topics are created by spanfold, with their partition count for life.
@@ -79,18 +82,24 @@ def kafka_program(node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path)
     """The program that serves `node`; its storage is formatted first if it never was. Raises ChildFailed."""
     (node.home / "tmp").mkdir(parents=True, exist_ok=True)
     config = node.home / "server.properties"
-    config.write_text("".join(f"{key}={value}\n" for key, value in broker_config(node, [node]).items()))
+    config.write_text(properties(broker_config(node, [node])))
     command: list[str | Path] = [java, *_jvm_options(node), "-cp", os.pathsep.join(map(str, jars))]
     if not (node.home / "data" / "meta.properties").exists():
         _format_storage(command, config, logs / "kafka.log")
     return Program(
         name="kafka",
         argv=[*command, "kafka.Kafka", config],
+        env=ENVIRONMENT,
         ready=lambda: answers(node.bootstrap),
         stop_signal=signal.SIGTERM,
         stop_timeout_s=20.0,
         cwd=node.home,
     )
+
+
+def properties(settings: Mapping[str, str]) -> str:
+    """A Java properties file; it is read as Latin-1, so other letters of a path are written as JSON would."""
+    return "".join(f"{key}={json.dumps(value)[1:-1]}\n" for key, value in settings.items())
 
 
 def answers(bootstrap: str) -> bool:
@@ -123,6 +132,7 @@ def _format_storage(command: Sequence[str | Path], config: Path, log: Path) -> N
         [*command, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", config],
         capture_output=True,
         text=True,
+        env={**os.environ, **ENVIRONMENT},
     )
     if done.returncode:
         log.write_text(done.stdout + done.stderr)

@@ -48,17 +48,19 @@ def plan_servers(home: Path, *, kafka: bool, postgres: bool) -> Servers:
 
 
 def start_servers(servers: Servers, logs: Path, start: Start, progress: Progress) -> None:
-    """Start both at once with `start`, which returns when a program is ready.
+    """Start both at once with `start`, which returns when a program is ready; first fetch what they need.
 
-    Raises MissingPart, JarMismatch, DownloadFailed or ChildFailed, when the other one has started or failed too.
+    Raises MissingPart, JarMismatch, DownloadFailed or ChildFailed.
     """
     kafka, postgres = servers.kafka, servers.postgres
+    java = find_java() if kafka else None
+    jars = _jars(progress) if kafka else []
     with ThreadPoolExecutor() as pool:
         starts = []
         if postgres:
             starts.append(pool.submit(_start_postgres, postgres, start, progress))
-        if kafka:
-            starts.append(pool.submit(_start_kafka, kafka, logs, start, progress))
+        if kafka and java:
+            starts.append(pool.submit(_start_kafka, kafka, java, jars, logs, start, progress))
         for started in starts:
             started.result()
 
@@ -69,9 +71,7 @@ def _start_postgres(server: PostgresServer, start: Start, progress: Progress) ->
     progress.update(task, total=1, completed=1)
 
 
-def _start_kafka(node: KafkaNode, logs: Path, start: Start, progress: Progress) -> None:
-    java = find_java()
-    jars = _jars(progress)
+def _start_kafka(node: KafkaNode, java: Path, jars: list[Path], logs: Path, start: Start, progress: Progress) -> None:
     task = progress.add_task("Kafka", total=None)
     start(kafka_program(node, java, jars, logs))
     progress.update(task, total=1, completed=1)

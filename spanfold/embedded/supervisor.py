@@ -49,12 +49,20 @@ class Supervisor:
         return {name: child.identity for name, child in self._children.items()}
 
     def start(self, program: Program) -> None:
-        """Start one program and return once it is ready. Raises ChildFailed when it dies or takes too long."""
+        """Start one program and return once it is ready.
+
+        Raises ChildFailed when it dies first or takes too long; it is stopped then, and forgotten.
+        """
         if program.name in self._children:
             raise InvalidInput(f"a program named {program.name!r} is already running; names are unique")
         child = _Child(program, spawn(program, self._logs, self._guard))
         self._children[program.name] = child
-        self._await_ready(child)
+        try:
+            self._await_ready(child)
+        except BaseException:
+            stop_in_order([child.stoppable()])
+            del self._children[program.name]
+            raise
         child.watcher = threading.Thread(target=self._watch, args=(child,), name=f"watch-{program.name}", daemon=True)
         child.watcher.start()
 
@@ -81,18 +89,23 @@ class Supervisor:
         raise self._failed(program, f"ended with {child.process.returncode} before it was ready")
 
     def _watch(self, child: "_Child") -> None:
+        """Restart the child until the stack stops, or the child is given up."""
         while True:
             code = child.process.wait()
             if self._stopping.is_set():
                 return
             child.count_death()
+            problem = f"died {child.deaths} times in a row, the last time with {code}"
             if child.deaths >= DEATHS_IN_A_ROW:
-                problem = f"died {child.deaths} times in a row, the last time with {code}"
                 self._on_failure(self._failed(child.program, problem))
                 return
             if self._stopping.wait(FIRST_PAUSE_S * 2 ** (child.deaths - 1)):
                 return
-            self._restart(child)
+            try:
+                self._restart(child)
+            except OSError as error:
+                self._on_failure(self._failed(child.program, f"could not be started again ({error})"))
+                return
 
     def _restart(self, child: "_Child") -> None:
         with self._lock:

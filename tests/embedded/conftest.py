@@ -26,10 +26,10 @@ Supervise = Callable[[Path], tuple[subprocess.Popen[bytes], StackState]]
 
 @pytest.fixture
 def until() -> Until:
-    """Wait until a condition holds; fails after 30 s."""
+    """Wait until a condition holds; fails after 60 s."""
 
     def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not condition():
             assert time.monotonic() < deadline, "the condition did not come true"
             time.sleep(0.05)
@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
     """A running stack, shared by a module's tests."""
-    home = tmp_path_factory.mktemp("stack") / "home"
+    home = tmp_path_factory.mktemp("stack") / "höme of its own"
     with EmbeddedStack(home) as stack:
         yield stack
     remove_home(home)

@@ -124,3 +124,11 @@ def test_all_of_kafka_is_locked_at_one_version() -> None:
 def test_the_lock_holds_the_coordinates_it_was_made_from() -> None:
     document = json.loads(LOCK_FILE.read_text())
     assert set(document["roots"]) <= {jar.coordinate for jar in locked_jars()}
+
+
+def test_the_first_failure_ends_the_other_downloads(maven: Maven, tmp_path: Path) -> None:
+    wrong = Jar("org.example.one:wrong:1.0", "0" * 64, len(CONTENT))
+    others = [Jar(f"org.example.one:other{i}:1.0", JAR.sha256, JAR.size) for i in range(50)]
+    with pytest.raises(JarMismatch, match="wrong"):
+        fetch_jars([wrong, *others], tmp_path)
+    assert len(maven.asked) < 51

@@ -10,7 +10,7 @@ import psutil
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public
 
 from spanfold.embedded import EmbeddedStack, Program, StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
@@ -80,8 +80,8 @@ def test_a_second_stack_on_the_same_home_is_refused(stack: EmbeddedStack) -> Non
 
 def test_a_launched_program_is_told_where_the_servers_are(stack: EmbeddedStack, until: Until) -> None:
     told = stack.state.home / "told"
-    script = f"""echo "$SPANFOLD_KAFKA_BOOTSTRAP $SPANFOLD_POSTGRES_DSN" > {told}; exec sleep 600"""
-    stack.launch(Program("worker", ["/bin/sh", "-c", script], ready=told.exists))
+    script = 'echo "$SPANFOLD_KAFKA_BOOTSTRAP $SPANFOLD_POSTGRES_DSN" > told; exec sleep 600'
+    stack.launch(Program("worker", ["/bin/sh", "-c", script], cwd=told.parent, ready=told.exists))
     until(told.read_text)
     assert told.read_text().split() == [stack.state.kafka_bootstrap, stack.state.postgres_dsn]
     shown = read_state(stack.state.home)

@@ -42,9 +42,11 @@ def test_a_program_that_ends_before_it_is_ready_is_an_error_that_shows_its_log(s
         supervisor.start(shell("broken", "echo no such table; exit 3", ready=lambda: False))
 
 
-def test_a_program_that_is_never_ready_is_an_error(supervisor: Supervisor) -> None:
+def test_a_program_that_is_never_ready_is_stopped_again(supervisor: Supervisor, tmp_path: Path) -> None:
     with pytest.raises(ChildFailed, match=r"was not ready within 0\.2 s"):
-        supervisor.start(shell("slow", "sleep 600", ready=lambda: False, ready_timeout_s=0.2))
+        supervisor.start(shell("slow", "echo $$; exec sleep 600", ready=lambda: False, ready_timeout_s=0.2))
+    assert supervisor.processes == {}
+    assert not psutil.pid_exists(int((tmp_path / "slow.log").read_text()))
 
 
 def test_a_program_that_keeps_dying_is_given_up(

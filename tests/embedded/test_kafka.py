@@ -1,0 +1,19 @@
+"""How a broker is configured."""
+
+from pathlib import Path
+
+from spanfold.embedded.kafka import BROKER_SETTINGS, KafkaNode, broker_config, properties
+
+
+def test_every_node_of_a_cluster_names_all_voters() -> None:
+    nodes = [KafkaNode(i, 20000 + i, 21000 + i, Path(f"/data/{i}")) for i in (1, 2, 3)]
+    configs = [broker_config(node, nodes) for node in nodes]
+    voters = "1@127.0.0.1:21001,2@127.0.0.1:21002,3@127.0.0.1:21003"
+    assert {config["controller.quorum.voters"] for config in configs} == {voters}
+    assert [config["node.id"] for config in configs] == ["1", "2", "3"]
+    assert configs[1]["listeners"] == "PLAINTEXT://127.0.0.1:20002,CONTROLLER://127.0.0.1:21002"
+    assert all(BROKER_SETTINGS.items() <= config.items() for config in configs)
+
+
+def test_a_path_in_any_script_survives_a_properties_file() -> None:
+    assert properties({"log.dirs": "/home/jürgen/データ"}) == "log.dirs=/home/j\\u00fcrgen/\\u30c7\\u30fc\\u30bf\n"
