@@ -166,7 +166,8 @@ class TracesProjection:
                        coalesce(t.status, 'started') AS status,
                        coalesce(t.start_time, t.first_span_start) AS start_time,
                        t.end_time,
-                       (extract(epoch FROM t.end_time - coalesce(t.start_time, t.first_span_start)) * 1000)
+                       ((extract(epoch FROM t.end_time)
+                         - extract(epoch FROM coalesce(t.start_time, t.first_span_start))) * 1000)
                            ::double precision AS duration_ms,
                        coalesce(t.created_tags, '{{}}') || coalesce(t.closed_tags, '{{}}') AS tags,
                        t.span_count,
@@ -211,7 +212,8 @@ class TracesProjection:
                        s.status_message,
                        s.start_time,
                        s.end_time,
-                       (extract(epoch FROM s.end_time - s.start_time) * 1000)::double precision AS duration_ms,
+                       ((extract(epoch FROM s.end_time) - extract(epoch FROM s.start_time)) * 1000)
+                           ::double precision AS duration_ms,
                        s.tags,
                        s.events,
                        s.links,

@@ -1,0 +1,352 @@
+"""Law 2 and law 3: whatever the order, the cuts and the repetitions, the same rows, each fact counted once.
+
+What the rows must be is said by `told`, a fold in the dumbest way, one event after the other.
+"""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from functools import reduce
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from projections.projection import installed
+from projections.reading import Fact, read
+from projections.store import Store
+from projections.traces import PROJECTION, TracePartial, TracesPartial
+from projections.verdicts import judge
+from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, distinct_events, logs
+
+PURE = settings(max_examples=200, deadline=None)
+THROUGH_POSTGRES = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+
+Row = dict[str, Any]
+Rows = tuple[dict[str, Row], Counter[Any]]
+"""Traces by id, and spans with how often each is there."""
+
+
+# The fold in the dumbest way
+
+
+def told(events: Iterable[TraceEvent]) -> Rows:
+    """The rows that these events tell of, as the public views show them but for versions."""
+    traces: dict[str, Row] = {}
+    spans: list[SpanRecorded] = []
+    for event in events:
+        trace = traces.setdefault(
+            event.aggregate_id, {"created": None, "closed": None, "spans": [], "last_event_at": event.occurred_at}
+        )
+        trace["last_event_at"] = max(trace["last_event_at"], event.occurred_at)
+        if isinstance(event, SpanRecorded):
+            trace["spans"].append(event)
+            spans.append(event)
+        else:
+            owned = "created" if isinstance(event, TraceCreated) else "closed"
+            before = trace[owned]
+            if before is None or (event.occurred_at, event.event_id) > (before.occurred_at, before.event_id):
+                trace[owned] = event
+    return {trace_id: _trace_row(trace) for trace_id, trace in traces.items()}, Counter(map(_span_row, spans))
+
+
+def _trace_row(trace: Row) -> Row:
+    created: TraceCreated | None = trace["created"]
+    closed: TraceCompleted | TraceFailed | None = trace["closed"]
+    spans: list[SpanRecorded] = trace["spans"]
+    start = created.start_time if created else min((span.start_time for span in spans), default=None)
+    end = closed.end_time if closed else None
+    return {
+        "service_name": created.service_name if created else None,
+        "operation_name": created.operation_name if created else None,
+        "status": _status(closed),
+        "start_time": start,
+        "end_time": end,
+        "duration_ms": None if start is None or end is None else (end - start) / 1000,
+        "tags": document({**(created.tags if created else {}), **(closed.tags if closed else {})}),
+        "span_count": len(spans),
+        "error_count": len([span for span in spans if span.status == "error"]),
+        "error": closed.error if isinstance(closed, TraceFailed) else None,
+        "late_events": 0 if end is None else len([span for span in spans if span.end_time > end]),
+        "last_event_at": trace["last_event_at"],
+    }
+
+
+def _status(closed: TraceCompleted | TraceFailed | None) -> str:
+    if closed is None:
+        return "started"
+    return closed.status if isinstance(closed, TraceCompleted) else "failed"
+
+
+def _span_row(span: SpanRecorded) -> tuple[Any, ...]:
+    return (
+        span.aggregate_id,
+        span.span_id,
+        span.parent_span_id,
+        span.service_name,
+        span.operation_name,
+        span.kind,
+        span.status,
+        span.status_message,
+        span.start_time,
+        span.end_time,
+        (span.end_time - span.start_time) / 1000,
+        document(span.tags),
+        document(list(span.events)),
+        document(list(span.links)),
+    )
+
+
+def document(value: Any) -> Any:
+    """What JSON says with this value, such that equal documents are equal: numbers by value, NaN and infinities as texts."""
+    match value:
+        case bool() | None:
+            return ("constant", value)
+        case float() if math.isnan(value):
+            return "NaN"
+        case float() if math.isinf(value):
+            return "Infinity" if value > 0 else "-Infinity"
+        case int() | float() | Decimal():
+            return ("number", Decimal(repr(value)) if isinstance(value, float) else Decimal(value))
+        case dict():
+            return frozenset((key, document(item)) for key, item in value.items())
+        case list() | tuple():
+            return tuple(document(item) for item in value)
+        case _:
+            return value
+
+
+# The rows as a reader sees them
+
+# a reader's clock cannot show the year 294276, the microseconds can
+TRACES = """
+SELECT trace_id, service_name, operation_name, status,
+       (extract(epoch FROM start_time) * 1000000)::bigint,
+       (extract(epoch FROM end_time) * 1000000)::bigint,
+       duration_ms, tags::text, span_count, error_count, error, late_events,
+       (extract(epoch FROM last_event_at) * 1000000)::bigint
+  FROM spanfold.traces
+"""
+
+SPANS = """
+SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, status, status_message,
+       (extract(epoch FROM start_time) * 1000000)::bigint,
+       (extract(epoch FROM end_time) * 1000000)::bigint,
+       duration_ms, tags::text, events::text, links::text
+  FROM spanfold.spans
+"""
+
+TRACE_COLUMNS = (
+    "service_name", "operation_name", "status", "start_time", "end_time", "duration_ms", "tags", "span_count",
+    "error_count", "error", "late_events", "last_event_at",
+)  # fmt: skip
+
+
+def shown(ledger: psycopg.Connection[Any]) -> Rows:
+    """The rows of the public views, but for versions."""
+    traces = {row[0]: dict(zip(TRACE_COLUMNS, row[1:], strict=True)) for row in ledger.execute(TRACES)}
+    for row in traces.values():
+        row["tags"] = _parsed(row["tags"])
+    spans = Counter((*row[:11], *map(_parsed, row[11:])) for row in ledger.execute(SPANS))
+    return traces, spans
+
+
+def _parsed(text: str) -> Any:
+    return document(json.loads(text, parse_int=Decimal, parse_float=Decimal))
+
+
+def verdicts(ledger: psycopg.Connection[Any]) -> dict[int, str]:
+    return dict(ledger.execute("SELECT kafka_offset, verdict FROM spanfold.verdicts").fetchall())
+
+
+def checkpoints(ledger: psycopg.Connection[Any]) -> set[int]:
+    rows = ledger.execute("SELECT next_offset FROM spanfold.checkpoints WHERE partition = 0")
+    return {offset for (offset,) in rows}
+
+
+def empty(ledger: psycopg.Connection[Any]) -> None:
+    """The tables as they were before the first record."""
+    with ledger.transaction():
+        for table in ("spanfold_core.journal_traces", "spanfold_core.rejected", "spanfold_core.parked"):
+            ledger.execute(f"DELETE FROM {table}".encode())
+        for table in ("traces_g1.traces", "traces_g1.spans"):
+            ledger.execute(f"DELETE FROM {table}".encode())
+        ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
+
+
+# The fold is a commutative monoid
+
+
+def facts_of(events: Sequence[TraceEvent]) -> list[Fact]:
+    return read(judge(batch_of_events(events)), CODEC, {})
+
+
+def normal(partial: TracesPartial) -> tuple[dict[str, TracePartial], Counter[Any]]:
+    """The partial without the order of its spans, which nobody asks for."""
+    return partial.traces, Counter(partial.spans)
+
+
+def in_three(data: st.DataObject) -> tuple[list[Fact], list[Fact], list[Fact]]:
+    """Facts that are all different ones, in three parts."""
+    facts = facts_of(data.draw(distinct_events(12)))
+    low, high = sorted((data.draw(st.integers(0, len(facts))), data.draw(st.integers(0, len(facts)))))
+    return facts[:low], facts[low:high], facts[high:]
+
+
+ZERO = PROJECTION.fold(())
+
+
+@PURE
+@given(st.data())
+def test_any_order_of_events_folds_to_the_same_partial(data: st.DataObject) -> None:
+    facts = facts_of(data.draw(distinct_events()))
+    other = data.draw(st.permutations(facts))
+    assert normal(PROJECTION.fold(facts)) == normal(PROJECTION.fold(other))
+
+
+@PURE
+@given(st.data())
+def test_any_cut_folds_to_the_same_partial(data: st.DataObject) -> None:
+    facts = facts_of(data.draw(distinct_events()))
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(facts)), max_size=4)))
+    parts = [facts[low:high] for low, high in zip([0, *cuts], [*cuts, len(facts)], strict=True)]
+    together = reduce(PROJECTION.combine, map(PROJECTION.fold, parts))
+    assert normal(together) == normal(PROJECTION.fold(facts))
+
+
+@PURE
+@given(st.data())
+def test_combine_is_commutative_and_associative_and_has_a_zero(data: st.DataObject) -> None:
+    one, two, three = map(PROJECTION.fold, in_three(data))
+    combine = PROJECTION.combine
+    assert normal(combine(one, two)) == normal(combine(two, one))
+    assert normal(combine(combine(one, two), three)) == normal(combine(one, combine(two, three)))
+    assert normal(combine(one, ZERO)) == normal(combine(ZERO, one)) == normal(one)
+
+
+@PURE
+@given(st.data())
+def test_combine_leaves_what_it_was_given_as_it_was(data: st.DataObject) -> None:
+    first, second, _ = in_three(data)
+    one, two = PROJECTION.fold(first), PROJECTION.fold(second)
+    PROJECTION.combine(one, two)
+    assert normal(one) == normal(PROJECTION.fold(first))
+    assert normal(two) == normal(PROJECTION.fold(second))
+
+
+@PURE
+@given(distinct_events())
+def test_the_partial_says_what_the_events_tell(events: list[TraceEvent]) -> None:
+    partial = PROJECTION.fold(facts_of(events))
+    traces, spans = told(events)
+    assert sum(spans.values()) == len(partial.spans)
+    assert partial.traces.keys() == traces.keys()
+    for trace_id, trace in partial.traces.items():
+        row = traces[trace_id]
+        assert (trace.span_count, trace.error_count) == (row["span_count"], row["error_count"])
+        assert trace.last_event_at == row["last_event_at"]
+        assert (trace.created[2:4] if trace.created else (None, None)) == (row["service_name"], row["operation_name"])
+        assert (trace.closed[2:5] if trace.closed else ("started", None, None)) == (
+            row["status"], row["error"], row["end_time"],
+        )  # fmt: skip
+        assert (trace.created[4] if trace.created else trace.first_span_start) == row["start_time"]
+        of_trace = [event for event in events if event.aggregate_id == trace_id]
+        assert trace.version == 1 + max(map(events.index, of_trace))
+
+
+# The same through Postgres
+
+
+def fold(ledger: psycopg.Connection[Any], batches: Iterable[Any]) -> None:
+    store = Store(installed())
+    for each in batches:
+        store.commit(ledger, store.prepare(each))
+
+
+def first_and_again(written: Sequence[Record]) -> dict[int, str]:
+    """The verdicts of a log whose records are all well-formed: what has been there before is a duplicate."""
+    seen: set[bytes] = set()
+    said = {}
+    for each in written:
+        event_id = dict(each.headers)["event_id"]
+        assert event_id
+        said[each.offset] = "duplicate" if event_id in seen else "accepted"
+        seen.add(event_id)
+    return said
+
+
+def _completed(at: int, source: str, status: str) -> TraceCompleted:
+    return TraceCompleted(aggregate_id="a", occurred_at=at, source=source, end_time=at, status=status)
+
+
+def _failed(at: int) -> TraceFailed:
+    return TraceFailed(aggregate_id="a", occurred_at=at, source="s", end_time=at, error="ü", tags={"t": 1})
+
+
+@THROUGH_POSTGRES
+@given(logs())
+def test_any_order_any_cut_and_any_doubling_give_the_same_rows(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]]
+) -> None:
+    events, written, batches = log
+    empty(ledger)
+    fold(ledger, batches)
+    assert shown(ledger) == told(events)
+    assert verdicts(ledger) == first_and_again(written)
+    if written:
+        assert checkpoints(ledger) == {len(written)}
+
+
+@settings(THROUGH_POSTGRES, max_examples=100)
+@given(logs(), st.randoms(use_true_random=False))
+def test_batches_that_come_again_at_any_time_change_nothing(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]], random: Any
+) -> None:
+    events, written, batches = log
+    again = []
+    for at, each in enumerate(batches):
+        again += [each, *random.choices(batches[: at + 1], k=random.randrange(3))]
+    empty(ledger)
+    fold(ledger, again)
+    assert shown(ledger) == told(events)
+    assert verdicts(ledger) == first_and_again(written)
+
+
+@settings(THROUGH_POSTGRES, max_examples=25)
+@given(st.permutations([_completed(NOW, "s", "ok"), _failed(NOW), _completed(NOW + 1, "s", "late"), _failed(NOW - 1)]))
+@example([_failed(NOW), _completed(NOW, "s", "ok")])
+@example([_completed(NOW, "s", "ok"), _failed(NOW)])
+def test_of_contending_ends_the_later_event_wins_whichever_came_last(
+    ledger: psycopg.Connection[Any], ends: list[TraceEvent]
+) -> None:
+    empty(ledger)
+    fold(ledger, [batch_of_events([end], start) for start, end in enumerate(ends)])
+    assert shown(ledger) == told(ends)
+
+
+def test_the_dumb_fold_itself_says_what_one_expects() -> None:
+    created = TraceCreated(
+        aggregate_id="a", occurred_at=1, source="s", service_name="shop", operation_name="pay", start_time=1_000,
+        tags={"a": 1, "b": 1},
+    )  # fmt: skip
+    span = SpanRecorded(
+        aggregate_id="a", occurred_at=9, source="s", span_id="1", parent_span_id=None, service_name="shop",
+        operation_name="pay", start_time=0, end_time=6_000, status="error",
+    )  # fmt: skip
+    completed = TraceCompleted(aggregate_id="a", occurred_at=5, source="s", end_time=5_000, tags={"b": 2.0})
+    traces, spans = told([completed, span, created])
+    assert traces == {
+        "a": {
+            "service_name": "shop", "operation_name": "pay", "status": "completed", "start_time": 1_000,
+            "end_time": 5_000, "duration_ms": 4.0, "tags": document({"a": 1, "b": 2}), "span_count": 1,
+            "error_count": 1, "error": None, "late_events": 1, "last_event_at": 9,
+        }
+    }  # fmt: skip
+    assert len(spans) == 1
+    assert LOG_TIME_MS * 1000 == NOW
