@@ -1,14 +1,92 @@
-"""The Typer application: which commands there are."""
+"""The Typer application: which commands there are.
+
+A command's module is imported when the command is called, so that `spanfold --help` and shell completion stay quick:
+the workers' imports alone take two seconds.
+"""
+
+from importlib import import_module
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from spanfold.cli.worker import worker
+from spanfold import __version__
+
+
+class Entry(NamedTuple):
+    """Where a command is: a function or a Typer group of a module, and its line in `spanfold --help`."""
+
+    module: str
+    name: str
+    summary: str
+
+
+COMMANDS: Final[dict[str, Entry]] = {
+    "up": Entry("spanfold.cli.up", "up", "Start Kafka, Postgres and the workers on this machine, without Docker."),
+    "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started."),
+    "status": Entry("spanfold.cli.status", "status", "Show what runs, and how far the read models are behind the log."),
+    "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
+    "migrate": Entry(
+        "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
+    ),
+    "worker": Entry("spanfold.cli.worker", "worker", "Run a worker in the foreground, until SIGTERM or Ctrl-C."),
+}
+
+
+def load(name: str) -> Any:
+    """The command itself, its module imported."""
+    entry = COMMANDS[name]
+    found = getattr(import_module(entry.module), entry.name)
+    if isinstance(found, typer.Typer):
+        return typer.main.get_group(found)
+    alone = typer.Typer(add_completion=False)
+    alone.command(name)(found)
+    return typer.main.get_command(alone)
+
+
+class Later(TyperCommand):
+    """Stands for a command until it is called."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """The context of the command itself, which is what then runs."""
+        return load(str(self.name)).make_context(info_name, args, parent=parent, **extra)
+
+
+class Commands(TyperGroup):
+    """The group of all commands, in the order of COMMANDS."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for name, entry in COMMANDS.items():
+            self.add_command(Later(name, help=entry.summary))
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Their names."""
+        return list(COMMANDS)
+
 
 app = typer.Typer(
     name="spanfold",
-    help="Traces and metrics kept like a ledger: events on Kafka, folded exactly once into your Postgres.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.add_typer(worker, name="worker")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"spanfold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def spanfold(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Traces and metrics kept like a ledger: events on Kafka, folded exactly once into your Postgres.
+
+    Example: spanfold up --detach && spanfold sql 'SELECT count(*) FROM traces' && spanfold down
+    """

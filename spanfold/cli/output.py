@@ -1,0 +1,84 @@
+"""How commands speak: tables for people, JSON for programs. Results go to standard output, all else to standard error."""
+
+import sys
+from collections.abc import Collection, Iterable, Sequence
+from decimal import Decimal
+from typing import Any, Final, TextIO
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+UNBOUNDED_WIDTH: Final = 1_000_000
+
+Cell = str | Text | int | None
+
+
+def console() -> Console:
+    """Standard output. Where it isn't a terminal, lines are as long as what they show."""
+    return Console(width=_width(sys.stdout), highlight=False)
+
+
+def notices() -> Console:
+    """Standard error, for progress and remarks; as long lines."""
+    return Console(width=_width(sys.stderr), stderr=True, highlight=False)
+
+
+def _width(stream: TextIO) -> int | None:
+    return None if stream.isatty() else UNBOUNDED_WIDTH
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[Cell]], title: str | None = None, right: Collection[int] = ()
+) -> Table:
+    """A table that never cuts a value: on a narrow terminal it folds. None is shown as a dim NULL.
+
+    Columns of numbers, and those whose index is in `right`, are set to the right.
+    """
+    kept = list(rows)
+    shown = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
+    )
+    for index, column in enumerate(columns):
+        numeric = index in right or any(isinstance(row[index], int) for row in kept)
+        shown.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+    for row in kept:
+        shown.add_row(*map(cell, row))
+    return shown
+
+
+def cell(value: Cell) -> Text:
+    """The value as literal text: square brackets in it mean nothing."""
+    if value is None:
+        return Text("NULL", style="dim")
+    return value if isinstance(value, Text) else Text(str(value))
+
+
+def print_json(value: Any) -> None:
+    """One JSON document, indented."""
+    sys.stdout.write(orjson.dumps(value, default=jsonable, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+def print_json_rows(rows: Iterable[dict[str, Any]]) -> None:
+    """A JSON list of objects, one a line, written as they come."""
+    separator = "["
+    for row in rows:
+        sys.stdout.write(
+            separator + "\n" + orjson.dumps(row, default=jsonable, option=orjson.OPT_NON_STR_KEYS).decode()
+        )
+        separator = ","
+    sys.stdout.write("\n]\n" if separator == "," else "[]\n")
+
+
+def jsonable(value: Any) -> Any:
+    """What orjson takes for a value that it doesn't know: exact numbers for Decimal, hex for bytes, else the text."""
+    match value:
+        case Decimal() if value.is_finite():
+            return orjson.Fragment(f"{value:f}".encode())
+        case bytes() | bytearray() | memoryview():
+            return bytes(value).hex()
+        case set() | frozenset() | tuple():
+            return list(value)
+        case _:
+            return str(value)

@@ -1,0 +1,227 @@
+"""The stack that a command is about: found by its home and the settings, or started for as long as a block runs."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Final, NoReturn, cast
+
+import typer
+from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
+    AdminClient,
+    ConsumerGroupDescription,
+)
+from pydantic import ValidationError
+from rich.console import Console
+from rich.status import Status
+
+from producers.topics import ensure_topics, kafka_config
+from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
+from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.settings import Settings, default_home, settings
+from spanfold.topics import TopicOnBroker
+
+Home = Annotated[
+    Path | None,
+    typer.Option(
+        "--home",
+        envvar="SPANFOLD_HOME",
+        resolve_path=True,
+        file_okay=False,
+        help="Folder of the stack's data, logs and state. Default: ~/.local/share/spanfold.",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+
+READY_TIMEOUT_S: Final = 90.0
+REQUEST_TIMEOUT_S: Final = 5.0
+
+
+def chosen_settings(
+    home: Path | None = None, *, kafka_bootstrap: str | None = None, postgres_dsn: str | None = None
+) -> Settings:
+    """The environment's settings, with what was given on the command line before them. Raises Misconfigured."""
+    given = {"home": home, "kafka_bootstrap": kafka_bootstrap, "postgres_dsn": postgres_dsn}
+    try:
+        return settings().model_copy(update={name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        wrong = "; ".join(f"SPANFOLD_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
+        raise Misconfigured(f"a setting in the environment is not as it must be: {wrong}") from error
+
+
+def command_line(home: Path, *words: str) -> str:
+    """What to type for a command about this home: `spanfold status`, with `--home` where it is not the default."""
+    elsewhere = () if home == default_home() else ("--home", str(home))
+    return shlex.join(("spanfold", *words, *elsewhere))
+
+
+@contextmanager
+def running_stack(
+    settings: Settings, *, workers: int = 1, ephemeral: bool = False, console: Console | None = None
+) -> Iterator[EmbeddedStack]:
+    """A stack whose topics and tables are there and whose `workers` projectors own every partition; stopped at the end.
+
+    Servers that the settings name are used, the others started. SIGTERM ends the block as Ctrl-C does. `console` shows
+    the progress. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and StoreUnavailable.
+    """
+    progress = boot_progress(console) if console else None
+    stack = EmbeddedStack.from_settings(settings, ephemeral=ephemeral)
+    with _sigterm_interrupts():
+        with progress or nullcontext():
+            stack.start(progress)
+        try:
+            found = settings_of(stack, settings)
+            with _saying(console, "Topics and tables"):
+                topics = prepare(found)
+            with _saying(console, "Workers"):
+                stack.launch(*projectors(found, workers, list(topics.values())))
+            yield stack
+        finally:
+            stack.stop()
+
+
+def settings_of(stack: EmbeddedStack, settings: Settings) -> Settings:
+    """The settings by which a process of this stack works."""
+    state = stack.state
+    return settings.model_copy(
+        update={
+            "home": state.home,
+            "kafka_bootstrap": state.kafka_bootstrap,
+            "postgres_dsn": state.postgres_dsn,
+        }
+    )
+
+
+def prepare(settings: Settings) -> dict[str, TopicOnBroker]:
+    """Create or check the topics and bring the database up to date; returns the topics by name.
+
+    Raises Misconfigured, LogUnavailable or StoreUnavailable.
+    """
+    # imported here: SQLAlchemy and Alembic take a second, and most commands don't need them
+    from sqlalchemy.exc import OperationalError
+
+    from projections import generations
+    from projections.projection import installed
+
+    dsn = named_postgres(settings)
+    topics = ensure_topics(settings)
+    try:
+        generations.prepare(dsn, topics.values(), installed())
+    except OperationalError as error:
+        raise unreachable_postgres(error.orig) from error
+    return topics
+
+
+def named_postgres(settings: Settings) -> str:
+    """The DSN of the settings. Misconfigured when none is named, InvalidInput when it is no postgresql:// URL."""
+    dsn = settings.postgres_dsn
+    if not dsn:
+        raise Misconfigured(
+            f"no Postgres is named and nothing runs on {settings.home}: start it with"
+            f" `{command_line(settings.home, 'up', '--detach')}`, or set SPANFOLD_POSTGRES_DSN"
+        )
+    if not dsn.startswith(("postgresql://", "postgres://")):
+        raise InvalidInput(f"a Postgres DSN is a URL, postgresql://user@host:port/database, not {dsn!r}")
+    return dsn
+
+
+def unreachable_postgres(error: Exception | None) -> StoreUnavailable:
+    """What libpq says, on one line: it names the server, and not the password."""
+    return StoreUnavailable(f"Postgres can't be used: {' '.join(str(error).split())}")
+
+
+def running_settings(settings: Settings) -> Settings:
+    """The settings, with the URLs of the stack that runs on their home where they name no servers themselves."""
+    state = read_state(settings.home)
+    if state is None:
+        return settings
+    kafka, postgres = settings.kafka_bootstrap or state.kafka_bootstrap, settings.postgres_dsn or state.postgres_dsn
+    return settings.model_copy(update={"kafka_bootstrap": kafka, "postgres_dsn": postgres})
+
+
+def projectors(settings: Settings, count: int, topics: list[TopicOnBroker]) -> list[Program]:
+    """The programs of the projectors. Each counts as ready once it is in the group and the group owns every partition."""
+    folder = settings.home / "workers"
+    folder.mkdir(exist_ok=True)
+    group = ProjectorGroup(settings)
+    before = group.member_ids()
+    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
+    return [
+        Program(
+            f"projector-{number}",
+            argv,
+            ready=_joined(group, before, number, topics),
+            ready_timeout_s=READY_TIMEOUT_S,
+            cwd=folder,  # where Faust keeps a data folder
+        )
+        for number in range(1, count + 1)
+    ]
+
+
+def _joined(
+    group: "ProjectorGroup", before: set[str], newcomers: int, topics: list[TopicOnBroker]
+) -> Callable[[], bool]:
+    """A generation that has the newcomers in it, and is settled, has no partition left with a member that is dead."""
+
+    def joined() -> bool:
+        described = group.describe()
+        if described is None or described.state != ConsumerGroupState.STABLE:
+            return False
+        new = {member.member_id for member in described.members} - before
+        owned = owners(described)
+        wanted = {(topic.name, partition) for topic in topics for partition in range(topic.partitions)}
+        return len(new) >= newcomers and wanted <= owned.keys()
+
+    return joined
+
+
+class ProjectorGroup:
+    """The consumer group of the projectors, as the broker sees it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.name = f"{settings.group}-projector"
+        self._admin = AdminClient(kafka_config(settings))
+
+    def describe(self) -> ConsumerGroupDescription | None:
+        """Its state and members; None when the coordinator doesn't answer now, or never heard of the group."""
+        described = self._admin.describe_consumer_groups([self.name], request_timeout=REQUEST_TIMEOUT_S)
+        try:
+            return cast(ConsumerGroupDescription, described[self.name].result())
+        except KafkaException:
+            return None
+
+    def member_ids(self) -> set[str]:
+        """The ids of its members now."""
+        described = self.describe()
+        return {member.member_id for member in described.members} if described else set()
+
+
+def owners(described: ConsumerGroupDescription) -> dict[tuple[str, int], str]:
+    """Which member owns a partition, keyed by the topic's name on the broker and the partition."""
+    return {
+        (partition.topic, partition.partition): member.member_id
+        for member in described.members
+        for partition in member.assignment.topic_partitions
+    }
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _saying(console: Console | None, what: str) -> Iterator[None]:
+    with Status(what, console=console) if console else nullcontext():
+        yield
