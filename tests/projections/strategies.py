@@ -6,6 +6,7 @@ that Avro can carry and Postgres can hold.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from hypothesis import strategies as st
@@ -157,7 +158,7 @@ def batch_of_events(events: Sequence[TraceEvent], start: int = 0) -> Batch:
 def cut(records: Sequence[Record], cuts: Sequence[int]) -> list[Batch]:
     """The same log as several batches, cut before these indexes; equal cuts make batches that cover nothing new."""
     borders = [0, *sorted(min(each, len(records)) for each in cuts), len(records)]
-    return [batch(records[low:high]) for low, high in zip(borders, borders[1:], strict=False) if high > low]
+    return [batch(records[low:high]) for low, high in pairwise(borders) if high > low]
 
 
 @st.composite

@@ -23,7 +23,7 @@ from projections.verdicts import judge
 from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, distinct_events, logs
 
-PURE = settings(max_examples=200, deadline=None)
+PURE = settings(max_examples=100, deadline=None)
 THROUGH_POSTGRES = settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
