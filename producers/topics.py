@@ -12,6 +12,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
     NewTopic,
     ResourceType,
 )
+from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
@@ -27,7 +28,7 @@ def kafka_config(settings: Settings) -> dict[str, Any]:
     """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is
     named.
 
-    librdkafka's own messages go to the logger `spanfold.kafka`.
+    librdkafka's own errors go to the logger `spanfold.kafka`.
     """
     if not settings.kafka_bootstrap:
         raise Misconfigured("no Kafka is named: set SPANFOLD_KAFKA_BOOTSTRAP to host:port, or run `spanfold up`")
@@ -35,6 +36,7 @@ def kafka_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "spanfold",
         "logger": logging.getLogger("spanfold.kafka"),
+        "log_level": 3,  # errors; what librdkafka warns of it also retries
     }
 
 
@@ -65,13 +67,25 @@ def ensure_topics(
     admin = AdminClient(kafka_config(settings))
     try:
         _create_missing(admin, sorted(wanted), settings, timeout_s)
-        found = _described(admin, wanted, timeout_s)
-        differences = _differences(found, _configs(admin, sorted(wanted), timeout_s), settings)
+        # a broker may not know yet what the controller has just created
+        for attempt in Retrying(
+            retry=retry_if_exception(_is_unknown_topic),
+            stop=stop_after_delay(timeout_s),
+            wait=wait_fixed(0.05),
+            reraise=True,
+        ):
+            with attempt:
+                found = _described(admin, wanted, timeout_s)
+                configs = _configs(admin, sorted(wanted), timeout_s)
     except KafkaException as error:
         raise _translated(error, settings) from error
-    if differences:
+    if differences := _differences(found, configs, settings):
         raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
     return {each.topic.name: each for each in found}
+
+
+def _is_unknown_topic(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
 def _create_missing(admin: AdminClient, names: Sequence[str], settings: Settings, timeout_s: float) -> None:

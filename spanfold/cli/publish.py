@@ -1,0 +1,177 @@
+"""`spanfold publish`: one event from flags, or many from JSON lines."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+from rich.progress import Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+
+from producers.publisher import TelemetryPublisher
+from producers.topics import ensure_topics
+from spanfold.cli.output import console, notices, print_json_rows
+from spanfold.cli.publishing import Sent, events_of_lines, now_us, parsed, send
+from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings
+from spanfold.cli.visible import wait_until_visible
+from spanfold.errors import InvalidInput
+from spanfold.event_json import event_from_json
+from spanfold.events import TraceEvent
+from spanfold.settings import Settings
+
+SOURCE: Final = "spanfold-cli"
+
+_Text = str | None
+
+
+def publish(
+    file: Annotated[
+        Path | None, typer.Argument(help="JSON lines, one event each; - is standard input.", show_default=False)
+    ] = None,
+    event_type: Annotated[_Text, typer.Option("--type", help="TraceCreated, SpanRecorded, …")] = None,
+    trace_id: Annotated[_Text, typer.Option("--trace-id", "--aggregate-id", help="The trace.")] = None,
+    at: Annotated[_Text, typer.Option("--at", help="occurred_at, RFC 3339.")] = None,
+    event_id: Annotated[_Text, typer.Option(help="A UUID; else derived from the event.")] = None,
+    source: Annotated[str, typer.Option(help="Who publishes.")] = SOURCE,
+    service: Annotated[_Text, typer.Option("--service", help="service_name")] = None,
+    operation: Annotated[_Text, typer.Option("--operation", help="operation_name")] = None,
+    span_id: Annotated[_Text, typer.Option(help="span_id")] = None,
+    parent: Annotated[_Text, typer.Option("--parent-span-id", help="parent_span_id")] = None,
+    kind: Annotated[_Text, typer.Option(help="kind: server, client, …")] = None,
+    status: Annotated[_Text, typer.Option(help="status")] = None,
+    error: Annotated[_Text, typer.Option(help="error, of TraceFailed")] = None,
+    start: Annotated[_Text, typer.Option("--start", help="start_time, RFC 3339")] = None,
+    end: Annotated[_Text, typer.Option("--end", help="end_time, RFC 3339")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="key=value, repeatable; 200 and true are JSON")] = None,
+    data: Annotated[_Text, typer.Option(help="event_data as a JSON object; flags go on top of it.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Send nothing if any line is refused.")] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Return when the read models show the events.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka, and for --wait.")] = 30.0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish events to the log: one from flags, or JSON lines from a file or standard input.
+
+    A line that holds no event is reported with its number; the others are sent all the same, and the exit code is 2.
+
+    Example: spanfold publish --type TraceCreated --trace-id t1 --service shop --operation 'GET /cart' --tag cart=7
+    --wait
+
+    Example: echo '{"event_type": "TraceCompleted", "aggregate_id": "t1"}' | spanfold publish -
+    """
+    own = {
+        "service_name": service,
+        "operation_name": operation,
+        "span_id": span_id,
+        "parent_span_id": parent,
+        "kind": kind,
+        "status": status,
+        "error": error,
+        "start_time": start,
+        "end_time": end,
+    }
+    envelope = {"event_type": event_type, "aggregate_id": trace_id, "occurred_at": at, "event_id": event_id}
+    flags = _event_object(envelope, own, tag or [], data)
+    refused: list[str] = []
+    connected = running_settings(chosen_settings(home))
+    events = _events(file, flags, source, refused)
+    if strict:
+        events = iter(list(events))
+        _refuse(refused, "nothing was sent")
+    sent = Sent(keep_rows=as_json or bool(flags))
+    _publish(connected, events, sent, timeout_s)
+    if wait:
+        wait_until_visible(str(connected.postgres_dsn), sent.ends, timeout_s)
+    _say(sent, wait, as_json)
+    _refuse(refused, "the others were sent")
+
+
+def _event_object(
+    envelope: dict[str, _Text], own: dict[str, _Text], tags: Sequence[str], data: _Text
+) -> dict[str, Any]:
+    """The event that the flags describe, as event_json takes it; empty when there were no flags."""
+    given: dict[str, Any] = {name: value for name, value in envelope.items() if value is not None}
+    event_data = parsed(data) if data else {}
+    if not isinstance(event_data, dict):
+        raise InvalidInput("--data: expected a JSON object")
+    event_data |= {name: value for name, value in own.items() if value is not None}
+    if tags:
+        event_data["tags"] = {**event_data.get("tags", {}), **dict(map(_tag, tags))}
+    return given | {"event_data": event_data} if given or event_data else {}
+
+
+def _tag(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise InvalidInput(f"--tag {text}: expected key=value")
+    try:
+        return key, parsed(value)
+    except InvalidInput:
+        return key, value
+
+
+def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list[str]) -> Iterator[TraceEvent]:
+    if flags and file:
+        raise InvalidInput("give either flags or JSON lines, not both")
+    if flags:
+        return iter([event_from_json(flags, now_us(), source)])
+    if file is None and sys.stdin.isatty():
+        raise InvalidInput(
+            "nothing to publish: give --type and its fields, or JSON lines; see `spanfold publish --help`"
+        )
+
+    def complain(about: str) -> None:
+        refused.append(about)
+        notices().print(about, markup=False, soft_wrap=True)
+
+    return events_of_lines(_lines(file), source, complain)
+
+
+def _lines(file: Path | None) -> Iterator[bytes]:
+    if file is None or str(file) == "-":
+        yield from sys.stdin.buffer
+        return
+    try:
+        with file.open("rb") as opened:
+            yield from opened
+    except OSError as error:
+        raise InvalidInput(f"{file}: {error.strerror}") from error
+
+
+def _publish(connected: Settings, events: Iterator[TraceEvent], sent: Sent, timeout_s: float) -> None:
+    ensure_topics(connected, timeout_s=timeout_s)
+    with TelemetryPublisher(connected, block_timeout_s=timeout_s, message_timeout_s=timeout_s) as publisher:
+        send(publisher, _shown(events), sent, timeout_s)
+
+
+def _say(sent: Sent, waited: bool, as_json: bool) -> None:
+    if as_json:
+        print_json_rows(sent.rows)
+        return
+    for row in sent.rows:
+        where = f"{row['topic']}, partition {row['partition']}, offset {row['offset']}"
+        console().print(f"{row['event_type']} {row['event_id']} at {where}", markup=False)
+    console().print(f"{sent.delivered:,} published" + (", visible" if waited else ""))
+
+
+def _shown(events: Iterator[TraceEvent]) -> Iterator[TraceEvent]:
+    """The same events; on a terminal their number is shown while they go."""
+    with _progress() as progress:
+        task = progress.add_task("", total=None)
+        for event in events:
+            yield event
+            progress.advance(task)
+
+
+@contextmanager
+def _progress() -> Iterator[Progress]:
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,.0f} events"), TaskProgressColumn(show_speed=True))
+    screen = notices()
+    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
+        yield progress
+
+
+def _refuse(refused: Sequence[str], outcome: str) -> None:
+    if refused:
+        raise InvalidInput(f"{len(refused)} lines were refused, {outcome}")

@@ -1,0 +1,56 @@
+"""Waiting until the read models show what was published."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+import psycopg
+
+from spanfold.errors import Misconfigured, StoreUnavailable
+
+POLL_S: Final = 0.05
+
+Partition = tuple[str, int]
+"""A topic's name without the prefix, and the number of one of its partitions."""
+
+REACHED: Final = """
+SELECT topic, partition, min(next_offset)
+  FROM spanfold.checkpoints
+ WHERE live
+ GROUP BY topic, partition
+"""
+
+
+def wait_until_visible(postgres_dsn: str, ends: Mapping[Partition, int], timeout_s: float) -> None:
+    """Return when the journal and all live projections have reached `ends` (the next offset of each partition).
+
+    StoreUnavailable when they have not within `timeout_s`, or Postgres can't be reached; it names a partition that is
+    behind. Misconfigured when the database knows nothing of spanfold.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        with psycopg.connect(postgres_dsn, autocommit=True, connect_timeout=max(2, int(timeout_s))) as connection:
+            while behind := _behind(connection, ends):
+                if time.monotonic() >= deadline:
+                    raise StoreUnavailable(_still(behind, ends, timeout_s))
+                time.sleep(POLL_S)
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
+        raise Misconfigured(
+            "this database has no read models yet: `spanfold up` or a worker's start makes them"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise StoreUnavailable(f"Postgres can't be reached: {error}") from error
+
+
+def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) -> dict[Partition, int]:
+    """The partitions that are not there yet, and where they are."""
+    reached = {(topic, partition): offset for topic, partition, offset in connection.execute(REACHED)}
+    return {each: reached.get(each, 0) for each, end in ends.items() if reached.get(each, 0) < end}
+
+
+def _still(behind: Mapping[Partition, int], ends: Mapping[Partition, int], timeout_s: float) -> str:
+    (topic, partition), reached = next(iter(behind.items()))
+    return (
+        f"all is in the log, but not yet visible after {timeout_s:g} s: partition {partition} of {topic} is folded up to "
+        f"offset {reached} of {ends[topic, partition]}. Does a worker run? `spanfold status` tells"
+    )

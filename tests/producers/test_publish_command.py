@@ -1,0 +1,148 @@
+"""`spanfold publish` as a user has it, on a real Kafka and a real Postgres."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from producers.topics import ensure_topics
+from spanfold import settings as settings_module
+from spanfold.cli.publish import publish
+from spanfold.cli.visible import wait_until_visible
+from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.settings import Settings
+
+Run = Callable[..., Result]
+ReadAll = Callable[[int], list[Any]]
+Decoded = Callable[[Any], tuple[str, dict[str, Any]]]
+
+COMPLETED = {"event_type": "TraceCompleted", "aggregate_id": "t-1"}
+
+
+@pytest.fixture
+def settings(stack_settings: Settings) -> Settings:
+    ensure_topics(stack_settings)
+    return stack_settings
+
+
+@pytest.fixture
+def environment(settings: Settings) -> dict[str, str]:
+    return {
+        "SPANFOLD_KAFKA_BOOTSTRAP": str(settings.kafka_bootstrap),
+        "SPANFOLD_POSTGRES_DSN": str(settings.postgres_dsn),
+        "SPANFOLD_TOPIC_PREFIX": settings.topic_prefix,
+        "SPANFOLD_GROUP": settings.group,
+    }
+
+
+@pytest.fixture
+def run(environment: dict[str, str]) -> Iterator[Run]:
+    app = typer.Typer()
+    app.command()(publish)
+
+    def invoke(*args: str, stdin: str | None = None) -> Result:
+        settings_module.settings.cache_clear()
+        return CliRunner().invoke(app, args, input=stdin, env=environment)
+
+    yield invoke
+    settings_module.settings.cache_clear()
+
+
+@pytest.fixture
+def projector(ledger: psycopg.Connection[Any], environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
+    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
+    paths = os.pathsep.join(sys.path)
+    process = subprocess.Popen(argv, env=os.environ | environment | {"PYTHONPATH": paths}, cwd=tmp_path)
+    yield
+    process.terminate()
+    assert process.wait(30) == 0
+
+
+def _lines(*events: object) -> str:
+    return "".join(json.dumps(each) + "\n" for each in events)
+
+
+def test_flags_become_one_event(run: Run, read_all: ReadAll, decoded: Decoded) -> None:
+    result = run(
+        *("--type", "SpanRecorded", "--trace-id", "t-1", "--service", "shop", "--operation", "GET /cart"),
+        *("--span-id", "s-1", "--kind", "server", "--start", "2026-11-23T07:00:00Z", "--end", "2026-11-23T07:00:01Z"),
+        *("--tag", "http.status=200", "--tag", "plan=gold", "--data", '{"status": "ok", "tags": {"beta": true}}'),
+    )
+    assert result.exit_code == 0, result.output
+    assert "1 published" in result.stdout
+    event_type, fields = decoded(read_all(1)[0])
+    assert event_type == "SpanRecorded"
+    assert fields["tags"] == {"beta": True, "http.status": 200, "plan": "gold"}
+    assert (fields["kind"], fields["status"], fields["source"]) == ("server", "ok", "spanfold-cli")
+    assert fields["end_time"] - fields["start_time"] == 1_000_000
+
+
+def test_json_says_where_each_event_lies(run: Run, read_all: ReadAll) -> None:
+    events = [{**COMPLETED, "aggregate_id": f"t-{number}"} for number in range(50)]
+    result = run("-", "--json", stdin=_lines(*events))
+    told = {(row["aggregate_id"], row["partition"], row["offset"]) for row in json.loads(result.stdout)}
+    assert told == {(each.key().decode(), each.partition(), each.offset()) for each in read_all(50)}
+
+
+def test_bad_lines_are_named_and_the_others_are_sent(run: Run, read_all: ReadAll) -> None:
+    result = run("-", stdin=_lines(COMPLETED) + "\nnot json\n" + _lines({"event_type": "TraceEnded"}, COMPLETED))
+    assert isinstance(result.exception, InvalidInput)
+    assert str(result.exception) == "2 lines were refused, the others were sent"
+    assert "line 3: not JSON" in result.stderr
+    assert "line 4: event: missing aggregate_id" in result.stderr
+    assert len(read_all(2)) == 2
+
+
+def test_strict_sends_nothing_when_a_line_is_bad(run: Run, read_all: ReadAll, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    file.write_text(_lines(COMPLETED) + "{}\n")
+    result = run(str(file), "--strict")
+    assert isinstance(result.exception, InvalidInput)
+    assert "nothing was sent" in str(result.exception)
+    assert read_all(0) == []
+
+
+@pytest.mark.parametrize(
+    ("args", "complaint"),
+    [
+        (("--type", "TraceCompleted", "events.jsonl"), "either flags or JSON lines"),
+        (("--type", "TraceCompleted"), "missing aggregate_id"),
+        (("--type", "TraceCompleted", "--trace-id", "t", "--tag", "novalue"), "expected key=value"),
+        (("--type", "TraceCompleted", "--trace-id", "t", "--data", "[]"), "expected a JSON object"),
+        (("--type", "TraceCompleted", "--trace-id", "t", "--at", "noon"), "occurred_at: expected a time"),
+        (("no-such-file.jsonl",), "No such file"),
+    ],
+)
+def test_wrong_use_is_explained(run: Run, args: tuple[str, ...], complaint: str) -> None:
+    result = run(*args)
+    assert isinstance(result.exception, InvalidInput)
+    assert complaint in str(result.exception)
+
+
+def test_wait_returns_when_the_rows_are_there(run: Run, ledger: psycopg.Connection[Any], projector: None) -> None:
+    result = run("-", "--wait", stdin=_lines(*({**COMPLETED, "aggregate_id": f"t-{number}"} for number in range(500))))
+    assert result.exit_code == 0, result.output
+    assert "500 published, visible" in result.stdout
+    counted = ledger.execute("SELECT count(*) FROM spanfold.traces WHERE status = 'completed'").fetchone()
+    assert counted == (500,)
+
+
+def test_wait_without_a_worker_says_what_is_behind(run: Run, ledger: psycopg.Connection[Any]) -> None:
+    result = run("-", "--wait", "--timeout", "2", stdin=_lines(COMPLETED))
+    assert isinstance(result.exception, StoreUnavailable)
+    assert "of spanfold.traces is folded up to offset 0 of 1" in str(result.exception)
+
+
+def test_wait_says_what_is_wrong_with_the_database(postgres_dsn: str) -> None:
+    with pytest.raises(Misconfigured, match="no read models yet"):
+        wait_until_visible(postgres_dsn, {("spanfold.traces", 0): 1}, 2)
+    with pytest.raises(StoreUnavailable, match="can't be reached"):
+        wait_until_visible("postgresql://nobody@127.0.0.1:1/none", {("spanfold.traces", 0): 1}, 2)
