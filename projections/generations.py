@@ -180,6 +180,6 @@ VERDICTS_COMMENTS: Final = {
     "event_id": "From the header; null if malformed.",
     "event_type": "From the header; null if malformed.",
     "aggregate_id": "The record's key; null if malformed.",
-    "occurred_at": "From the header; null if malformed.",
+    "occurred_at": "From the header; null if malformed, or before 4714 BC, where Postgres' time begins.",
     "log_time": "When the broker appended it.",
 }

@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from projections.batch import RecordHeaders
 from projections.copying import PG_EPOCH_US, CopyTarget
 from projections.journal import CORE
-from projections.reading import JSONB_VERSION
+from projections.reading import JSONB_VERSION, MIN_TIME_US
 from projections.verdicts import Judged, Rejection, Verdict
 from spanfold.errors import PoisonRecord
 
@@ -84,11 +84,13 @@ def _position(judged: Judged, index: int) -> tuple[Any, ...]:
 
 
 def _header_columns(judged: Judged, index: int) -> tuple[Any, ...]:
+    occurred_at = judged.occurred_at[index]
     return (
         judged.event_ids[index],
         judged.event_types[index],
         judged.aggregate_ids[index],
-        judged.occurred_at[index] - PG_EPOCH_US,
+        # an expired record may claim any time, also one that Postgres lacks; its headers keep what it said
+        None if occurred_at < MIN_TIME_US else occurred_at - PG_EPOCH_US,
         judged.batch.log_times_ms[index] * 1000 - PG_EPOCH_US,
     )
 
