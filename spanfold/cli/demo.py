@@ -1,0 +1,80 @@
+"""`spanfold demo`: a real application under load, and what Postgres knows of it afterwards."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+
+from spanfold.cli.output import console, notices, print_json
+from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_settings, running_stack, settings_of
+from spanfold.demo.report import show_report
+from spanfold.demo.run import Outcome, run_demo
+from spanfold.embedded import EmbeddedStack, read_state
+from spanfold.errors import SpanfoldError
+from spanfold.settings import Settings
+
+
+class Differs(SpanfoldError):
+    """The counts of SDK, log and Postgres are not the same."""
+
+
+def demo(
+    seconds: Annotated[float, typer.Option(min=1, help="How long customers come.")] = 15.0,
+    spans: Annotated[
+        int | None, typer.Option(min=1, help="Go on until so many spans are made.", show_default=False)
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Projectors of the stack that this starts.")] = 1,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave the stack that this starts running until Ctrl-C.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a shop of three services under load, its OpenTelemetry spans published by spanfold, and query the result.
+
+    Uses the stack that runs on this home, else starts one for as long as the demo takes. The exit code is 1 unless
+    every span that the SDKs made is in the log once and in Postgres once.
+
+    Example: spanfold demo --spans 20000 --json
+    """
+    chosen = chosen_settings(home)
+    with _stack(chosen, workers) as (settings, started):
+        outcome = run_demo(settings, notices(), seconds=seconds, spans=spans)
+        if as_json:
+            print_json(outcome.facts())
+        else:
+            _show(outcome, settings, ends=started is not None and not keep)
+        if keep and started:
+            notices().print("The stack runs until Ctrl-C.")
+            started.wait()
+    if different := outcome.differences():
+        raise Differs("the counts differ: " + "; ".join(different))
+
+
+@contextmanager
+def _stack(chosen: Settings, workers: int) -> Iterator[tuple[Settings, EmbeddedStack | None]]:
+    """The settings of the stack that runs, or of one that is started, which then comes along."""
+    if read_state(chosen.home):
+        yield running_settings(chosen), None
+        return
+    with running_stack(chosen, workers=workers, console=notices()) as stack:
+        yield settings_of(stack, chosen), stack
+
+
+def _show(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
+    screen, counts, served = console(), outcome.report.counts, outcome.served
+    show_report(screen, outcome.report)
+    screen.print(
+        f"\n{served.requests:,} requests in {served.seconds:.1f} s "
+        f"({served.requests / served.seconds:,.0f}/s): {counts['completed']:,} traces completed, {counts['failed']:,} failed"
+    )
+    screen.print(
+        f"[bold]{outcome.spans_made:,}[/bold] spans made by the SDKs, [bold]{outcome.records.get('SpanRecorded', 0):,}[/bold] "
+        f"records on the topic, [bold]{counts['spans']:,}[/bold] rows in spanfold.spans"
+    )
+    slowest = "SELECT trace_id, operation_name, duration_ms FROM traces ORDER BY duration_ms DESC LIMIT 5"
+    screen.print(f"\nPostgres  {settings.postgres_dsn}", soft_wrap=True)
+    if ends:
+        screen.print(f"Go on     {command_line(settings.home, 'up', '--detach')}", soft_wrap=True)
+    screen.print(f"Query     {command_line(settings.home, 'sql', slowest)}", soft_wrap=True)

@@ -1,0 +1,99 @@
+"""One run of the demo: the shop, the load, the wait until all rows are there, and the proof that nothing is missing."""
+
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from spanfold.cli.visible import wait_until_visible
+from spanfold.demo.counted import ends_of_log, records_between
+from spanfold.demo.load import Served, Watch, run_load
+from spanfold.demo.processes import running_shop
+from spanfold.demo.report import Report, read_report
+from spanfold.demo.shop import RUN_TAG
+from spanfold.errors import SpanfoldError
+from spanfold.settings import Settings
+
+VISIBLE_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """A run, from three witnesses: the services' SDKs, the log, and Postgres."""
+
+    run: str
+    served: Served
+    services: dict[str, dict[str, int]]
+    records: dict[str, int]
+    report: Report
+
+    @property
+    def spans_made(self) -> int:
+        """Spans that the SDKs ended."""
+        return sum(each["spans"] for each in self.services.values())
+
+    def differences(self) -> list[str]:
+        """What should be equal and isn't; empty when every span is in the log once and in Postgres once."""
+        counts, records = self.report.counts, self.records
+        ended = records.get("TraceCompleted", 0) + records.get("TraceFailed", 0)
+        pairs = {
+            "spans made, SpanRecorded in the log": (self.spans_made, records.get("SpanRecorded", 0)),
+            "SpanRecorded in the log, rows in spanfold.spans": (records.get("SpanRecorded", 0), counts["spans"]),
+            "spans made, spans that spanfold.traces counts": (self.spans_made, counts["spans_of_traces"]),
+            "TraceCreated in the log, rows in spanfold.traces": (records.get("TraceCreated", 0), counts["traces"]),
+            "traces ended in the log, ended rows": (ended, counts["completed"] + counts["failed"]),
+        }
+        return [f"{what}: {one} and {other}" for what, (one, other) in pairs.items() if one != other]
+
+    def facts(self) -> dict[str, Any]:
+        """For programs."""
+        return {
+            "run": self.run,
+            "requests": self.served.requests,
+            "answers": {str(code): count for code, count in sorted(self.served.answers.items())},
+            "seconds": round(self.served.seconds, 3),
+            "spans_made": self.spans_made,
+            "services": self.services,
+            "records": self.records,
+            "rows": self.report.counts,
+            "differences": self.differences(),
+            **{name: value for name, value in asdict(self.report).items() if name != "counts"},
+        }
+
+
+def run_demo(settings: Settings, console: Console, *, seconds: float, spans: int | None) -> Outcome:
+    """Run the shop under load against the Kafka and Postgres of the settings, where workers fold.
+
+    `seconds` of load, or until `spans` are made. Raises what publishing, reading and waiting raise.
+    """
+    run, dsn = uuid.uuid4().hex[:12], str(settings.postgres_dsn)
+    before = ends_of_log(settings)
+    with console.status("the shop opens"), running_shop(settings, run) as shop:
+        with _progress(console, seconds, spans) as watch:
+            served = run_load(shop, seconds=seconds, spans=spans, watch=watch)
+        services = shop.telemetry(flush=True)
+    lost = sum(each["failed"] + each["dropped"] for each in services.values())
+    if lost:
+        raise SpanfoldError(f"{lost} events did not reach Kafka: {services}")
+    after = ends_of_log(settings)
+    with console.status("waiting until every row is visible"):
+        wait_until_visible(dsn, after, VISIBLE_TIMEOUT_S)
+    records = records_between(settings, before, after, RUN_TAG, run)
+    return Outcome(run, served, services, dict(records), read_report(dsn, run))
+
+
+@contextmanager
+def _progress(console: Console, seconds: float, spans: int | None) -> Iterator[Watch]:
+    columns = (
+        TextColumn("customers shop"),
+        BarColumn(),
+        TextColumn("{task.fields[made]:,} spans"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("", total=spans or seconds, made=0)
+        yield lambda made, elapsed: progress.update(task, made=made, completed=made if spans else elapsed)
