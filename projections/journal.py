@@ -59,7 +59,7 @@ class Journal:
         self.topic = topic
         self.table = journal_table(topic)
         self._target = CopyTarget(self.table)
-        self._days: tuple[int, int] | None = None
+        self._days: set[int] = set()
 
     def prepare_days(self, connection: Connection[Any], log_times_ms: Sequence[int]) -> None:
         """Attach the days that records of these log times may belong to, and one more; commits. Mostly does nothing."""
@@ -67,16 +67,15 @@ class Journal:
             return
         first = min(log_times_ms) * 1000 // US_PER_DAY - self.topic.window_days
         last = max(log_times_ms) * 1000 // US_PER_DAY + self.topic.future_days + _DAY_AHEAD
-        if self._days and self._days[0] <= first and last - _DAY_AHEAD <= self._days[1]:
+        if self._days.issuperset(range(first, last + 1 - _DAY_AHEAD)):
             return
-        known = self._days or (first, first - 1)
-        missing = [day for day in range(first, last + 1) if not known[0] <= day <= known[1]]
+        missing = [day for day in range(first, last + 1) if day not in self._days]
         with connection.transaction():
             # one at a time: two workers may start on the same day
             connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.table.name,))
             for day in missing:
                 self._attach(connection, _EPOCH + timedelta(days=day))
-        self._days = (min(first, known[0]), max(last, known[1]))
+        self._days.update(missing)
 
     def _attach(self, connection: Connection[Any], day: date) -> None:
         name = f"{self.table.name}_{day:%Y%m%d}"
