@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from psycopg import Cursor, sql
+from psycopg.copy import LibpqWriter
 from sqlalchemy import Table, types
 from sqlalchemy.dialects import postgresql
 
@@ -16,6 +17,8 @@ PG_EPOCH_US: Final = 946_684_800_000_000
 
 PG_EPOCH_DAYS: Final = 10_957
 """2000-01-01 in days since 1970."""
+
+_FLUSH_BYTES: Final = 64 * 1024 * 1024
 
 _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     types.Text: "text",
@@ -47,7 +50,10 @@ def copy_into(
     """COPY the rows into `target`; any refusal (a duplicate key, a value out of range) refuses them all."""
     names = sql.SQL(", ").join(map(sql.Identifier, columns))
     statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(target, names)
-    with cursor.copy(statement) as copy:
+    # the socket takes what it can and libpq keeps the rest: waiting for each block would hand the interpreter over to the
+    # thread that decodes, dozens of times a batch
+    writer = LibpqWriter(cursor, flush_threshold=_FLUSH_BYTES)
+    with cursor.copy(statement, writer=writer) as copy:
         copy.set_types(kinds)
         write = copy.write_row
         for row in rows:

@@ -28,39 +28,95 @@ Fact = tuple[int, str, Fields]
 JSONB_VERSION: Final = b"\x01"
 """First byte of a jsonb value in Postgres' binary protocol (src/backend/utils/adt/jsonb.c, jsonb_recv)."""
 
+_SPAN: Final = {"start_time", "end_time"}
+
 MIN_TIME_US: Final = -210_866_803_200_000_000
 """4714-11-24 BC, the first instant of a Postgres timestamp; a 64-bit count of µs ends before the last one does."""
 
 
 def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[Fact]:
-    """The facts of every record that is not rejected; the unreadable are added to `parked`, keyed by batch index."""
-    facts: list[Fact] = []
-    add, decode, batch, rejections = facts.append, codec.decode, judged.batch, judged.rejections
-    columns = zip(
-        batch.offsets, batch.values, judged.event_ids, judged.occurred_at,
-        judged.aggregate_ids, judged.event_types, strict=True,
-    )  # fmt: skip
-    for index, (offset, value, event_id, occurred_at, aggregate_id, header_type) in enumerate(columns):
+    """The facts of every record that is not rejected, grouped by type; the unreadable are added to `parked`, keyed by
+    batch index.
+    """
+    groups: dict[str, list[int]] = {}
+    decoded: list[Fields] = [{}] * len(judged.batch)
+    decode, rejections, types = codec.decode, judged.rejections, judged.event_types
+    for index, value in enumerate(judged.batch.values):
         if index in rejections or index in parked:
             continue
         try:
-            event_type, fields = decode(value)
-            if (
-                fields["event_id"] != event_id
-                or fields["occurred_at"] != occurred_at
-                or fields["aggregate_id"] != aggregate_id
-                or event_type != header_type
-            ):
-                raise PoisonRecord(CONTRADICTION, _contradiction(judged, index, event_type, fields))
-            storable(event_type, fields)
+            event_type, decoded[index] = decode(value)
         except PoisonRecord as poison:
             parked[index] = poison
+            continue
+        if event_type != types[index]:
+            parked[index] = _contradiction(judged, index, event_type, decoded[index])
         else:
-            add((offset, event_type, fields))
+            groups.setdefault(event_type, []).append(index)
+    facts: list[Fact] = []
+    for event_type, indexes in groups.items():
+        good = _storable_ones(judged, event_type, indexes, decoded, parked)
+        facts += [
+            (offset, event_type, decoded[index])
+            for index, offset in zip(good, _at(judged.batch.offsets, good), strict=True)
+        ]
     return facts
 
 
-def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) -> str:
+def _storable_ones(
+    judged: Judged, event_type: str, indexes: list[int], decoded: list[Fields], parked: dict[int, PoisonRecord]
+) -> list[int]:
+    """Those of one type that agree with their headers and that Postgres can hold, tags and lists turned into jsonb."""
+    group = [decoded[index] for index in indexes]
+    if _all_agree(judged, indexes, group) and _all_storable(event_type, group):
+        return indexes
+    good = []
+    for index in indexes:
+        try:
+            if not _all_agree(judged, [index], [decoded[index]]):
+                raise _contradiction(judged, index, event_type, decoded[index])
+            storable(event_type, decoded[index])
+        except PoisonRecord as poison:
+            parked[index] = poison
+        else:
+            good.append(index)
+    return good
+
+
+def _at(column: Sequence[Any], indexes: Sequence[int]) -> Sequence[Any]:
+    return column if len(indexes) == len(column) else [column[index] for index in indexes]
+
+
+def _all_agree(judged: Judged, indexes: Sequence[int], group: Sequence[Fields]) -> bool:
+    return (
+        [fields["event_id"] for fields in group] == _at(judged.event_ids, indexes)
+        and [fields["occurred_at"] for fields in group] == _at(judged.occurred_at, indexes)
+        and [fields["aggregate_id"] for fields in group] == _at(judged.aggregate_ids, indexes)
+    )
+
+
+def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
+    """Turn the tags and lists of all into jsonb, or none: False if any event might not be storable as it is."""
+    texts, documents, times = _RULES.get(event_type) or _add_rules(event_type)
+    for name in texts:
+        if "\0" in "".join([fields[name] or "" for fields in group]):
+            return False
+    if any(min([fields[name] for fields in group]) < MIN_TIME_US for name in times):
+        return False
+    if set(times) >= _SPAN and any(fields["end_time"] < fields["start_time"] for fields in group):
+        return False
+    columns = [[orjson.dumps(fields[name]) for fields in group] for name in documents]
+    for column in columns:
+        joined = b"".join(column)
+        if b"null" in joined or b"\\u0000" in joined:
+            return False
+    for name, column in zip(documents, columns, strict=True):
+        for fields, document in zip(group, column, strict=True):
+            fields[name] = JSONB_VERSION + document
+    return True
+
+
+def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) -> PoisonRecord:
     said = {
         "event_id": judged.event_ids[index],
         "occurred_at": judged.occurred_at[index],
@@ -71,7 +127,7 @@ def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) 
     differing = [
         f"{name} is {written[name]!r}, not {value!r}" for name, value in said.items() if written[name] != value
     ]
-    return "the payload contradicts key or headers: " + "; ".join(differing)
+    return PoisonRecord(CONTRADICTION, "the payload contradicts key or headers: " + "; ".join(differing))
 
 
 def storable(event_type: str, fields: Fields) -> None:
@@ -87,7 +143,7 @@ def storable(event_type: str, fields: Fields) -> None:
     for name in times:
         if fields[name] < MIN_TIME_US:
             raise PoisonRecord(INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
-    if "start_time" in fields and fields.get("end_time", fields["start_time"]) < fields["start_time"]:
+    if set(times) >= _SPAN and fields["end_time"] < fields["start_time"]:
         raise PoisonRecord(INVALID, "end_time lies before start_time")
 
 

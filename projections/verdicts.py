@@ -66,7 +66,7 @@ _MICROSECONDS: Final = re.compile(rb"-?[0-9]{1,18}")
 
 def judge(batch: Batch) -> Judged:
     """Read the headers and apply every rule but `duplicate`, which is the journal's."""
-    judged = _read_all(batch) or _read_each(batch)
+    judged = (_read_all(batch) if len(batch) else None) or _read_each(batch)
     _reject_misrouted(judged)
     _reject_untimely(judged)
     return judged
@@ -74,25 +74,35 @@ def judge(batch: Batch) -> Judged:
 
 def _read_all(batch: Batch) -> Judged | None:
     """The whole batch at once, or None if any record might be malformed: then each is read on its own."""
-    found = [dict(headers) for headers in batch.headers]
     try:
-        ids = [each[EVENT_ID] for each in found]
-        types = [each[EVENT_TYPE] for each in found]
-        times = [each[OCCURRED_AT] for each in found]
+        columns = _header_columns(batch.headers)
+        event_ids = _parse_ids(columns[EVENT_ID])
+        event_types = _parse_types(columns[EVENT_TYPE])
+        occurred_at = _parse_times(columns[OCCURRED_AT])
         aggregate_ids = [key.decode() for key in batch.keys]  # type: ignore[union-attr]
-        event_ids = _parse_ids(ids)
-        event_types = _parse_types(types)
-        occurred_at = _parse_times(times)
     except (KeyError, TypeError, AttributeError, ValueError):
         return None
-    if not all(batch.keys) or max(map(len, batch.keys), default=0) > MAX_KEY_BYTES or "\0" in "".join(aggregate_ids):  # type: ignore[arg-type]
+    if not all(batch.keys) or max(map(len, batch.keys)) > MAX_KEY_BYTES or "\0" in "".join(aggregate_ids):  # type: ignore[arg-type]
         return None
     return Judged(batch, aggregate_ids, event_ids, event_types, occurred_at, {})
 
 
+def _header_columns(headers: Sequence[RecordHeaders]) -> dict[str, Sequence[bytes | None]]:
+    """The values of each header of all records, if all name the same ones, each once, in the same order."""
+    if len(set(map(len, headers))) != 1:
+        raise ValueError("the records have not equally many headers")
+    columns: dict[str, Sequence[bytes | None]] = {}
+    for column in zip(*headers, strict=True):
+        names, values = zip(*column, strict=True)
+        if len(set(names)) != 1 or names[0] in columns:
+            raise ValueError("the records do not name the same headers")
+        columns[names[0]] = values
+    return columns
+
+
 def _parse_ids(ids: Sequence[bytes | None]) -> list[bytes]:
     joined = b"".join(ids)  # type: ignore[arg-type]
-    if ids and {len(each) for each in ids if each is not None} != {36}:
+    if {len(each) for each in ids if each is not None} != {36}:
         raise ValueError("an id is not 36 characters")
     dashes = np.frombuffer(joined, np.uint8).reshape(len(ids), 36)[:, (8, 13, 18, 23)]
     raw = bytes.fromhex(joined.replace(b"-", b"").decode("ascii"))
@@ -114,8 +124,6 @@ def _type_name(raw: bytes | None) -> str:
 
 def _parse_times(times: Sequence[bytes | None]) -> list[int]:
     if not all(times) or not b"".join(times).isdigit() or max(map(len, times)) > 18:  # type: ignore[arg-type]
-        if not times:
-            return []
         raise ValueError("a time is not decimal")
     return list(map(int, times))  # type: ignore[arg-type]
 

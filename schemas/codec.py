@@ -20,6 +20,7 @@ Fields = dict[str, Any]
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
+FRAME_BYTES: Final = _FRAME.size
 
 UNREADABLE: Final = "unreadable"
 """Parked reason: the bytes are not an Avro record of their schema, or not framed, or absent."""
@@ -41,7 +42,7 @@ class Codec:
 
     def __init__(self, ids: SchemaIds | None = None) -> None:
         self._ids = ids or committed()
-        self._readers: dict[int, tuple[str, Any, Any]] = {}
+        self._readers: dict[bytes, tuple[str, Any, Any]] = {}
         self._writers: dict[str, tuple[bytes, Any]] = {}
 
     def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
@@ -59,12 +60,10 @@ class Codec:
         """The event type and its fields. PoisonRecord says why the bytes can't be read."""
         if value is None:
             raise PoisonRecord(UNREADABLE, "the value is null")
-        if len(value) < _FRAME.size or value[0] != MAGIC:
-            raise PoisonRecord(UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
-        schema_id = int.from_bytes(value[1:5], "big")
-        event_type, writer, reader = self._readers.get(schema_id) or self._add_reader(schema_id)
+        # the whole frame is the key: one lookup checks the magic byte and finds the schema
+        event_type, writer, reader = self._readers.get(value[:FRAME_BYTES]) or self._add_reader(value)
         body = BytesIO(value)
-        body.seek(_FRAME.size)
+        body.seek(FRAME_BYTES)
         try:
             fields: Fields = schemaless_reader(body, writer, reader)  # type: ignore[assignment]
         except Exception as error:  # fastavro raises whatever the broken bytes lead it into
@@ -82,14 +81,18 @@ class Codec:
         self._writers[event_type] = writer
         return writer
 
-    def _add_reader(self, schema_id: int) -> tuple[str, Any, Any]:
+    def _add_reader(self, value: bytes) -> tuple[str, Any, Any]:
+        frame = value[:FRAME_BYTES]
+        if len(frame) < FRAME_BYTES or frame[0] != MAGIC:
+            raise PoisonRecord(UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
+        schema_id = int.from_bytes(frame[1:], "big")
         entry = self._ids.by_id(schema_id)
         if entry is None:
             raise PoisonRecord(UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry")
         latest = self._ids.latest(entry.event_type)
         resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
-        self._readers[schema_id] = reader
+        self._readers[frame] = reader
         return reader
 
 

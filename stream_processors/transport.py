@@ -93,7 +93,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         self,
         consumer: aiokafka.AIOKafkaConsumer,
         active_partitions: set[TP],
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  (the stock signature)
         max_records: int | None = None,
     ) -> dict[TP, list[Fetched]]:
         records = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)

@@ -1,5 +1,6 @@
 """Runs a worker as a process: prepares topics and tables, then folds until it is told to stop."""
 
+import gc
 import logging
 
 import faust
@@ -24,7 +25,17 @@ def run_projector(settings: Settings) -> None:
     committer = Committer(dsn, store)
     app = projector_app(settings, store, committer, topics)
     configure_logging(settings.log_level)
+    _spare_the_collector()
     faust.Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False).execute_from_commandline()
+
+
+def _spare_the_collector() -> None:
+    """Batches are trees of dictionaries that reference counting frees; looking for cycles in them took a third of the
+    projector's time. What lives from here on is young, and is looked at once in so many allocations.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(200_000, 10, 10)
 
 
 def postgres_dsn(settings: Settings) -> str:
