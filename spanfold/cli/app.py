@@ -23,7 +23,12 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("spanfold.cli.up", "up", "Start Kafka, Postgres and the workers on this machine, without Docker."),
-    "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started."),
+    "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started, in order; the data is kept."),
+    "publish": Entry(
+        "spanfold.cli.publish",
+        "publish",
+        "Publish events to the log: one from flags, or JSON lines from a file or standard input.",
+    ),
     "status": Entry("spanfold.cli.status", "status", "Show what runs, and how far the read models are behind the log."),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
     "migrate": Entry(

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -12,7 +13,6 @@ from psycopg import Cursor
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg.rows import dict_row
 
 from spanfold.cli.output import console, notices, print_json_rows, table
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
@@ -88,7 +88,7 @@ def _print_table(dsn: str, statement: str) -> None:
 
 
 def _print_json(dsn: str, statement: str) -> None:
-    with psycopg.connect(dsn, row_factory=dict_row) as connection, connection.cursor() as cursor:
+    with psycopg.connect(dsn) as connection, connection.cursor() as cursor:
         for kind in ("timestamptz", "timestamp"):
             cursor.adapters.register_loader(kind, IsoLoader)
         for kind in ("date", "time", "timetz", "interval"):
@@ -96,7 +96,18 @@ def _print_json(dsn: str, statement: str) -> None:
         for kind in ("float4", "float8"):
             cursor.adapters.register_loader(kind, FiniteLoader)
         _execute(cursor, statement)
-        print_json_rows(cursor if cursor.description else ())
+        names = _distinct([column.name for column in cursor.description or ()])
+        print_json_rows(dict(zip(names, row, strict=True)) for row in (cursor if names else ()))
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, where a join or an expression repeats one with its count: `trace_id`, `trace_id_2`."""
+    seen: Counter[str] = Counter()
+    distinct = []
+    for name in names:
+        seen[name] += 1
+        distinct.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return distinct
 
 
 def _execute(cursor: Cursor[Any], statement: str) -> None:

@@ -6,7 +6,7 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Final
 
 import typer
 
@@ -16,6 +16,8 @@ from spanfold.embedded import StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.errors import InvalidInput, SpanfoldError
 from spanfold.settings import Settings
+
+LAST_BREATH_S: Final = 10.0
 
 
 class StartFailed(SpanfoldError):
@@ -72,7 +74,11 @@ def down(home: Home = None) -> None:
     Example: spanfold down --home /srv/spanfold
     """
     chosen = chosen_settings(home)
+    state = read_state(chosen.home)
+    supervisor = state.supervisor.process() if state else None
     stopped = stop_running(chosen.home)
+    if supervisor:
+        supervisor.wait(LAST_BREATH_S)  # it lets go of the home a moment before it ends
     print(f"Stopped the stack on {chosen.home}." if stopped else f"Nothing runs on {chosen.home}.")
 
 

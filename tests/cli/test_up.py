@@ -1,0 +1,106 @@
+"""`spanfold up`, `status`, `migrate` and `down`, for real."""
+
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Shell, alive, end_order
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def test_up_is_ready_when_the_worker_owns_every_partition(running: Shell) -> None:
+    shown = running.json("status")
+    state = running.up_state
+    assert [each["name"] for each in shown["processes"]] == ["supervisor", *state.pids]
+    assert {"kafka", "postgres", "projector-1"} == set(state.pids)
+    assert all(each["uptime_s"] > 0 for each in shown["processes"])
+    assert (shown["kafka_bootstrap"], shown["postgres_dsn"]) == (state.kafka_bootstrap, state.postgres_dsn)
+    (member,) = shown["group"]["members"]
+    assert shown["group"]["state"] == "stable"
+    assert {each["owner"] for each in shown["partitions"]} == {member["member_id"]}
+    assert [each["projection"] for each in shown["partitions"][0]["checkpoints"]] == ["journal", "traces"]
+    assert (shown["lag_total"], shown["parked"], shown["rejected"], shown["problems"]) == (0, {}, {}, [])
+
+
+def test_a_second_up_names_the_first(running: Shell) -> None:
+    state = running.up_state
+    for words in (["up"], ["up", "--detach"]):
+        done = running(*words)
+        assert done.returncode == 3
+        assert f"(pid {state.supervisor.pid})" in done.stderr
+        assert state.kafka_bootstrap in done.stderr
+        assert f"spanfold down --home {running.home}" in done.stderr
+
+
+def test_migrate_finds_nothing_to_do_after_up(running: Shell) -> None:
+    assert running.json("migrate") == {"done": [], "checked": ["spanfold.traces"]}
+
+
+def test_servers_of_ones_own_are_prepared_and_not_stopped(
+    running: Shell, shell: Shell, own_servers: dict[str, str]
+) -> None:
+    topic = f"{own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.traces"
+    assert shell.json("migrate", **own_servers)["done"] == [
+        f"created topic {topic} with 4 partitions",
+        "created the tables of schema version 0001",
+        "created generation 1 of projection traces",
+    ]
+    idle = shell("status", **own_servers)
+    assert idle.returncode == 1
+    assert "spanfold.traces/0 is owned by no worker" in idle.stdout
+    assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1"]
+    assert shell.json("status", **own_servers)["lag_total"] == 0
+    assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
+    assert running("status").returncode == 0
+
+
+def test_what_cannot_start_says_why_and_leaves_nothing(running: Shell, shell: Shell) -> None:
+    state = running.up_state
+    done = shell("up", "--detach", "--kafka", state.kafka_bootstrap, "--postgres", "postgresql://127.0.0.1:1/nothing")
+    assert done.returncode == 4
+    assert done.stderr.startswith("spanfold: Postgres can't be used: ")
+    assert shell.state is None
+    assert shell("down").stdout == f"Nothing runs on {shell.home}.\n"
+
+
+def test_in_the_foreground_it_runs_until_ctrl_c(
+    shell: Shell, own_servers: dict[str, str], foreground: Callable[..., subprocess.Popen[str]]
+) -> None:
+    process = foreground(shell, "up", "--ephemeral", **own_servers)
+    assert process.stdout
+    shown = dict(process.stdout.readline().split(maxsplit=1) for _ in range(8))
+    home = Path(shown["Logs"].strip()).parent
+    family = Shell(home).family()
+    assert family["supervisor"].pid == process.pid
+    assert shown["Stop"].strip() == f"Ctrl-C, or spanfold down --home {home}"
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert not [name for name, each in family.items() if alive(each)]
+    assert not home.exists()
+
+
+def test_down_stops_workers_first_and_keeps_the_data(running: Shell) -> None:
+    family = running.family()
+    done = running("down")
+    assert (done.returncode, done.stdout) == (0, f"Stopped the stack on {running.home}.\n")
+    assert not [name for name, process in family.items() if alive(process)]
+    again = running("down")
+    assert (again.returncode, again.stdout) == (0, f"Nothing runs on {running.home}.\n")
+    nothing = running("status", "--json")
+    assert nothing.returncode == 3
+    assert '"processes": []' in nothing.stdout
+
+
+def test_nothing_outlives_a_killed_supervisor_and_workers_go_first(running: Shell) -> None:
+    state = running.up_state
+    family = running.family()
+    family["supervisor"].kill()
+    order = [name for name in end_order(family) if name in state.pids]
+    assert order[0] == "projector-1"
+    assert "Closing event loop" in (state.logs / "projector-1.log").read_text().splitlines()[-1]
+    assert running("status").returncode == 3
