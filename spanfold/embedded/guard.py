@@ -9,12 +9,14 @@ guard stops them, last announced first, and removes the folders given as argumen
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import psutil
 
 KILL_TIMEOUT_S = 10.0
+POLL_S = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +81,12 @@ def main() -> None:
 
 
 def _ended(process: psutil.Process, timeout_s: float) -> bool:
-    try:
-        process.wait(timeout_s)
-    except psutil.TimeoutExpired:
-        return not is_alive(process)
+    # Not psutil's wait: it goes on until a zombie is reaped, and the first process of a container may never do that.
+    deadline = time.monotonic() + timeout_s
+    while is_alive(process):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_S)
     return True
 
 
