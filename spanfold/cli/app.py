@@ -24,6 +24,11 @@ class Entry(NamedTuple):
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("spanfold.cli.up", "up", "Start Kafka, Postgres and the workers on this machine, without Docker."),
     "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started, in order; the data is kept."),
+    "demo": Entry(
+        "spanfold.cli.demo",
+        "demo",
+        "Run a shop of three services under load, its OpenTelemetry spans published by spanfold, and query the result.",
+    ),
     "publish": Entry(
         "spanfold.cli.publish",
         "publish",

@@ -70,7 +70,7 @@ def running_stack(
     """
     progress = boot_progress(console) if console else None
     stack = EmbeddedStack.from_settings(settings, ephemeral=ephemeral)
-    with _sigterm_interrupts():
+    with sigterm_interrupts():
         with progress or nullcontext():
             stack.start(progress)
         try:
@@ -210,7 +210,9 @@ def owners(described: ConsumerGroupDescription) -> dict[tuple[str, int], str]:
 
 
 @contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
+def sigterm_interrupts() -> Iterator[None]:
+    """Within the block SIGTERM raises KeyboardInterrupt, as Ctrl-C does."""
+
     def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
         raise KeyboardInterrupt
 

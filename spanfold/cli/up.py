@@ -11,13 +11,14 @@ from typing import IO, Annotated, Any, Final
 import typer
 
 from spanfold.cli.output import console, notices, print_json, table
-from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_stack
+from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_stack, sigterm_interrupts
 from spanfold.embedded import StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.errors import InvalidInput, SpanfoldError
 from spanfold.settings import Settings
 
 LAST_BREATH_S: Final = 10.0
+EXAMPLE_EVENT: Final = ("--type", "TraceCreated", "--trace-id", "t1", "--service", "shop", "--operation", "GET /cart")
 
 
 class StartFailed(SpanfoldError):
@@ -102,7 +103,7 @@ def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
         ("Postgres", state.postgres_dsn),
         ("psql", f"{state.psql or 'psql'} {state.postgres_dsn}"),
         ("Logs", str(state.logs)),
-        ("Publish", command_line(home, "publish", "--help")),
+        ("Publish", command_line(home, "publish", *EXAMPLE_EVENT)),
         ("Query", command_line(home, "sql", "SELECT * FROM traces LIMIT 10")),
         ("Status", command_line(home, "status")),
         ("Stop", stop),
@@ -173,7 +174,7 @@ def _await_ready(child: "subprocess.Popen[bytes]", read_end: int, log: object) -
     screen = notices()
     waiting = screen.status(f"Starting{where}") if screen.is_terminal else nullcontext()
     try:
-        with os.fdopen(read_end) as pipe, waiting:
+        with sigterm_interrupts(), os.fdopen(read_end) as pipe, waiting:
             return pipe.read()
     except BaseException:
         child.terminate()
@@ -182,6 +183,7 @@ def _await_ready(child: "subprocess.Popen[bytes]", read_end: int, log: object) -
 
 
 def _notify(pipe: int, state: StackState) -> None:
+    """Tell who waits that all is ready. BrokenPipeError when nobody waits any more: a start that was given up ends here."""
     with os.fdopen(pipe, "w") as waiting:
         waiting.write(str(state.home))
 
