@@ -1,5 +1,4 @@
-"""Attributes as applications set them → tags as the log and Postgres can hold them. Nothing is refused, some is put
-into text.
+"""Attributes as applications set them → tags as the log and Postgres can hold them. Nothing is refused, some is put into text.
 
 | attribute                               | tag                                              |
 |-----------------------------------------|--------------------------------------------------|

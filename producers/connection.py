@@ -15,8 +15,7 @@ Report = Callable[[KafkaError | None, Message], None]
 BUFFER_EVENTS: Final = 100_000
 BUFFER_BYTES: Final = 64 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 1_000_000
-"""Of one record, with key and headers. Below the topics' max.message.bytes, so that what we send Kafka takes.
-"""
+"""Of one record, with key and headers. Below the topics' max.message.bytes, so that what we send Kafka takes."""
 
 _POLL_S: Final = 0.1
 

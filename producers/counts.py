@@ -6,8 +6,7 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What a publisher did since it was made, in events; published - acknowledged - failed are still on their
-    way.
+    """What a publisher did since it was made, in events; published - acknowledged - failed are still on their way.
 
     `published` were taken over by the publisher, `acknowledged` lie in the log, `failed` were taken over and
     not acknowledged in time or refused, `dropped` were never taken over (policy "drop" only).

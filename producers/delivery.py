@@ -22,12 +22,10 @@ class Delivery:
 
 
 Outcome = Delivery | SpanfoldError
-"""LogUnavailable: not acknowledged in time, may be tried again (it is the same event). Misconfigured: refused
-for good.
-"""
+"""LogUnavailable: not acknowledged in time, may be tried again (it is the same event). Misconfigured: refused for good."""
 
 OnDelivery = Callable[[Outcome], None]
-"""Called once per event, from the publisher's own thread: it must be short and must not raise."""
+"""Called once per event, from a thread of the publisher or one that flushes it: it must be short and must not raise."""
 
 
 def outcome_of(error: KafkaError | None, message: Message) -> Outcome:

@@ -39,8 +39,7 @@ class SpanfoldSpanProcessor(SpanProcessor):
     """
 
     def __init__(self, publisher: TelemetryPublisher | None = None) -> None:
-        """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at
-        shutdown.
+        """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
         Misconfigured when no Kafka is named, here rather than at the first span.
         """

@@ -1,6 +1,4 @@
-"""Events into the log: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded
-memory.
-"""
+"""Events into the log: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded memory."""
 
 import asyncio
 import atexit
@@ -26,8 +24,7 @@ from spanfold.settings import Settings
 
 OnFull = Literal["block", "drop"]
 EXIT_FLUSH_S: Final = 5.0
-"""Publishers that nobody closed are flushed when the interpreter exits, for this long at most, all together.
-"""
+"""Publishers that nobody closed are flushed when the interpreter exits, for this long at most, all together."""
 
 _RETRY_S: Final = 0.01
 

@@ -1,7 +1,6 @@
 """The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
-import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -14,37 +13,39 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from producers.throttled_log import ThrottledLog
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TOPICS, Topic, TopicOnBroker
 
 MAX_BATCH_BYTES: Final = 1_048_588
-"""max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's
-default.
-"""
+"""max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's default."""
 
 
 def kafka_config(settings: Settings) -> dict[str, Any]:
-    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is
-    named.
+    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named.
 
-    librdkafka's own errors go to the logger `spanfold.kafka`.
+    Trouble goes to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
     """
     if not settings.kafka_bootstrap:
         raise Misconfigured("no Kafka is named: set SPANFOLD_KAFKA_BOOTSTRAP to host:port, or run `spanfold up`")
     return {
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "spanfold",
-        "logger": logging.getLogger("spanfold.kafka"),
-        "log_level": 3,  # errors; what librdkafka warns of it also retries
+        "log_level": 2,  # librdkafka's own lines come several a second while Kafka is away, and land on standard error
+        "error_cb": _error_logger(),
     }
+
+
+def _error_logger() -> Callable[[KafkaError], None]:
+    log = ThrottledLog("spanfold.kafka")
+    return lambda error: log.warning("Kafka is in trouble; spanfold keeps trying", reason=error.str())
 
 
 def topic_config(settings: Settings) -> dict[str, str]:
     """What each topic of spanfold must be set to on the broker."""
     return {
-        # the log's time is when the broker had the record: old event times neither expire at once nor bend
-        # as-of
+        # the log's time is when the broker had the record: old event times neither expire at once nor bend as-of
         "message.timestamp.type": "LogAppendTime",
         "cleanup.policy": "delete",
         "retention.ms": "-1",

@@ -1,3 +1,1 @@
-"""The demo's real program: a shop of three services (shop), a load on it (load, run) and what Postgres then shows
-(report).
-"""
+"""The demo's real program: a shop of three services (shop), a load on it (load, run) and what Postgres then shows (report)."""

@@ -5,7 +5,7 @@ from collections import Counter
 from contextlib import suppress
 from typing import Final
 
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from producers.topics import kafka_config
 from schemas.codec import Codec
@@ -15,18 +15,21 @@ from spanfold.settings import Settings
 from spanfold.topics import TRACES
 
 TIMEOUT_S: Final = 60.0
+ANSWER_S: Final = 10.0
 
 
 def ends_of_log(settings: Settings) -> dict[Partition, int]:
-    """The next offset of each partition of the trace topic."""
-    with_ends = _consumer(settings)
+    """The next offset of each partition of the trace topic. LogUnavailable when Kafka doesn't answer."""
+    consumer = _consumer(settings)
     try:
         return {
-            (TRACES.name, each.partition): with_ends.get_watermark_offsets(each, timeout=10)[1]
-            for each in _partitions(with_ends, settings)
+            (TRACES.name, each.partition): consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1]
+            for each in _partitions(consumer, settings)
         }
+    except KafkaException as error:
+        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
     finally:
-        with_ends.close()
+        consumer.close()
 
 
 def records_between(
@@ -59,5 +62,5 @@ def _consumer(settings: Settings) -> Consumer:
 
 def _partitions(consumer: Consumer, settings: Settings) -> list[TopicPartition]:
     topic = TRACES.on_broker(settings.topic_prefix)
-    known = consumer.list_topics(topic, timeout=10).topics[topic].partitions
+    known = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
     return [TopicPartition(topic, each) for each in known]

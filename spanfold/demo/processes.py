@@ -1,5 +1,4 @@
-"""The shop's three processes: started with their sockets already listening, asked for their counts, stopped in order.
-"""
+"""The shop's three processes: started with their sockets already listening, asked for their counts, stopped in order."""
 
 import json
 import os
@@ -40,8 +39,7 @@ class Shop:
 
 @contextmanager
 def running_shop(settings: Settings, run: str) -> Iterator[Shop]:
-    """The shop, publishing to the Kafka of the settings; `run` is on every span. SpanfoldError when it doesn't start.
-    """
+    """The shop, publishing to the Kafka of the settings; `run` is on every span. SpanfoldError when it doesn't start."""
     listening = {name: _listening_socket() for name in SERVICES}
     urls = {name: f"http://127.0.0.1:{each.getsockname()[1]}" for name, each in listening.items()}
     with tempfile.TemporaryFile() as log:

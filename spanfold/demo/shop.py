@@ -169,8 +169,7 @@ ROUTES: Final[dict[str, Callable[[Service], None]]] = {
 
 
 def main() -> None:
-    """Serve one of the services on the listening socket that it inherits, until SIGTERM or the end of standard input.
-    """
+    """Serve one of the services on the listening socket that it inherits, until SIGTERM or the end of standard input."""
     name, run, descriptor, urls = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     service = Service(name, run, urls)
