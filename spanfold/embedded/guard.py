@@ -39,9 +39,14 @@ def parse(line: str) -> Stoppable | None:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it still runs; a zombie doesn't, and neither does another process with its pid."""
+    """Whether it still runs; a zombie doesn't, and neither does another process with its pid.
+
+    A zombie whose other threads are still ending (a JVM's, for a moment) does: it holds its ports and locks.
+    """
     try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+        if not process.is_running():
+            return False
+        return bool(process.status() != psutil.STATUS_ZOMBIE or process.num_threads() > 1)
     except psutil.NoSuchProcess:
         return False
 
