@@ -127,9 +127,10 @@ def _jvm_options(node: KafkaNode) -> list[str]:
 
 
 def _format_storage(command: Sequence[str | Path], config: Path, log: Path) -> None:
+    # Given with "=": one id in 64 begins with a dash.
     cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     done = subprocess.run(
-        [*command, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", config],
+        [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config", config],
         capture_output=True,
         text=True,
         env={**os.environ, **ENVIRONMENT},

@@ -1,8 +1,13 @@
 """How a broker is configured."""
 
+import uuid
 from pathlib import Path
 
-from spanfold.embedded.kafka import BROKER_SETTINGS, KafkaNode, broker_config, properties
+import pytest
+
+from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars
+from spanfold.embedded.java import find_java
+from spanfold.embedded.kafka import BROKER_SETTINGS, KafkaNode, broker_config, kafka_program, properties
 
 
 def test_every_node_of_a_cluster_names_all_voters() -> None:
@@ -17,3 +22,12 @@ def test_every_node_of_a_cluster_names_all_voters() -> None:
 
 def test_a_path_in_any_script_survives_a_properties_file() -> None:
     assert properties({"log.dirs": "/home/jürgen/データ"}) == "log.dirs=/home/j\\u00fcrgen/\\u30c7\\u30fc\\u30bf\n"
+
+
+def test_a_cluster_id_may_begin_with_a_dash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uuid.uuid4", lambda: uuid.UUID(int=0xFB << 120))
+    jars = locked_jars()
+    fetch_jars(jars, jar_cache())
+    node = KafkaNode(1, 20001, 21001, tmp_path)
+    kafka_program(node, find_java(), [jar_cache() / jar.filename for jar in jars], tmp_path)
+    assert "cluster.id=-w" in (tmp_path / "data" / "meta.properties").read_text()
