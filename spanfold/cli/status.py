@@ -101,7 +101,10 @@ class PartitionStatus:
 
 @dataclass(slots=True)
 class Status:
-    """All that `spanfold status` shows. `parked` counts records by reason, `rejected` by verdict."""
+    """All that `spanfold status` shows; None is what nobody answered.
+
+    `parked` counts records by reason, `rejected` by verdict; `lag_total` is the partitions' lag together.
+    """
 
     home: Path
     kafka_bootstrap: str | None
@@ -109,8 +112,8 @@ class Status:
     processes: list[Process] = field(default_factory=list)
     group: GroupStatus | None = None
     partitions: list[PartitionStatus] = field(default_factory=list)
-    parked: dict[str, int] = field(default_factory=dict)
-    rejected: dict[str, int] = field(default_factory=dict)
+    parked: dict[str, int] | None = None
+    rejected: dict[str, int] | None = None
     lag_total: int | None = None
     problems: list[str] = field(default_factory=list)
 
@@ -176,6 +179,9 @@ def _add_log(shown: Status, settings: Settings) -> None:
         shown.partitions.append(PartitionStatus(topic, partition, starts[topic, partition], end, owner))
         if owner is None:
             shown.problems.append(f"{topic}/{partition} is owned by no worker")
+    if shown.group.members and shown.group.state != "stable":
+        # until it has settled, partitions may belong to a member that is dead
+        shown.problems.append(f"the group {shown.group.name} is not settled: {shown.group.state}")
 
 
 def _offsets(admin: AdminClient, settings: Settings, spec: OffsetSpec) -> dict[TopicAndPartition, int]:
@@ -231,8 +237,8 @@ def _add_checkpoints(shown: Status, rows: list[tuple[Any, ...]]) -> None:
         each.lag = each.log_end - min(live) if live else None
         if live and not each.log_start <= min(live) <= max(live) <= each.log_end:
             shown.problems.append(f"{each.topic}/{each.partition}: a checkpoint lies outside of what the log holds")
-    if shown.partitions:
-        shown.lag_total = sum(each.lag or 0 for each in shown.partitions)
+    lags = [each.lag for each in shown.partitions if each.lag is not None]
+    shown.lag_total = sum(lags) if lags and len(lags) == len(shown.partitions) else None
 
 
 PARKED: Final = "SELECT reason, count(*) FROM spanfold.parked_records GROUP BY reason ORDER BY reason"
@@ -272,7 +278,8 @@ def _sections(shown: Status) -> Iterator[RenderableType]:
     if shown.partitions:
         yield _partition_table(shown)
     for title, counts in (("parked", shown.parked), ("rejected", shown.rejected)):
-        yield table((title, "records"), [*counts.items()] or [("nothing", 0)])
+        if counts is not None:
+            yield table((title, "records"), [*counts.items()] or [("nothing", 0)])
 
 
 def _partition_table(shown: Status) -> RenderableType:
@@ -284,12 +291,16 @@ def _partition_table(shown: Status) -> RenderableType:
         owner = part.owner or _alarm("nobody")
         place = f"{part.topic}/{part.partition}"
         rows.append((place, part.log_start, part.log_end, *(at.get(name) for name in names), part.lag, owner))
-    return table(("partition", "log start", "log end", *names, "lag", "owner"), rows, f"lag: {shown.lag_total} records")
+    return table(("partition", "log start", "log end", *names, "lag", "owner"), rows, _lag(shown.lag_total))
 
 
 def _label(checkpoint: Checkpoint) -> str:
     name = checkpoint.projection if checkpoint.generation < 1 else f"{checkpoint.projection} g{checkpoint.generation}"
     return name if checkpoint.live else f"{name} (not live)"
+
+
+def _lag(total: int | None) -> str:
+    return "lag: unknown" if total is None else f"lag: {total} records"
 
 
 def _alarm(words: str) -> Text:

@@ -1,5 +1,6 @@
 """`spanfold up`, `status`, `migrate` and `down`, for real."""
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable
@@ -56,6 +57,19 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     assert shell.json("status", **own_servers)["lag_total"] == 0
     assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
     assert running("status").returncode == 0
+
+
+def test_status_shows_what_answers_and_names_what_does_not(running: Shell, shell: Shell) -> None:
+    named = {
+        "SPANFOLD_KAFKA_BOOTSTRAP": running.up_state.kafka_bootstrap,
+        "SPANFOLD_POSTGRES_DSN": "postgresql://127.0.0.1:1/nothing",
+    }
+    done = shell("status", "--json", **named)
+    shown = json.loads(done.stdout)
+    assert done.returncode == 4
+    assert len(shown["partitions"]) == 4
+    assert (shown["parked"], shown["rejected"], shown["lag_total"]) == (None, None, None)
+    assert shown["problems"][0].startswith("Postgres can't be used: ")
 
 
 def test_what_cannot_start_says_why_and_leaves_nothing(running: Shell, shell: Shell) -> None:
