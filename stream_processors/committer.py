@@ -8,6 +8,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -32,6 +33,9 @@ log = structlog.get_logger("spanfold.committer")
 TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
 """SQLSTATE classes: connection exception, transaction rollback, insufficient resources, object not in prerequisite
 state (lock not available), operator intervention, system error."""
+
+STOP_S: Final = 5.0
+"""How long a commit may take once the worker has been told to stop."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -95,8 +99,18 @@ class Committer:
         log.warning("postgres_retry", attempt=state.attempt_number, error=str(error).strip())
 
     def stop(self) -> None:
-        """Let a retry that is waiting give up; the batch at hand is finished or left uncommitted as a whole."""
+        """Let a retry that is waiting give up; the batch at hand is finished or left uncommitted as a whole. A statement
+        that Postgres has not answered after STOP_S is cancelled.
+        """
         self._stopping.set()
+        timer = threading.Timer(STOP_S, self._cancel)
+        timer.daemon = True
+        timer.start()
+
+    def _cancel(self) -> None:
+        if self._connection is not None and not self._connection.closed:
+            with suppress(psycopg.Error):
+                self._connection.cancel_safe(timeout=STOP_S)
 
     def close(self) -> None:
         """Wait for the batch at hand, then let go of thread and connection."""

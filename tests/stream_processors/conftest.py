@@ -1,0 +1,137 @@
+"""What the tests of the workers share: workers as processes, and waiting until their checkpoints reach the log's end."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, TopicPartition
+
+from projections import generations
+from projections.projection import installed
+from spanfold.settings import Settings
+from spanfold.topics import TRACES, TopicOnBroker
+
+PATIENCE_S = 90
+"""Longer than anything here takes on a busy machine: only a test that fails waits so long."""
+
+
+def until(condition: Callable[[], Any], what: str, seen: Callable[[], object] = lambda: "") -> Any:
+    """Wait until the condition holds and return what it said; fails saying what was seen last."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (said := condition()):
+        assert time.monotonic() < deadline, f"{what} did not come true in {PATIENCE_S} s; seen: {seen()}"
+        time.sleep(0.02)
+    return said
+
+
+@dataclass
+class Worker:
+    """`spanfold worker projector` as a process, with what it wrote to standard error."""
+
+    settings: Settings
+    folder: Path
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        environment = os.environ | {
+            f"SPANFOLD_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()
+        }
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "spanfold", "worker", "projector"],
+                env=environment, cwd=self.folder, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "log"
+
+    def said(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self, within_s: float = 15) -> int:
+        """SIGTERM; returns the exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(within_s)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"SIGTERM did not end the worker within {within_s} s:\n{self.said()}") from None
+
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+def start(stack_settings: Settings, tmp_path: Path) -> Iterator[Start]:
+    """Start a worker; `start(batch_records=100)` changes settings. What still runs at the end is killed."""
+    workers: list[Worker] = []
+
+    def start(settings: Settings = stack_settings, **changes: Any) -> Worker:
+        folder = tmp_path / f"worker {len(workers)}"
+        folder.mkdir()
+        worker = Worker(settings.model_copy(update={"session_timeout_s": 6.0, **changes}), folder)
+        workers.append(worker)
+        return worker
+
+    yield start
+    for worker in workers:
+        if worker.process.poll() is None:
+            worker.kill()
+
+
+def log_ends(settings: Settings) -> dict[int, int]:
+    """The end of each partition of the trace topic, whatever lies before it."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
+    topic = TRACES.on_broker(settings.topic_prefix)
+    ends = {
+        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        for partition in range(settings.partitions)
+    }
+    consumer.close()
+    return ends
+
+
+def positions(ledger: psycopg.Connection[Any], projection: str = "traces") -> dict[int, int]:
+    """Where the projection stands in each partition."""
+    query = "SELECT partition, next_offset FROM spanfold.checkpoints WHERE projection = %s"
+    return dict(ledger.execute(query, [projection]).fetchall())
+
+
+def folded_to_the_end(ledger: psycopg.Connection[Any], worker: Worker, *others: Worker) -> None:
+    """Wait until the checkpoints have reached the log's end; fails at once if a worker has ended."""
+    ends = log_ends(worker.settings)
+    running = (worker, *others)
+
+    def done() -> bool:
+        for each in running:
+            assert each.process.poll() is None, f"the worker ended:\n{each.said()}"
+        return positions(ledger) == ends == positions(ledger, "journal")
+
+    until(done, f"checkpoints at {ends}", lambda: f"{positions(ledger)}\n{worker.said()}")
+
+
+@pytest.fixture
+def second_settings(servers: Any, stack_settings: Settings, topics: dict[str, TopicOnBroker]) -> Iterator[Settings]:
+    """The same topics, another group and another database, prepared for them."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
+    with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        generations.prepare(dsn, topics.values(), installed())
+        yield stack_settings.model_copy(update={"postgres_dsn": dsn, "group": name})
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
