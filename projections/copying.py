@@ -28,6 +28,7 @@ _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     types.Boolean: "bool",
     types.Date: "int4",
     types.TIMESTAMP: "int8",
+    types.Numeric: "numeric",
     types.Uuid: "bytea",
     types.LargeBinary: "bytea",
     postgresql.JSONB: "bytea",

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import NoOffsetForPartitionError
 from aiokafka.structs import ConsumerRecord
 from faust import Schema
 from faust.transport.drivers import aiokafka as stock
@@ -96,7 +97,13 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  (the stock signature)
         max_records: int | None = None,
     ) -> dict[TP, list[Fetched]]:
-        records = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)
+        try:
+            records = await super()._fetch_records(
+                consumer, active_partitions, timeout=timeout, max_records=max_records
+            )
+        except NoOffsetForPartitionError:
+            # a new partition before its first seek, in a group that has not committed to Kafka yet
+            return {}
         # from here on nothing yields to the loop, so records, positions and seeks cannot get out of step
         assigned = consumer.assignment()
         fetched = {}

@@ -1,0 +1,40 @@
+"""The projection `traces`: tables traces, spans, operation_minutes and service_dependencies, from TraceCreated, SpanRecorded,
+TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, merge.py how a partial is written, views.py
+what users see.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from psycopg import Cursor
+
+from projections.reading import Fact
+from projections.traces.fold import TracePartial, TracesPartial, combine, fold
+from projections.traces.merge import merge
+from projections.traces.tables import metadata
+from projections.traces.views import VIEWS
+from spanfold.topics import TRACES
+
+__all__ = ["PROJECTION", "TracePartial", "TracesPartial", "TracesProjection"]
+
+
+class TracesProjection:
+    """See projections.projection.Projection."""
+
+    name = "traces"
+    fold_version = 1
+    topics = (TRACES,)
+    metadata = metadata
+    views = VIEWS
+
+    def fold(self, facts: Sequence[Fact]) -> TracesPartial:
+        return fold(facts)
+
+    def combine(self, one: TracesPartial, other: TracesPartial) -> TracesPartial:
+        return combine(one, other)
+
+    def merge(self, cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
+        merge(cursor, schema, partial, partition)
+
+
+PROJECTION: Final = TracesProjection()

@@ -1,0 +1,79 @@
+"""The shape of the tables, in every generation."""
+
+from typing import Final
+
+from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, Numeric, SmallInteger, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = MetaData()
+
+TRACES_TABLE: Final = Table(
+    "traces",
+    metadata,
+    Column("trace_id", Text(collation="C"), primary_key=True),
+    Column("created_at", TIMESTAMP(timezone=True)),
+    Column("created_id", Uuid),
+    Column("service_name", Text),
+    Column("operation_name", Text),
+    Column("start_time", TIMESTAMP(timezone=True)),
+    Column("created_tags", JSONB),
+    Column("closed_at", TIMESTAMP(timezone=True)),
+    Column("closed_id", Uuid),
+    Column("status", Text),
+    Column("error", Text),
+    Column("end_time", TIMESTAMP(timezone=True)),
+    Column("closed_tags", JSONB),
+    Column("span_count", Integer, nullable=False),
+    Column("error_count", Integer, nullable=False),
+    Column("first_span_start", TIMESTAMP(timezone=True)),
+    Column("last_span_end", TIMESTAMP(timezone=True)),
+    Column("version", BigInteger, nullable=False),
+    Column("last_event_at", TIMESTAMP(timezone=True), nullable=False),
+    # room for the updates of an open trace on its own page
+    postgresql_with={"fillfactor": 75},
+)
+
+SPANS_TABLE: Final = Table(
+    "spans",
+    metadata,
+    Column("trace_id", Text(collation="C"), nullable=False),
+    Column("span_id", Text(collation="C"), nullable=False),
+    Column("parent_span_id", Text(collation="C")),
+    Column("service_name", Text, nullable=False),
+    Column("operation_name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("status_message", Text),
+    Column("start_time", TIMESTAMP(timezone=True), nullable=False),
+    Column("end_time", TIMESTAMP(timezone=True), nullable=False),
+    Column("tags", JSONB, nullable=False),
+    Column("events", JSONB, nullable=False),
+    Column("links", JSONB, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Index("spans_trace_id", "trace_id"),
+)
+
+# rollups carry the partition in their key, so that no row is written from two partitions; the views add up
+OPERATIONS_TABLE: Final = Table(
+    "operation_minutes",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True),
+    Column("service_name", Text(collation="C"), primary_key=True),
+    Column("operation_name", Text(collation="C"), primary_key=True),
+    Column("minute", TIMESTAMP(timezone=True), primary_key=True),
+    Column("bucket", SmallInteger, primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("duration_us", Numeric, nullable=False),
+)
+
+DEPENDENCIES_TABLE: Final = Table(
+    "service_dependencies",
+    metadata,
+    Column("partition", SmallInteger, primary_key=True),
+    Column("parent", Text(collation="C"), primary_key=True),
+    Column("child", Text(collation="C"), primary_key=True),
+    Column("minute", TIMESTAMP(timezone=True), primary_key=True),
+    Column("calls", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+)
