@@ -20,6 +20,8 @@ from projections.projection import installed
 from spanfold.settings import Settings
 from spanfold.topics import TRACES, TopicOnBroker
 
+PROJECTOR = ("-m", "spanfold", "worker", "projector")
+
 PATIENCE_S = 90
 """Longer than anything here takes on a busy machine: only a test that fails waits so long."""
 
@@ -39,6 +41,7 @@ class Worker:
 
     settings: Settings
     folder: Path
+    program: tuple[str, ...] = PROJECTOR
     process: subprocess.Popen[bytes] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -47,7 +50,7 @@ class Worker:
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "spanfold", "worker", "projector"],
+                [sys.executable, *self.program],
                 env=environment, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -78,13 +81,15 @@ Start = Callable[..., Worker]
 
 @pytest.fixture
 def start(stack_settings: Settings, tmp_path: Path) -> Iterator[Start]:
-    """Start a worker; `start(batch_records=100)` changes settings. What still runs at the end is killed."""
+    """Start a worker; `start(batch_records=100)` changes settings, `program` what Python runs. What still runs at the end
+    is killed.
+    """
     workers: list[Worker] = []
 
-    def start(settings: Settings = stack_settings, **changes: Any) -> Worker:
+    def start(settings: Settings = stack_settings, *, program: tuple[str, ...] = PROJECTOR, **changes: Any) -> Worker:
         folder = tmp_path / f"worker {len(workers)}"
         folder.mkdir()
-        worker = Worker(settings.model_copy(update={"session_timeout_s": 6.0, **changes}), folder)
+        worker = Worker(settings.model_copy(update={"session_timeout_s": 6.0, **changes}), folder, program)
         workers.append(worker)
         return worker
 

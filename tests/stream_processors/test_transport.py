@@ -1,0 +1,194 @@
+"""The transport's contract: with Faust, whose private names it relies on; and with the log, of which it misses nothing."""
+
+import inspect
+import json
+from collections import defaultdict
+from importlib.metadata import requires, version
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Consumer, Producer, TopicPartition
+from faust.transport import consumer
+from faust.transport.drivers import aiokafka as stock
+from faust.types import ConsumerMessage
+
+from schemas.codec import Codec
+from spanfold.partitioning import partitions_of
+from spanfold.records import headers_of, key_of
+from spanfold.settings import Settings
+from spanfold.topics import TRACES
+from stream_processors.transport import BatchConsumer, BatchConsumerThread, BatchTransport
+from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends
+from tests.stream_processors.test_projector import stories
+
+Ledger = psycopg.Connection[Any]
+
+
+# Faust
+
+
+def test_faust_is_the_version_whose_private_names_are_known() -> None:
+    assert version("faust-streaming") == "0.15.3"
+    assert "faust-streaming==0.15.3" in (requires("spanfold") or [])
+
+
+@pytest.mark.parametrize(
+    ("ours", "stocks", "name"),
+    [
+        (BatchConsumerThread, stock.AIOKafkaConsumerThread, "__post_init__"),
+        (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_create_worker_consumer"),
+        (BatchConsumerThread, stock.AIOKafkaConsumerThread, "on_partitions_revoked"),
+        (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_seek_wait"),
+        (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_fetch_records"),
+        (BatchConsumer, stock.Consumer, "_new_consumer_thread"),
+        (BatchConsumer, stock.Consumer, "_to_message"),
+        (BatchConsumer, stock.Consumer, "seek_to_committed"),
+        (BatchConsumer, stock.Consumer, "_new_offset"),
+        (BatchConsumer, stock.Consumer, "_add_gap"),
+    ],
+)
+def test_what_the_transport_overrides_is_there_and_is_called_alike(ours: type, stocks: type, name: str) -> None:
+    own, was = getattr(ours, name), getattr(stocks, name)
+    assert own is not was
+    assert list(inspect.signature(own).parameters) == list(inspect.signature(was).parameters)
+    assert inspect.iscoroutinefunction(own) == inspect.iscoroutinefunction(was)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "parameters"),
+    [
+        (stock.Consumer, "earliest_offsets", ["self", "partitions"]),
+        (stock.Consumer, "highwaters", ["self", "partitions"]),
+        (stock.Consumer, "seek_wait", ["self", "partitions"]),
+        (stock.Consumer, "assignment", ["self"]),
+        (stock, "server_list", ["urls", "default_port"]),
+        (stock, "credentials_to_aiokafka_auth", ["credentials", "ssl_context"]),
+        (stock.Transport, "__init__", ["self", "args", "kwargs"]),
+    ],
+)
+def test_what_the_transport_calls_is_there(owner: Any, name: str, parameters: list[str]) -> None:
+    assert list(inspect.signature(getattr(owner, name)).parameters)[: len(parameters)] == parameters
+
+
+def test_faust_takes_from_a_transport_what_ours_gives() -> None:
+    assert BatchTransport.Consumer is BatchConsumer
+    assert issubclass(stock.Transport.Consumer, stock.Consumer)
+    fields = ["topic", "partition", "offset", "timestamp", "timestamp_type", "headers", "key", "value", "checksum"]
+    assert list(inspect.signature(ConsumerMessage.__init__).parameters)[1:10] == fields
+    # acks are kept by these names, and the stock thread asks the assignor of its own making for metadata
+    assert "self._acked[" in inspect.getsource(consumer.Consumer)
+    assert "self._acked_index[" in inspect.getsource(consumer.Consumer)
+    assert "_assignor" in inspect.getsource(stock.AIOKafkaConsumerThread)
+
+
+# The log
+
+RECORDING = """
+import json, sys
+from producers.topics import ensure_topics
+from projections.projection import installed
+from projections.store import Store
+from spanfold.settings import Settings
+from stream_processors import worker
+
+class Recording(Store):
+    def prepare(self, batch, refused=None):
+        with open("batches", "a") as file:
+            print(json.dumps([batch.partition, batch.start, batch.end, list(batch.offsets)]), file=file)
+        return super().prepare(batch, refused)
+
+worker.Store = Recording
+worker.run_projector(Settings())
+"""
+"""The worker, which also writes down what the transport gave it."""
+
+
+def batches(worker: Worker) -> dict[int, list[tuple[int, int, list[int]]]]:
+    """What the worker was given: per partition (start, end, offsets), in the order in which it came."""
+    found = defaultdict(list)
+    for line in (worker.folder / "batches").read_text().splitlines():
+        partition, start, end, offsets = json.loads(line)
+        found[partition].append((start, end, offsets))
+    return found
+
+
+def write_with_holes(settings: Settings) -> None:
+    """Transactions of all sizes, committed and aborted in turn: control records and aborted ones are holes."""
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "transactional.id": settings.group})
+    producer.init_transactions(30)
+    topic, codec, events = TRACES.on_broker(settings.topic_prefix), Codec(), iter(stories(1000))
+    for size in (1, 2, 3, 40, 5, 100, 1, 1, 1, 1, 300, 2, 200, 7):
+        producer.begin_transaction()
+        for event, _ in zip(events, range(size), strict=False):
+            home = int(partitions_of([key_of(event)], settings.partitions)[0])
+            value = codec.encode(event.event_type, event.as_fields())
+            producer.produce(topic, value, key_of(event), home, headers=headers_of(event))
+        assert producer.flush(30) == 0
+        if size % 2:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+
+
+def committed_offsets(settings: Settings) -> dict[int, list[int]]:
+    """The offsets that a plain consumer of committed records is given."""
+    reader = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap,
+            "group.id": "test",
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    topic = TRACES.on_broker(settings.topic_prefix)
+    reader.assign([TopicPartition(topic, each, 0) for each in range(settings.partitions)])
+    found, ended = defaultdict(list), set[int]()
+    while len(ended) < settings.partitions:
+        message = reader.poll(10)
+        assert message is not None
+        if message.error():
+            ended.add(message.partition())
+        else:
+            found[message.partition()].append(message.offset())
+    reader.close()
+    return found
+
+
+@pytest.mark.parametrize("batch_records", [1, 7, 10_000])
+def test_the_ranges_of_the_batches_leave_no_hole_where_the_log_has_holes(
+    stack_settings: Settings, ledger: Ledger, start: Start, batch_records: int
+) -> None:
+    write_with_holes(stack_settings)
+    ends, expected = log_ends(stack_settings), committed_offsets(stack_settings)
+    worker = start(batch_records=batch_records, program=("-c", RECORDING))
+    folded_to_the_end(ledger, worker)
+    assert worker.stop() == 0
+    given = batches(worker)
+    assert given.keys() == ends.keys()
+    for partition, ranges in given.items():
+        assert [start for start, _, _ in ranges] == [0, *(end for _, end, _ in ranges[:-1])]
+        assert ranges[-1][1] == ends[partition]
+        assert [offset for _, _, offsets in ranges for offset in offsets] == expected[partition]
+        for first, end, offsets in ranges:
+            assert all(first <= offset < end for offset in offsets)
+            assert len(offsets) <= batch_records
+
+
+def test_each_partition_is_read_from_its_checkpoint_whatever_kafka_was_told(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    write_with_holes(stack_settings)
+    worker = start()
+    folded_to_the_end(ledger, worker)
+    assert worker.stop() == 0
+    # the database is restored from a backup that is older than what the group has told Kafka
+    ledger.execute("DELETE FROM spanfold_core.journal_traces WHERE partition = 1")
+    ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0 WHERE partition = 1")
+    again = start(program=("-c", RECORDING))
+    folded_to_the_end(ledger, again)
+    assert again.stop() == 0
+    given = batches(again)
+    assert given.keys() == {1}
+    assert given[1][0][0] == 0
+    assert [offset for _, _, offsets in given[1] for offset in offsets] == committed_offsets(stack_settings)[1]
