@@ -1,0 +1,188 @@
+"""The rooms of the house: whose they are when installed, what a wheel carries, and who may look into the database."""
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from importlib.metadata import distributions, files, packages_distributions
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from schemas.catalogue import committed
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ("spanfold", "schemas", "migrations", "producers", "stream_processors", "projections")
+
+Ledger = psycopg.Connection[Any]
+
+
+# Installed
+
+
+def test_no_other_installed_package_has_a_room_of_our_name() -> None:
+    owners: dict[str, set[str]] = {room: set() for room in ROOMS}
+    for distribution in distributions():
+        for file in distribution.files or ():
+            room = file.parts[0].removesuffix(".py") if file.parts else ""
+            if room in owners:
+                owners[room].add(distribution.name)
+    owners_by_name = packages_distributions()
+    for room in ROOMS:
+        assert owners[room] | set(owners_by_name.get(room, ())) <= {"spanfold"}, room
+
+
+def test_the_rooms_that_are_imported_are_these() -> None:
+    for room in ROOMS:
+        found = __import__(room).__file__
+        assert found
+        assert Path(found).parent.name == room
+        assert (Path(found).parent / "__init__.py").exists()
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
+    """The wheel that this checkout builds."""
+    folder = tmp_path_factory.mktemp("wheel")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True, timeout=120
+    )
+    (built,) = folder.glob("*.whl")
+    with zipfile.ZipFile(built) as opened:
+        yield opened
+
+
+def test_a_wheel_holds_the_rooms_and_nothing_beside_them(wheel: zipfile.ZipFile) -> None:
+    tops = {name.partition("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == set(ROOMS)
+
+
+def test_a_wheel_holds_every_schema_and_every_migration(wheel: zipfile.ZipFile) -> None:
+    names = set(wheel.namelist())
+    assert {f"schemas/avro/{entry.file}" for entry in committed()} <= names
+    assert "schemas/catalogue.json" in names
+    revisions = {path.relative_to(ROOT).as_posix() for path in (ROOT / "migrations" / "versions").glob("*.py")}
+    assert revisions
+    assert revisions <= names
+    assert {"migrations/env.py", "migrations/__init__.py"} <= names
+
+
+def test_a_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
+    modules = {path.relative_to(ROOT).as_posix() for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert modules <= set(wheel.namelist())
+
+
+def test_a_wheel_offers_the_command_and_the_projections(wheel: zipfile.ZipFile) -> None:
+    (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
+    text = wheel.read(entry_points).decode()
+    assert "spanfold = spanfold.cli:main" in text
+    assert "[spanfold.projections]" in text
+    assert "traces = projections.traces:PROJECTION" in text
+
+
+def test_what_is_unpacked_from_a_wheel_runs_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    wheel.extractall(tmp_path)
+    program = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import migrations, projections.projection, schemas.catalogue, schemas.codec, stream_processors.worker
+assert schemas.catalogue.__file__.startswith(sys.argv[1]), schemas.catalogue.__file__
+for entry in schemas.catalogue.committed():
+    assert schemas.catalogue.fingerprint_of(entry.load()) == entry.fingerprint
+from alembic.script import ScriptDirectory
+assert ScriptDirectory.from_config(migrations.alembic_config("postgresql+psycopg://")).get_heads()
+"""
+    subprocess.run([sys.executable, "-P", "-c", program, tmp_path], cwd=tmp_path, check=True, timeout=60)
+
+
+def test_the_installed_package_names_its_own_files() -> None:
+    assert files("spanfold")
+
+
+# In the database
+
+COLUMNS = """
+SELECT c.relname, a.attname, col_description(c.oid, a.attnum)
+  FROM pg_class c
+  JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+ WHERE c.relnamespace = 'spanfold'::regnamespace AND c.relkind IN ('v', 'm', 'r', 'p')
+"""
+
+RELATIONS = """
+SELECT format('%I.%I', n.nspname, c.relname), n.nspname, c.relkind, obj_description(c.oid)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f')
+   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+   AND n.nspname NOT LIKE 'pg\\_temp\\_%'
+"""
+
+
+def test_in_schema_spanfold_there_are_views_only_and_each_says_what_it_is(ledger: Ledger) -> None:
+    views = {name: words for name, schema, kind, words in ledger.execute(RELATIONS) if schema == "spanfold"}
+    kinds = {kind for _, schema, kind, _ in ledger.execute(RELATIONS) if schema == "spanfold"}
+    assert kinds == {"v"}
+    assert {"spanfold.traces", "spanfold.spans", "spanfold.journal", "spanfold.verdicts"} <= views.keys()
+    assert {"spanfold.parked_records", "spanfold.checkpoints"} <= views.keys()
+    assert [name for name, words in views.items() if not words] == []
+
+
+def test_every_column_of_every_public_view_says_what_it_means(ledger: Ledger) -> None:
+    described = ledger.execute(COLUMNS).fetchall()
+    assert len(described) > 50
+    assert [f"{view}.{column}" for view, column, words in described if not words] == []
+    # a template's braces, doubled or not filled in, would be shown as they are
+    assert [words for _, _, words in described if "{{" in words or "{schema}" in words] == []
+
+
+def as_reader(ledger: Ledger, statement: str) -> None:
+    with ledger.transaction(force_rollback=True):
+        ledger.execute("SET LOCAL ROLE spanfold_reader")
+        ledger.execute(statement.encode())
+
+
+def test_a_reader_may_read_every_view_and_nothing_else(ledger: Ledger) -> None:
+    relations = ledger.execute(RELATIONS).fetchall()
+    views = [name for name, schema, _, _ in relations if schema == "spanfold"]
+    others = [name for name, schema, _, _ in relations if schema != "spanfold"]
+    assert {"spanfold_core.checkpoints", "traces_g1.traces"} <= set(others)
+    for view in views:
+        as_reader(ledger, f"SELECT * FROM {view} LIMIT 1")
+    for table in others:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            as_reader(ledger, f"SELECT * FROM {table} LIMIT 1")
+
+
+def test_a_reader_has_no_right_but_to_read(ledger: Ledger) -> None:
+    query = """
+        SELECT c.oid::regclass::text, right_
+          FROM pg_class c, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'TRIGGER', 'REFERENCES']) AS right_
+         WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND c.relnamespace <> 'pg_catalog'::regnamespace
+           AND has_table_privilege('spanfold_reader', c.oid, right_)
+    """
+    assert ledger.execute(query).fetchall() == []
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE spanfold.mine (a int)",
+        "CREATE TABLE spanfold_core.mine (a int)",
+        "CREATE TABLE public.mine (a int)",
+        "CREATE SCHEMA mine",
+        "DROP VIEW spanfold.traces",
+        "ALTER VIEW spanfold.traces RENAME TO mine",
+        "DELETE FROM spanfold.parked_records",
+        "UPDATE spanfold.spans SET kind = 'x'",
+    ],
+)
+def test_a_reader_may_change_nothing(ledger: Ledger, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        as_reader(ledger, statement)
+
+
+def test_the_reader_cannot_log_in_and_is_no_superuser(ledger: Ledger) -> None:
+    query = "SELECT rolcanlogin, rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = 'spanfold_reader'"
+    assert ledger.execute(query).fetchone() == (False, False, False, False)

@@ -1,0 +1,250 @@
+"""The contract with everyone who reads or writes the log: what was released stays as it was and can be read for ever."""
+
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from importlib.resources import files
+from io import BytesIO
+from itertools import permutations
+from pprint import pformat
+from typing import Any
+
+import pytest
+from avro.compatibility import ReaderWriterCompatibilityChecker, SchemaCompatibilityType
+from avro.io import BinaryDecoder, DatumReader
+from avro.schema import Schema
+from avro.schema import parse as avro_parse
+from hypothesis import given, settings
+
+from schemas.catalogue import FIRST_ID, RegisteredSchema, committed, fingerprint_of
+from schemas.codec import Codec, plain
+from spanfold.errors import InvalidInput, PoisonRecord
+from spanfold.events import EVENT_TYPES, TraceCompleted, TraceEvent, from_fields
+from spanfold.topics import TOPICS, topic_of
+from tests.projections.strategies import events
+
+# the package avro knows uuid as a string only; what it ignores it reads as the 16 bytes that they are
+pytestmark = pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType")
+
+RELEASED = {
+    1_400_000_000: ("SpanRecorded", 1, "39095712070cdd96a53adef0ba214b3f95d46222b64a0b3fd5b3e9cae3efe92f"),
+    1_400_000_001: ("TraceCompleted", 1, "84eeea627a9156169dd584134e9d9989a5dd6d0c4701bad5e709b8ce635333d8"),
+    1_400_000_002: ("TraceCreated", 1, "597a0324de0a90bd7f805562fcdc5f9e658cfad9b10551cd0704262b8e3ef1a4"),
+    1_400_000_003: ("TraceFailed", 1, "17839efe219ea4875fdaa53555437a954f4d22bf5423fd4a11b5d8726c2e5a93"),
+}
+"""What has been released, for ever. A new version is a new line."""
+
+ENTRIES = list(committed())
+
+
+def released_versions() -> dict[str, list[RegisteredSchema]]:
+    found = defaultdict(list)
+    for entry in ENTRIES:
+        found[entry.event_type].append(entry)
+    return found
+
+
+# The catalogue
+
+
+def test_every_released_schema_has_the_id_and_the_fingerprint_that_it_always_had() -> None:
+    catalogued = {entry.id: (entry.event_type, entry.version, entry.fingerprint) for entry in ENTRIES}
+    assert catalogued == RELEASED
+    assert min(RELEASED) == FIRST_ID
+
+
+def test_the_catalogue_and_the_files_are_in_step() -> None:
+    there = {file.name for file in files("schemas").joinpath("avro").iterdir() if file.name.endswith(".avsc")}
+    assert there == {entry.file for entry in ENTRIES}
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.file)
+def test_each_entry_describes_its_file(entry: RegisteredSchema) -> None:
+    schema = entry.load()
+    assert fingerprint_of(schema) == entry.fingerprint
+    assert entry.file == f"{schema['name']}.v{entry.version}.avsc"
+    topic = topic_of(entry.event_type)
+    assert topic
+    assert entry.subject == topic.subject(entry.event_type) == f"{topic.name}-{schema['namespace']}.{schema['name']}"
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.file)
+def test_each_field_says_what_it_is_and_times_and_ids_say_it_in_avro(entry: RegisteredSchema) -> None:
+    for each in entry.load()["fields"]:
+        assert each.get("doc"), each["name"]
+        if each["name"].endswith(("_at", "_time")):
+            assert each["type"] == {"type": "long", "logicalType": "timestamp-micros"}
+        if each["name"] == "event_id":
+            assert (each["type"]["type"], each["type"]["size"], each["type"]["logicalType"]) == ("fixed", 16, "uuid")
+
+
+def test_versions_are_counted_from_one_and_the_latest_is_written() -> None:
+    for event_type, versions in released_versions().items():
+        assert [entry.version for entry in sorted(versions, key=lambda entry: entry.version)] == list(
+            range(1, len(versions) + 1)
+        )
+        assert committed().latest(event_type).version == len(versions)
+
+
+# Compatibility
+
+
+def _parsed(entry: RegisteredSchema) -> Schema:
+    return avro_parse(json.dumps(entry.load()))
+
+
+def _reads(reader: Schema, writer: Schema) -> bool:
+    verdict = ReaderWriterCompatibilityChecker().get_compatibility(reader, writer)
+    return verdict.compatibility is SchemaCompatibilityType.compatible
+
+
+def _pairs() -> Iterator[tuple[RegisteredSchema, RegisteredSchema]]:
+    for versions in released_versions().values():
+        yield from permutations(versions, 2)
+        yield from ((entry, entry) for entry in versions)
+
+
+@pytest.mark.parametrize(("reader", "writer"), list(_pairs()), ids=lambda entry: entry.file)
+def test_every_released_version_reads_every_other(reader: RegisteredSchema, writer: RegisteredSchema) -> None:
+    assert _reads(_parsed(reader), _parsed(writer))
+
+
+@pytest.mark.parametrize("event_type", sorted(EVENT_TYPES))
+def test_the_check_of_compatibility_tells_good_changes_from_bad_ones(event_type: str) -> None:
+    released = committed().latest(event_type).load()
+    was = avro_parse(json.dumps(released))
+
+    def changed(*added: dict[str, Any], without: str = "") -> Schema:
+        kept = [each for each in released["fields"] if each["name"] != without]
+        return avro_parse(json.dumps({**released, "fields": [*kept, *added]}))
+
+    optional = changed({"name": "added", "type": ["null", "string"], "default": None})
+    assert _reads(optional, was)
+    assert _reads(was, optional)
+    assert not _reads(changed({"name": "added", "type": "string"}), was)
+    assert not _reads(was, changed(without="source"))
+    with_default = changed(without="tags")
+    assert _reads(was, with_default)
+
+
+# The events
+
+
+@pytest.mark.parametrize("event_type", sorted(EVENT_TYPES))
+def test_an_event_has_exactly_the_fields_of_its_schema(event_type: str) -> None:
+    schema = committed().latest(event_type).load()
+    assert {each.name for each in fields(EVENT_TYPES[event_type])} == {each["name"] for each in schema["fields"]}
+
+
+def test_every_event_type_is_on_one_topic_and_has_a_schema() -> None:
+    on_topics = [event_type for topic in TOPICS for event_type in topic.event_types]
+    assert sorted(on_topics) == sorted(EVENT_TYPES) == sorted(released_versions())
+
+
+CODEC = Codec()
+
+
+def encoded(event: TraceEvent) -> bytes:
+    return CODEC.encode(event.event_type, event.as_fields())
+
+
+@settings(max_examples=300, deadline=None)
+@given(events)
+def test_what_is_encoded_is_decoded_as_it_was(event: TraceEvent) -> None:
+    event_type, values = CODEC.decode(encoded(event))
+    for name in ("events", "links"):
+        if name in values:
+            values[name] = tuple(values[name])
+    again = from_fields(event_type, values)
+    # NaN differs from itself, its text does not
+    assert (type(again), pformat(again.as_fields())) == (type(event), pformat(event.as_fields()))
+
+
+@settings(max_examples=100, deadline=None)
+@given(events)
+def test_another_implementation_of_avro_reads_the_wire_bytes_in_confluents_frame(event: TraceEvent) -> None:
+    value = encoded(event)
+    magic, schema_id = struct.unpack(">bI", value[:5])
+    assert magic == 0
+    entry = committed().by_id(schema_id)
+    assert entry
+    # its clock ends in the year 9999, so it reads the times as the longs that they are
+    body = BytesIO(value[5:])
+    read = DatumReader(avro_parse(json.dumps(plain(entry.load())))).read(BinaryDecoder(body))
+    assert body.read() == b""
+    assert pformat(read) == pformat(CODEC.decode(value)[1])
+
+
+def test_another_implementation_of_avro_reads_times_as_times() -> None:
+    at = datetime(2026, 11, 18, 7, 6, 40, 1, tzinfo=UTC)
+    event = completed(int(at.timestamp()) * 1_000_000 + 1)
+    body = BytesIO(encoded(event)[5:])
+    read = DatumReader(_parsed(committed().latest("TraceCompleted"))).read(BinaryDecoder(body))
+    assert isinstance(read, dict)
+    assert read["occurred_at"] == read["end_time"] == at
+
+
+def completed(at: int, **changes: Any) -> TraceCompleted:
+    fields: dict[str, Any] = {"aggregate_id": "a", "occurred_at": at, "source": "test", "end_time": at}
+    return TraceCompleted(**(fields | changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"source": None}, "source"),
+        ({"status": 7}, "status"),
+        ({"end_time": 1 << 63}, "end_time"),
+        ({"end_time": "now"}, "end_time"),
+        ({"tags": {"a": None}}, "tags"),
+        ({"tags": {"a": {"b": 1}}}, "tags"),
+        ({"tags": {1: "a"}}, "tags"),
+        ({"event_id": b"short"}, "event_id"),
+    ],
+)
+def test_what_the_schema_refuses_is_refused_by_the_name_of_the_field(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(InvalidInput, match=f"TraceCompleted.*{named}"):
+        encoded(completed(1, **changes))
+
+
+def test_a_type_that_nobody_knows_cannot_be_encoded() -> None:
+    with pytest.raises(InvalidInput, match="SomethingOfTomorrow"):
+        CODEC.encode("SomethingOfTomorrow", {})
+
+
+class Upgraded:
+    """Schema ids of a version that has a second TraceCompleted."""
+
+    second = replace(committed().latest("TraceCompleted"), id=1_499_999_999, version=2)
+
+    def by_id(self, schema_id: int) -> Any:
+        return Extended(self.second) if schema_id == self.second.id else committed().by_id(schema_id)
+
+    def latest(self, event_type: str) -> Any:
+        return Extended(self.second) if event_type == "TraceCompleted" else committed().latest(event_type)
+
+
+class Extended:
+    """A released schema with one field more, which has a default."""
+
+    def __init__(self, entry: RegisteredSchema) -> None:
+        self.id, self.event_type = entry.id, entry.event_type
+        self.load = lambda: {**entry.load(), "fields": [*entry.load()["fields"], ADDED]}
+
+
+ADDED = {"name": "added", "type": ["null", "string"], "default": None}
+
+
+def test_a_record_of_an_older_version_is_read_with_the_defaults_of_the_latest() -> None:
+    event = completed(1)
+    assert Codec(Upgraded()).decode(encoded(event)) == ("TraceCompleted", {**event.as_fields(), "added": None})
+
+
+def test_a_record_of_a_newer_version_waits_for_the_upgrade() -> None:
+    newer = Codec(Upgraded()).encode("TraceCompleted", {**completed(1).as_fields(), "added": "x"})
+    assert Codec(Upgraded()).decode(newer)[1]["added"] == "x"
+    with pytest.raises(PoisonRecord, match="upgrade, then retry"):
+        CODEC.decode(newer)
