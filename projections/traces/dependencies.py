@@ -79,7 +79,8 @@ def _count_pairs(calls: Calls, parents: Iterable[Span], children: Iterable[Span]
     for span in parents:
         by_id.setdefault((span.trace_id, span.span_id), []).append(span)
     for child in children:
-        for parent in by_id.get((child.trace_id, child.parent_span_id or child.span_id), ()):
+        parent_id = child.span_id if child.parent_span_id is None else child.parent_span_id
+        for parent in by_id.get((child.trace_id, parent_id), ()):
             if calls_between(parent, child):
                 _count(calls, parent, child)
 

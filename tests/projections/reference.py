@@ -5,15 +5,27 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
+import pytest
 
 from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 
 Row = dict[str, Any]
-Rows = tuple[dict[str, Row], Counter[Any]]
-"""Traces by id, and spans with how often each is there."""
+
+MINUTE = 60_000_000
+
+
+class Rows(NamedTuple):
+    """What the views show, but for versions: traces by id; spans with how often each is there; operations by service,
+    operation and minute; calls and errors between services by parent, child and minute.
+    """
+
+    traces: dict[str, Row]
+    spans: Counter[Any]
+    operations: dict[tuple[str, str, int], Row]
+    dependencies: dict[tuple[str, str, int], tuple[int, int]]
 
 
 def told(events: Iterable[TraceEvent]) -> Rows:
@@ -33,7 +45,12 @@ def told(events: Iterable[TraceEvent]) -> Rows:
             before = trace[owned]
             if before is None or (event.occurred_at, event.event_id) > (before.occurred_at, before.event_id):
                 trace[owned] = event
-    return {trace_id: _trace_row(trace) for trace_id, trace in traces.items()}, Counter(map(_span_row, spans))
+    return Rows(
+        {trace_id: _trace_row(trace) for trace_id, trace in traces.items()},
+        Counter(map(_span_row, spans)),
+        _operations(spans),
+        _dependencies(spans),
+    )
 
 
 def _trace_row(trace: Row) -> Row:
@@ -83,6 +100,52 @@ def _span_row(span: SpanRecorded) -> tuple[Any, ...]:
     )
 
 
+def _operations(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], Row]:
+    groups: dict[tuple[str, str, int], list[SpanRecorded]] = {}
+    for span in spans:
+        key = (span.service_name[:200], span.operation_name[:200], span.occurred_at // MINUTE * MINUTE)
+        groups.setdefault(key, []).append(span)
+    return {
+        key: {
+            "calls": len(group),
+            "errors": len([span for span in group if span.status == "error"]),
+            # the view divides and rounds once more
+            "duration_ms_sum": pytest.approx(sum(span.end_time - span.start_time for span in group) / 1000, rel=1e-12),
+            "duration_histogram": dict(Counter(_upper_ms(span.end_time - span.start_time) for span in group)),
+        }
+        for key, group in groups.items()
+    }
+
+
+def _upper_ms(duration_us: int) -> Decimal:
+    """Exact below 32 µs; from there each power of two is cut into sixteen."""
+    width = 1
+    while duration_us >= 32 * width:
+        width *= 2
+    return Decimal(duration_us // width * width + width - 1) / 1000
+
+
+def _dependencies(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], tuple[int, int]]:
+    found: dict[tuple[str, str, int], tuple[int, int]] = {}
+    for parent in spans:
+        for child in spans:
+            if parent.aggregate_id == child.aggregate_id and _calls(parent, child):
+                key = (parent.service_name[:200], child.service_name[:200], child.end_time // MINUTE * MINUTE)
+                calls, errors = found.get(key, (0, 0))
+                found[key] = (calls + 1, errors + (child.status == "error"))
+    return found
+
+
+def _calls(parent: SpanRecorded, child: SpanRecorded) -> bool:
+    if parent.service_name == child.service_name:
+        return False
+    sends, takes = parent.kind in ("client", "producer"), child.kind in ("server", "consumer")
+    if child.parent_span_id is None:
+        # Zipkin's two halves of one span
+        return child.span_id == parent.span_id and sends and takes
+    return child.parent_span_id == parent.span_id and (takes or not sends)
+
+
 def document(value: Any) -> Any:
     """What JSON says with this value, such that equal documents are equal: numbers by value, NaN and infinities as texts."""
     match value:
@@ -122,6 +185,16 @@ SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, st
   FROM spanfold.spans
 """
 
+OPERATIONS = """
+SELECT service_name, operation_name, (extract(epoch FROM minute) * 1000000)::bigint,
+       calls, errors, duration_ms_sum, duration_histogram
+  FROM spanfold.operation_minutes
+"""
+
+DEPENDENCIES = """
+SELECT parent, child, (extract(epoch FROM minute) * 1000000)::bigint, calls, errors FROM spanfold.service_dependencies
+"""
+
 TRACE_COLUMNS = (
     "service_name", "operation_name", "status", "start_time", "end_time", "duration_ms", "tags", "span_count",
     "error_count", "error", "late_events", "last_event_at",
@@ -133,8 +206,23 @@ def shown(ledger: psycopg.Connection[Any]) -> Rows:
     traces = {row[0]: dict(zip(TRACE_COLUMNS, row[1:], strict=True)) for row in ledger.execute(TRACES)}
     for row in traces.values():
         row["tags"] = _parsed(row["tags"])
-    spans = Counter((*row[:11], *map(_parsed, row[11:])) for row in ledger.execute(SPANS))
-    return traces, spans
+    return Rows(
+        traces,
+        Counter((*row[:11], *map(_parsed, row[11:])) for row in ledger.execute(SPANS)),
+        {
+            (service, operation, minute): {
+                "calls": calls,
+                "errors": errors,
+                "duration_ms_sum": duration,
+                "duration_histogram": {Decimal(upper): count for upper, count in histogram.items()},
+            }
+            for service, operation, minute, calls, errors, duration, histogram in ledger.execute(OPERATIONS)
+        },
+        {
+            (parent, child, minute): (calls, errors)
+            for parent, child, minute, calls, errors in ledger.execute(DEPENDENCIES)
+        },
+    )
 
 
 def _parsed(text: str) -> Any:
@@ -146,15 +234,18 @@ def verdicts(ledger: psycopg.Connection[Any]) -> dict[int, str]:
 
 
 def checkpoints(ledger: psycopg.Connection[Any]) -> set[int]:
-    rows = ledger.execute("SELECT next_offset FROM spanfold.checkpoints WHERE partition = 0")
+    rows = ledger.execute("SELECT next_offset FROM spanfold.checkpoints WHERE topic = 'spanfold.traces' AND partition = 0")
     return {offset for (offset,) in rows}
 
 
 def empty(ledger: psycopg.Connection[Any]) -> None:
     """The tables as they were before the first record."""
+    tables = ledger.execute(
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'traces_g1'"
+    ).fetchall()
     with ledger.transaction():
         for table in ("spanfold_core.journal_traces", "spanfold_core.rejected", "spanfold_core.parked"):
             ledger.execute(f"DELETE FROM {table}".encode())
-        for table in ("traces_g1.traces", "traces_g1.spans"):
+        for (table,) in tables:
             ledger.execute(f"DELETE FROM {table}".encode())
         ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")

@@ -69,6 +69,11 @@ traces_failed = st.builds(
 )
 
 
+service_names = st.sampled_from(["shop", "bank", "n" * 200 + "1", "n" * 200 + "2"]) | texts
+span_ids = st.sampled_from(["1", "2", "3"]) | texts
+kinds = st.sampled_from(["internal", "server", "client", "producer", "consumer"])
+
+
 @st.composite
 def _spans_recorded(draw: st.DrawFn) -> SpanRecorded:
     start, end = sorted((draw(any_times), draw(any_times)))
@@ -76,13 +81,13 @@ def _spans_recorded(draw: st.DrawFn) -> SpanRecorded:
         aggregate_id=draw(trace_ids),
         occurred_at=draw(event_times),
         source=draw(texts),
-        span_id=draw(st.sampled_from(["00f067aa0ba902b7", "b"]) | texts),
-        parent_span_id=draw(st.none() | texts),
-        service_name=draw(texts),
+        span_id=draw(span_ids),
+        parent_span_id=draw(st.none() | span_ids),
+        service_name=draw(service_names),
         operation_name=draw(texts),
         start_time=start,
         end_time=end,
-        kind=draw(st.sampled_from(["internal", "server", "client", "producer", "consumer"])),
+        kind=draw(kinds),
         status=draw(st.sampled_from(["unset", "ok", "error"])),
         status_message=draw(st.none() | texts),
         tags=draw(tags),
@@ -95,10 +100,28 @@ _moments = st.fixed_dictionaries({"name": texts, "time": any_times, "attributes"
 _links = st.fixed_dictionaries({"trace_id": texts, "span_id": texts, "attributes": tags})
 spans_recorded = _spans_recorded()
 
+calls = st.builds(
+    SpanRecorded,
+    aggregate_id=st.sampled_from(["a", "a", "a", "b"]),
+    occurred_at=st.integers(NOW, NOW + 2),
+    source=st.just(""),
+    span_id=st.sampled_from(["1", "2", "3", ""]),
+    parent_span_id=st.sampled_from([None, "1", "2", "3", ""]),
+    service_name=st.sampled_from(["shop", "bank", "post"]),
+    operation_name=st.just("pay"),
+    kind=kinds,
+    status=st.sampled_from(["ok", "error"]),
+    start_time=st.just(NOW),
+    end_time=st.sampled_from([NOW, NOW, NOW, NOW + 60_000_000]),
+)
+"""Spans that call each other in every way, also round in circles."""
+
 events = spans_recorded | traces_created | traces_completed | traces_failed
 
 
-def distinct_events(max_size: int = 10) -> st.SearchStrategy[list[TraceEvent]]:
+def distinct_events(
+    max_size: int = 10, events: st.SearchStrategy[TraceEvent] = events
+) -> st.SearchStrategy[list[TraceEvent]]:
     """Facts that are all different ones: of two with the same id, only the first is a fact."""
     return st.lists(events, max_size=max_size, unique_by=lambda event: event.event_id)
 
@@ -162,9 +185,11 @@ def cut(records: Sequence[Record], cuts: Sequence[int]) -> list[Batch]:
 
 
 @st.composite
-def logs(draw: st.DrawFn, max_events: int = 8) -> tuple[list[TraceEvent], list[Record], list[Batch]]:
+def logs(
+    draw: st.DrawFn, max_events: int = 8, events: st.SearchStrategy[TraceEvent] = events
+) -> tuple[list[TraceEvent], list[Record], list[Batch]]:
     """Distinct events; a log that holds them in any order, some several times; the log in batches."""
-    distinct = draw(distinct_events(max_events))
+    distinct = draw(distinct_events(max_events, events))
     again = draw(st.lists(st.sampled_from(distinct), max_size=4)) if distinct else []
     written = records_of(draw(st.permutations([*distinct, *again])))
     cuts = draw(st.lists(st.integers(0, len(written)), max_size=4))

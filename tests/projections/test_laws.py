@@ -5,6 +5,8 @@ What the rows must be is said by `reference.told`, one event after the other in 
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from decimal import Decimal
 from functools import reduce
 from typing import Any
 
@@ -15,11 +17,11 @@ from hypothesis import strategies as st
 from projections.projection import installed
 from projections.reading import Fact, read
 from projections.store import Store
-from projections.traces import PROJECTION, TracePartial, TracesPartial
+from projections.traces import PROJECTION, TracesPartial
 from projections.verdicts import judge
 from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from tests.projections.reference import checkpoints, document, empty, shown, told, verdicts
-from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, distinct_events, logs
+from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, calls, distinct_events, logs
 
 PURE = settings(max_examples=100, deadline=None)
 THROUGH_POSTGRES = settings(
@@ -33,9 +35,9 @@ def facts_of(events: Sequence[TraceEvent]) -> list[Fact]:
     return read(judge(batch_of_events(events)), CODEC, {})
 
 
-def normal(partial: TracesPartial) -> tuple[dict[str, TracePartial], Counter[Any]]:
+def normal(partial: TracesPartial) -> tuple[Any, ...]:
     """The partial without the order of its spans, which nobody asks for."""
-    return partial.traces, Counter(partial.spans)
+    return partial.traces, Counter(partial.spans), partial.operations
 
 
 def in_three(data: st.DataObject) -> tuple[list[Fact], list[Fact], list[Fact]]:
@@ -90,8 +92,9 @@ def test_combine_leaves_what_it_was_given_as_it_was(data: st.DataObject) -> None
 @given(distinct_events())
 def test_the_partial_says_what_the_events_tell(events: list[TraceEvent]) -> None:
     partial = PROJECTION.fold(facts_of(events))
-    traces, spans = told(events)
+    traces, spans, operations, _ = told(events)
     assert sum(spans.values()) == len(partial.spans)
+    assert sum(counts[0] for counts in partial.operations.values()) == sum(row["calls"] for row in operations.values())
     assert partial.traces.keys() == traces.keys()
     for trace_id, trace in partial.traces.items():
         row = traces[trace_id]
@@ -164,6 +167,17 @@ def test_batches_that_come_again_at_any_time_change_nothing(
     assert verdicts(ledger) == first_and_again(written)
 
 
+@settings(THROUGH_POSTGRES, max_examples=100)
+@given(logs(max_events=7, events=calls))
+def test_who_called_whom_is_counted_once_whichever_came_first(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]]
+) -> None:
+    events, _, batches = log
+    empty(ledger)
+    fold(ledger, batches)
+    assert shown(ledger).dependencies == told(events).dependencies
+
+
 @settings(THROUGH_POSTGRES, max_examples=25)
 @given(st.permutations([_completed(NOW, "s", "ok"), _failed(NOW), _completed(NOW + 1, "s", "late"), _failed(NOW - 1)]))
 @example([_failed(NOW), _completed(NOW, "s", "ok")])
@@ -186,13 +200,20 @@ def test_the_dumb_fold_itself_says_what_one_expects() -> None:
         operation_name="pay", start_time=0, end_time=6_000, status="error",
     )  # fmt: skip
     completed = TraceCompleted(aggregate_id="a", occurred_at=5, source="s", end_time=5_000, tags={"b": 2.0})
-    traces, spans = told([completed, span, created])
+    called = replace(
+        span, span_id="2", parent_span_id="1", service_name="bank", start_time=100, end_time=5_132, event_id=b""
+    )
+    traces, spans, operations, dependencies = told([called, completed, span, created])
     assert traces == {
         "a": {
             "service_name": "shop", "operation_name": "pay", "status": "completed", "start_time": 1_000,
-            "end_time": 5_000, "duration_ms": 4.0, "tags": document({"a": 1, "b": 2}), "span_count": 1,
-            "error_count": 1, "error": None, "late_events": 1, "last_event_at": 9,
+            "end_time": 5_000, "duration_ms": 4.0, "tags": document({"a": 1, "b": 2}), "span_count": 2,
+            "error_count": 2, "error": None, "late_events": 2, "last_event_at": 9,
         }
     }  # fmt: skip
-    assert len(spans) == 1
+    assert len(spans) == 2
+    assert operations["bank", "pay", 0] == {
+        "calls": 1, "errors": 1, "duration_ms_sum": 5.032, "duration_histogram": {Decimal("5.119"): 1},
+    }  # fmt: skip
+    assert dependencies == {("shop", "bank", 0): (1, 1)}
     assert LOG_TIME_MS * 1000 == NOW
