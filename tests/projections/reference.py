@@ -234,7 +234,9 @@ def verdicts(ledger: psycopg.Connection[Any]) -> dict[int, str]:
 
 
 def checkpoints(ledger: psycopg.Connection[Any]) -> set[int]:
-    rows = ledger.execute("SELECT next_offset FROM spanfold.checkpoints WHERE topic = 'spanfold.traces' AND partition = 0")
+    rows = ledger.execute(
+        "SELECT next_offset FROM spanfold.checkpoints WHERE topic = 'spanfold.traces' AND partition = 0"
+    )
     return {offset for (offset,) in rows}
 
 
