@@ -4,7 +4,7 @@ Also what must be in the database before the first batch: the registered topics 
 a first generation of every installed projection. `prepare` is idempotent and safe to run from several processes.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import Connection, create_engine, pool, text
@@ -20,7 +20,7 @@ PUBLIC: Final = "spanfold"
 _PREPARE_LOCK: Final = 0x70726570
 
 
-def prepare(dsn: str, topics: Iterable[TopicOnBroker], projections: Mapping[str, Projection]) -> None:
+def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> None:
     """Bring the database to this version: migrate, register topics, create journals and first generations.
 
     Misconfigured when a topic is not the one whose records are in the tables.
@@ -31,9 +31,10 @@ def prepare(dsn: str, topics: Iterable[TopicOnBroker], projections: Mapping[str,
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
         for topic in topics:
             _register(connection, topic)
-            _create_journal(connection, topic.topic)
+            if topic.topic.journaled:
+                Journal(topic.topic).table.create(connection, checkfirst=True)
             add_checkpoints(connection, JOURNAL, [topic.topic])
-        _show_journals(connection)
+        _show_journals(connection, [found.topic for found in topics if found.topic.journaled])
         for projection in projections.values():
             if _live(connection, projection.name) is None:
                 schema = create_generation(connection, projection, 1, "live")
@@ -70,17 +71,13 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
         )
 
 
-def _create_journal(connection: Connection, topic: Topic) -> None:
-    Journal(topic).table.create(connection, checkfirst=True)
-
-
-def _show_journals(connection: Connection) -> None:
+def _show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
     """(Re)create the views over all journals."""
-    names = connection.execute(text(f"SELECT topic FROM {CORE}.topics ORDER BY topic")).scalars().all()
-    parts = [JOURNAL_SELECT.format(core=CORE, topic=name, table=f"journal_{name.rpartition('.')[2]}") for name in names]
-    if parts:
-        _create_view(connection, View("journal", "\nUNION ALL\n".join(parts), JOURNAL_COMMENT, JOURNAL_COMMENTS), CORE)
-        _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
+    select = "\nUNION ALL\n".join(
+        JOURNAL_SELECT.format(core=CORE, topic=topic.name, table=Journal(topic).table.name) for topic in topics
+    )
+    _create_view(connection, View("journal", select, JOURNAL_COMMENT, JOURNAL_COMMENTS), CORE)
+    _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
 
 
 def _live(connection: Connection, projection: str) -> Any:

@@ -101,8 +101,9 @@ def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
     for name in texts:
         if "\0" in "".join([fields[name] or "" for fields in group]):
             return False
-    if any(min([fields[name] for fields in group]) < MIN_TIME_US for name in times):
-        return False
+    for name in times:
+        if min([fields[name] or 0 for fields in group]) < MIN_TIME_US:
+            return False
     if set(times) >= _SPAN and any(fields["end_time"] < fields["start_time"] for fields in group):
         return False
     columns = [[orjson.dumps(fields[name]) for fields in group] for name in documents]
@@ -141,7 +142,7 @@ def storable(event_type: str, fields: Fields) -> None:
     for name in documents:
         fields[name] = to_jsonb(name, fields[name])
     for name in times:
-        if fields[name] < MIN_TIME_US:
+        if (fields[name] or 0) < MIN_TIME_US:
             raise PoisonRecord(INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
     if set(times) >= _SPAN and fields["end_time"] < fields["start_time"]:
         raise PoisonRecord(INVALID, "end_time lies before start_time")
@@ -175,8 +176,12 @@ def _first_with_nul(fields: Fields, texts: Sequence[str]) -> str:
     return next(name for name in texts if "\0" in (fields[name] or ""))
 
 
+def _is_time(kind: Any) -> bool:
+    return isinstance(kind, dict) and kind.get("logicalType") == "timestamp-micros"
+
+
 Rules = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""Names of an event's text fields, its maps and lists, its times: read off its schema."""
+"""Names of an event's text fields, its maps and lists of records, its times: read off its schema."""
 
 _RULES: Final[dict[str, Rules]] = {}
 
@@ -189,7 +194,7 @@ def _add_rules(event_type: str) -> Rules:
 
     _RULES[event_type] = (
         names(lambda kind: kind == "string" or (isinstance(kind, list) and "string" in kind)),
-        names(lambda kind: isinstance(kind, dict) and kind["type"] in ("map", "array")),
-        names(lambda kind: isinstance(kind, dict) and kind.get("logicalType") == "timestamp-micros"),
+        names(lambda kind: isinstance(kind, dict) and (kind["type"] == "map" or isinstance(kind.get("items"), dict))),
+        names(lambda kind: any(map(_is_time, kind)) if isinstance(kind, list) else _is_time(kind)),
     )
     return _RULES[event_type]

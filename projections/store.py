@@ -112,8 +112,9 @@ class Store:
 
     def _commit_whole(self, connection: Connection[Any], prepared: Prepared) -> Outcome:
         batch = prepared.judged.batch
-        journal = self._journals.setdefault(batch.topic.name, Journal(batch.topic))
-        journal.prepare_days(connection, batch.log_times_ms)
+        journal = self._journal(batch.topic)
+        if journal:
+            journal.prepare_days(connection, batch.log_times_ms)
         with connection.transaction(), connection.cursor() as cursor:
             journal_at, generations = self._lock(cursor, batch)
             lowest = min([journal_at, *(each.next_offset for each in generations)])
@@ -128,6 +129,12 @@ class Store:
             _advance(cursor, batch, generations)
             self.reached("before_commit")
         return outcome
+
+    def _journal(self, topic: Topic) -> Journal | None:
+        """The topic's journal, if it has one."""
+        if not topic.journaled:
+            return None
+        return self._journals.setdefault(topic.name, Journal(topic))
 
     def _lock(self, cursor: Cursor[Any], batch: Batch) -> tuple[int, list[Generation]]:
         """Lock the partition's checkpoints, then see which generations are live: rows go there, wherever that is now."""
@@ -155,13 +162,13 @@ class Store:
         return projection is not None and topic in projection.topics and projection.fold_version == fold_version
 
     def _decide(
-        self, cursor: Cursor[Any], prepared: Prepared, journal: Journal, journal_at: int
+        self, cursor: Cursor[Any], prepared: Prepared, journal: Journal | None, journal_at: int
     ) -> tuple[Outcome, set[int]]:
         """Judge what lies at or above the journal's checkpoint, look up what lies below. Returns offsets not to fold."""
         judged, offsets = prepared.judged, prepared.judged.batch.offsets
         fresh = [index for index, offset in enumerate(offsets) if offset >= journal_at]
         candidates = [index for index in fresh if index not in judged.rejections] if judged.rejections else fresh
-        duplicates = journal.accept(cursor, judged, candidates) if candidates else set()
+        duplicates = journal.accept(cursor, judged, candidates) if journal and candidates else set()
         rejections = {index: judged.rejections[index] for index in fresh if index in judged.rejections}
         rejections |= dict.fromkeys(sorted(duplicates), Rejection(Verdict.DUPLICATE, "its event id is in the journal"))
         parked = {i: why for i, why in prepared.parked.items() if offsets[i] >= journal_at and i not in duplicates}

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from spanfold.topics import topic_of
+from spanfold.topics import ON_EVERY_TOPIC, topic_of
 
 FIRST_ID: Final = 1_400_000_000
 
@@ -102,11 +102,18 @@ def _describe(schema_id: int, file: Path) -> RegisteredSchema:
     named = re.fullmatch(r"(\w+)\.v(\d+)\.avsc", file.name)
     if named is None:
         raise ValueError(f"{file.name}: name it EventType.vN.avsc")
-    topic = topic_of(named[1])
-    if topic is None:
-        raise ValueError(f"{named[1]} is on no topic: add it to spanfold/topics.py")
     schema = json.loads(file.read_text())
-    return RegisteredSchema(schema_id, topic.subject(named[1]), int(named[2]), fingerprint_of(schema), file.name)
+    return RegisteredSchema(schema_id, _subject(named[1]), int(named[2]), fingerprint_of(schema), file.name)
+
+
+def _subject(event_type: str) -> str:
+    """Topic and record name; the record name alone for what every topic carries."""
+    if event_type in ON_EVERY_TOPIC:
+        return f"spanfold.{event_type}"
+    topic = topic_of(event_type)
+    if topic is None:
+        raise ValueError(f"{event_type} is on no topic: add it to spanfold/topics.py")
+    return topic.subject(event_type)
 
 
 if __name__ == "__main__":

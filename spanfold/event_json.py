@@ -21,7 +21,7 @@ from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
 from spanfold.errors import InvalidInput
-from spanfold.events import EVENT_TYPES, SpanRecorded, TraceEvent
+from spanfold.events import EVENT_TYPES, Event, SpanRecorded
 from spanfold.ids import id_text
 from spanfold.json_values import (
     Reader,
@@ -82,7 +82,7 @@ def own_fields(event_type: str) -> tuple[str, ...]:
     return tuple(each.name for each in _own_fields(event_type))
 
 
-def event_from_json(obj: Any, now_us: int, source: str) -> TraceEvent:
+def event_from_json(obj: Any, now_us: int, source: str) -> Event:
     """The event that the JSON object (as json.loads returns it) describes; `source` is used when it names none.
 
     InvalidInput says which field is wrong, unknown or missing, and what was expected.
@@ -106,7 +106,7 @@ def event_from_json(obj: Any, now_us: int, source: str) -> TraceEvent:
     )
 
 
-def event_to_json(event: TraceEvent) -> dict[str, Any]:
+def event_to_json(event: Event) -> dict[str, Any]:
     """The inverse of event_from_json, with nothing left out; times are RFC 3339 in UTC."""
     data = {each.name: getattr(event, each.name) for each in _own_fields(event.event_type)}
     for name in ("start_time", "end_time"):

@@ -1,16 +1,18 @@
-"""The facts of the trace topic. Past tense, frozen; times are µs since 1970 UTC, tags are attributes as OpenTelemetry has them.
+"""The facts. Past tense, frozen; times are µs since 1970 UTC, tags are attributes as OpenTelemetry has them.
 
 Every event knows its aggregate (the trace id, which is also the record's key), when it happened, who published it, and an
 id that is derived from what it is, so that a retry is the same event.
 """
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, ClassVar, Final
 
 from spanfold.ids import event_id
-from spanfold.topics import TRACES, Topic
+from spanfold.topics import LOGS, METRICS, TRACES, Topic, topic_named
 
 Scalar = str | int | float | bool
 TagValue = Scalar | Sequence[Scalar]
@@ -26,7 +28,15 @@ class DomainEvent:
     source: str
     event_id: bytes = b""
 
-    topic: ClassVar[Topic]
+    home: ClassVar[Topic | None] = None
+    """The topic that carries events of this type, if it is always the same."""
+
+    @property
+    def topic(self) -> Topic:
+        """The topic that carries this event."""
+        if self.home is None:
+            raise TypeError(f"{type(self).__name__} belongs to no topic")
+        return self.home
 
     def __post_init__(self) -> None:
         if not self.event_id:
@@ -51,7 +61,7 @@ class DomainEvent:
 class TraceCreated(DomainEvent):
     """A trace has begun: its root operation started at `start_time`."""
 
-    topic: ClassVar[Topic] = TRACES
+    home: ClassVar[Topic | None] = TRACES
     service_name: str
     operation_name: str
     start_time: int
@@ -64,7 +74,7 @@ class SpanRecorded(DomainEvent):
     `events` are {name, time, attributes}, `links` {trace_id, span_id, attributes}.
     """
 
-    topic: ClassVar[Topic] = TRACES
+    home: ClassVar[Topic | None] = TRACES
     span_id: str
     parent_span_id: str | None
     service_name: str
@@ -87,7 +97,7 @@ class SpanRecorded(DomainEvent):
 class TraceCompleted(DomainEvent):
     """The trace's root operation ended as it should."""
 
-    topic: ClassVar[Topic] = TRACES
+    home: ClassVar[Topic | None] = TRACES
     end_time: int
     status: str = "completed"
     tags: Tags = field(default_factory=dict)
@@ -97,25 +107,130 @@ class TraceCompleted(DomainEvent):
 class TraceFailed(DomainEvent):
     """The trace's root operation ended with an error."""
 
-    topic: ClassVar[Topic] = TRACES
+    home: ClassVar[Topic | None] = TRACES
     error: str
     end_time: int
     tags: Tags = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricUpdated(DomainEvent):
+    """One point of a metric's series. `aggregate_id` is the series id, see `series_id`; `occurred_at` is the point's time.
+
+    `kind` is gauge, sum, histogram or exponential_histogram; `temporality` delta, cumulative or None. A gauge or a sum has a
+    `value`; a histogram `count`, `sum`, `bounds` and one more `bucket_counts` than bounds; an exponential one `scale`,
+    `zero_count` and its positive and negative buckets.
+    """
+
+    home: ClassVar[Topic | None] = METRICS
+    name: str
+    service_name: str
+    unit: str = ""
+    kind: str = "gauge"
+    temporality: str | None = None
+    monotonic: bool = False
+    start_time: int | None = None
+    value: int | float | None = None
+    count: int | None = None
+    sum: float | None = None
+    min: float | None = None
+    max: float | None = None
+    bounds: tuple[float, ...] = ()
+    bucket_counts: tuple[int, ...] = ()
+    scale: int | None = None
+    zero_count: int | None = None
+    positive_offset: int = 0
+    positive_counts: tuple[int, ...] = ()
+    negative_offset: int = 0
+    negative_counts: tuple[int, ...] = ()
+    scope: str = ""
+    labels: Tags = field(default_factory=dict)
+
+    def identity(self) -> tuple[str, ...]:
+        """What was measured: the same series at the same time with another value is another event."""
+        measured = (
+            self.value, self.count, self.sum, self.min, self.max, *self.bucket_counts,
+            self.scale, self.zero_count, *self.positive_counts, *self.negative_counts,
+        )  # fmt: skip
+        return tuple(map(repr, measured))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorLogged(DomainEvent):
+    """Something went wrong, and a log said so. `aggregate_id` is the trace id if there is one, else the service's name."""
+
+    home: ClassVar[Topic | None] = LOGS
+    service_name: str
+    message: str
+    severity: str = "ERROR"
+    logger: str = ""
+    exception_type: str | None = None
+    exception_message: str | None = None
+    stacktrace: str | None = None
+    trace_id: str | None = None
+    span_id: str | None = None
+    tags: Tags = field(default_factory=dict)
+
+    def identity(self) -> tuple[str, ...]:
+        return (self.service_name, self.logger, self.severity, self.message, self.span_id or "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _ParkedRecordFact(DomainEvent):
+    """About the parked record at `record_offset` of `record_topic`, in the partition that this fact is appended to."""
+
+    record_topic: str
+    record_offset: int
+    why: str = ""
+
+    @property
+    def topic(self) -> Topic:
+        topic = topic_named(self.record_topic)
+        if topic is None:
+            raise KeyError(self.record_topic)
+        return topic
+
+    def identity(self) -> tuple[str, ...]:
+        return (self.record_topic, str(self.record_offset))
+
+
+class RecordRetried(_ParkedRecordFact):
+    """The record is to be folded at this place of the log, if it can be read now."""
+
+    __slots__ = ()
+
+
+class RecordDiscarded(_ParkedRecordFact):
+    """The record is given up for good."""
+
+    __slots__ = ()
+
+
 TraceEvent = TraceCreated | SpanRecorded | TraceCompleted | TraceFailed
+Event = TraceEvent | MetricUpdated | ErrorLogged | RecordRetried | RecordDiscarded
 
-EVENT_TYPES: Final[dict[str, type[TraceEvent]]] = {
-    cls.__name__: cls for cls in (TraceCreated, SpanRecorded, TraceCompleted, TraceFailed)
-}
+EVENT_TYPES: Final[dict[str, type[Event]]] = {
+    cls.__name__: cls
+    for cls in (
+        TraceCreated, SpanRecorded, TraceCompleted, TraceFailed,
+        MetricUpdated, ErrorLogged, RecordRetried, RecordDiscarded,
+    )
+}  # fmt: skip
 
 
-def from_fields(event_type: str, values: Mapping[str, Any]) -> TraceEvent:
+def series_id(resource: Tags, scope: str, name: str, labels: Tags) -> str:
+    """The id of a metric's series, 32 hex digits: a hash of what identifies it, in canonical form (keys sorted, JSON)."""
+    identity = [sorted(resource.items()), scope, name, sorted(labels.items())]
+    text = json.dumps(identity, separators=(",", ":"), ensure_ascii=True, sort_keys=True, default=list)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def from_fields(event_type: str, values: Mapping[str, Any]) -> Event:
     """The event whose decoded fields these are. KeyError for a type that nobody knows."""
     return EVENT_TYPES[event_type](**values)
 
 
-def _getter(cls: type[TraceEvent]) -> tuple[tuple[str, ...], Any]:
+def _getter(cls: type[Event]) -> tuple[tuple[str, ...], Any]:
     names = tuple(each.name for each in fields(cls))
     return names, attrgetter(*names)
 

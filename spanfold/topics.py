@@ -18,6 +18,7 @@ class TopicKind(StrEnum):
 class Topic:
     """One topic of the log.
 
+    A telemetry topic that is not `journaled` has no duplicates among its verdicts: its projections find them by themselves.
     `window_days` is W: a telemetry event that is older than this when it reaches the log (log time minus event time) is
     `expired`. It is fixed for the topic's life, because a verdict may never depend on when it was given.
     """
@@ -25,6 +26,7 @@ class Topic:
     name: str
     kind: TopicKind
     event_types: tuple[str, ...]
+    journaled: bool = True
     window_days: int = 30
     future_days: int = 1
 
@@ -58,9 +60,30 @@ TRACES: Final = Topic(
     event_types=("TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"),
 )
 
-TOPICS: Final[tuple[Topic, ...]] = (TRACES,)
+METRICS: Final = Topic(
+    name="spanfold.metrics",
+    kind=TopicKind.TELEMETRY,
+    event_types=("MetricUpdated",),
+    journaled=False,
+)
+
+LOGS: Final = Topic(
+    name="spanfold.logs",
+    kind=TopicKind.TELEMETRY,
+    event_types=("ErrorLogged",),
+)
+
+TOPICS: Final[tuple[Topic, ...]] = (TRACES, METRICS, LOGS)
+
+ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")
+"""Facts about a parked record, appended to the partition that holds it."""
 
 
 def topic_of(event_type: str) -> Topic | None:
-    """The topic that carries `event_type`, or None when no topic does."""
+    """The topic that carries `event_type`, or None when no topic does, or every one."""
     return next((topic for topic in TOPICS if event_type in topic.event_types), None)
+
+
+def topic_named(name: str) -> Topic | None:
+    """The topic of this name (without the installation's prefix)."""
+    return next((topic for topic in TOPICS if topic.name == name), None)

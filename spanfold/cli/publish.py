@@ -17,7 +17,7 @@ from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
 from spanfold.event_json import event_from_json
-from spanfold.events import TraceEvent
+from spanfold.events import Event
 from spanfold.settings import Settings
 
 SOURCE: Final = "spanfold-cli"
@@ -111,7 +111,7 @@ def _tag(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list[str]) -> Iterator[TraceEvent]:
+def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list[str]) -> Iterator[Event]:
     if flags and file:
         raise InvalidInput("give either flags or JSON lines, not both")
     if flags:
@@ -139,7 +139,7 @@ def _lines(file: Path | None) -> Iterator[bytes]:
         raise InvalidInput(f"{file}: {error.strerror}") from error
 
 
-def _publish(connected: Settings, events: Iterator[TraceEvent], sent: Sent, timeout_s: float) -> None:
+def _publish(connected: Settings, events: Iterator[Event], sent: Sent, timeout_s: float) -> None:
     ensure_topics(connected, timeout_s=timeout_s)
     with TelemetryPublisher(connected, block_timeout_s=timeout_s, message_timeout_s=timeout_s) as publisher:
         send(publisher, _shown(events), sent, timeout_s)
@@ -155,7 +155,7 @@ def _say(sent: Sent, waited: bool, as_json: bool) -> None:
     console().print(f"{sent.delivered:,} published" + (", visible" if waited else ""))
 
 
-def _shown(events: Iterator[TraceEvent]) -> Iterator[TraceEvent]:
+def _shown(events: Iterator[Event]) -> Iterator[Event]:
     """The same events; on a terminal their number is shown while they go."""
     with _progress() as progress:
         task = progress.add_task("", total=None)

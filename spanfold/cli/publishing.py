@@ -13,7 +13,7 @@ from producers.publisher import TelemetryPublisher
 from spanfold.cli.visible import Partition
 from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.event_json import event_from_json
-from spanfold.events import TraceEvent
+from spanfold.events import Event
 from spanfold.ids import id_text
 
 Complain = Callable[[str], None]
@@ -30,7 +30,7 @@ class Sent:
     failures: list[SpanfoldError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def note(self, event: TraceEvent, outcome: Outcome) -> None:
+    def note(self, event: Event, outcome: Outcome) -> None:
         """Called by the publisher, once an event."""
         with self._lock:
             if not isinstance(outcome, Delivery):
@@ -43,7 +43,7 @@ class Sent:
                 self.rows.append(_row(event, outcome))
 
 
-def send(publisher: TelemetryPublisher, events: Iterable[TraceEvent], sent: Sent, timeout_s: float) -> None:
+def send(publisher: TelemetryPublisher, events: Iterable[Event], sent: Sent, timeout_s: float) -> None:
     """Publish them and wait for their outcomes; LogUnavailable or Misconfigured when any was not delivered."""
     for event in events:
         publisher.publish(event, on_delivery=partial(sent.note, event))
@@ -56,7 +56,7 @@ def send(publisher: TelemetryPublisher, events: Iterable[TraceEvent], sent: Sent
         )
 
 
-def events_of_lines(lines: Iterable[bytes], source: str, complain: Complain) -> Iterator[TraceEvent]:
+def events_of_lines(lines: Iterable[bytes], source: str, complain: Complain) -> Iterator[Event]:
     """The event of each line that isn't blank; `complain` is told of the lines that hold none, with their numbers."""
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -80,7 +80,7 @@ def now_us() -> int:
     return time.time_ns() // 1000
 
 
-def _row(event: TraceEvent, delivery: Delivery) -> dict[str, Any]:
+def _row(event: Event, delivery: Delivery) -> dict[str, Any]:
     return {
         "event_id": id_text(event.event_id),
         "event_type": event.event_type,

@@ -173,7 +173,9 @@ def main() -> None:
     name, run, descriptor, urls = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     service = Service(name, run, urls)
-    server = uvicorn.Server(uvicorn.Config(service.app, log_level="warning", access_log=False))
+    # connections are kept longer than clients keep theirs: none is closed while a request is on its way
+    config = uvicorn.Config(service.app, log_level="warning", access_log=False, timeout_keep_alive=60)
+    server = uvicorn.Server(config)
     server.run(sockets=[socket.socket(fileno=descriptor)])
 
 
