@@ -109,7 +109,8 @@ def test_the_checkpoint_says_the_log_time_of_the_last_record(ledger: Ledger, sto
     commit(ledger, store, batch(later[:7]))
     commit(ledger, store, batch([], start=7, end=9))
     query = (
-        "SELECT DISTINCT (extract(epoch FROM log_time) * 1000)::bigint FROM spanfold.checkpoints WHERE partition = 0"
+        "SELECT DISTINCT (extract(epoch FROM log_time) * 1000)::bigint FROM spanfold.checkpoints"
+        " WHERE topic = 'spanfold.traces' AND partition = 0"
     )
     assert ledger.execute(query).fetchall() == [(LOG_TIME_MS + 6,)]
 

@@ -317,6 +317,12 @@ def test_a_parked_record_has_been_accepted_so_its_double_is_a_duplicate(ledger: 
     assert ledger.execute("SELECT kafka_offset, reason FROM spanfold.parked_records").fetchall() == [(0, "unreadable")]
 
 
+def test_a_double_that_is_unreadable_is_a_duplicate_and_is_not_parked(ledger: psycopg.Connection[Any]) -> None:
+    log = [record(ended(), 0), record(ended(), 1, value=b"?"), record(ended(), 2, value=None)]
+    assert journaled(ledger, log[:2], log[2:]) == ["accepted", "duplicate", "duplicate"]
+    assert ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() == (0,)
+
+
 # a whole batch at once, and record by record
 
 ids = st.sampled_from([ID, ID.upper(), *BAD_IDS]) | st.binary(max_size=40)

@@ -113,7 +113,9 @@ def log_ends(settings: Settings) -> dict[int, int]:
 
 def positions(ledger: psycopg.Connection[Any], projection: str = "traces") -> dict[int, int]:
     """Where the projection stands in each partition."""
-    query = "SELECT partition, next_offset FROM spanfold.checkpoints WHERE projection = %s"
+    query = """
+        SELECT partition, next_offset FROM spanfold.checkpoints WHERE topic = 'spanfold.traces' AND projection = %s
+    """
     return dict(ledger.execute(query, [projection]).fetchall())
 
 

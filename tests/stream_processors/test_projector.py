@@ -344,7 +344,9 @@ def test_a_checkpoint_beyond_the_logs_end_stops_the_worker_with_what_to_do(
     events = stories(100)
     publish(stack_settings, events)
     ends = log_ends(stack_settings)
-    ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 1000 WHERE partition = 2")
+    ledger.execute(
+        "UPDATE spanfold_core.checkpoints SET next_offset = 1000 WHERE topic = 'spanfold.traces' AND partition = 2"
+    )
     worker = start()
     until(lambda: worker.process.poll() is not None, "the worker's end", worker.said)
     assert worker.process.returncode not in (0, None)

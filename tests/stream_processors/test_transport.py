@@ -184,7 +184,9 @@ def test_each_partition_is_read_from_its_checkpoint_whatever_kafka_was_told(
     assert worker.stop() == 0
     # the database is restored from a backup that is older than what the group has told Kafka
     ledger.execute("DELETE FROM spanfold_core.journal_traces WHERE partition = 1")
-    ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0 WHERE partition = 1")
+    ledger.execute(
+        "UPDATE spanfold_core.checkpoints SET next_offset = 0 WHERE topic = 'spanfold.traces' AND partition = 1"
+    )
     again = start(program=("-c", RECORDING))
     folded_to_the_end(ledger, again)
     assert again.stop() == 0
