@@ -4,7 +4,8 @@ A parked reason is one of
 unreadable       the bytes are not an Avro record of their schema, or not framed, or null       (schemas.codec)
 unknown_schema   nobody knows the schema id: upgrade, then retry                                  (schemas.codec)
 contradiction    payload and headers disagree on id, time, type or aggregate
-invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start
+invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start, what
+                 checks.py refuses, an event of another topic
 refused          Postgres refused the row: found by bisecting the batch                           (projections.store)
 """
 
@@ -13,10 +14,12 @@ from typing import Any, Final
 
 import orjson
 
+from projections.checks import CHECKS
 from projections.verdicts import Judged
 from schemas.catalogue import committed
 from schemas.codec import Codec, Fields
 from spanfold.errors import PoisonRecord
+from spanfold.topics import topic_of
 
 CONTRADICTION: Final = "contradiction"
 INVALID: Final = "invalid"
@@ -54,7 +57,11 @@ def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[
         else:
             groups.setdefault(event_type, []).append(index)
     facts: list[Fact] = []
+    topic = judged.batch.topic
     for event_type, indexes in groups.items():
+        if event_type not in topic.event_types and topic_of(event_type):
+            parked |= dict.fromkeys(indexes, PoisonRecord(INVALID, f"{event_type} does not belong to {topic.name}"))
+            continue
         good = _storable_ones(judged, event_type, indexes, decoded, parked)
         facts += [
             (offset, event_type, decoded[index])
@@ -68,7 +75,7 @@ def _storable_ones(
 ) -> list[int]:
     """Those of one type that agree with their headers and that Postgres can hold, tags and lists turned into jsonb."""
     group = [decoded[index] for index in indexes]
-    if _all_agree(judged, indexes, group) and _all_storable(event_type, group):
+    if _all_agree(judged, indexes, group) and not _what_fails(event_type, group) and _all_storable(event_type, group):
         return indexes
     good = []
     for index in indexes:
@@ -93,6 +100,12 @@ def _all_agree(judged: Judged, indexes: Sequence[int], group: Sequence[Fields]) 
         and [fields["occurred_at"] for fields in group] == _at(judged.occurred_at, indexes)
         and [fields["aggregate_id"] for fields in group] == _at(judged.aggregate_ids, indexes)
     )
+
+
+def _what_fails(event_type: str, group: Sequence[Fields]) -> str | None:
+    """What the check of this type says of the first event that fails it; None if all pass, or there is no check."""
+    check = CHECKS.get(event_type)
+    return next(filter(None, map(check, group)), None) if check else None
 
 
 def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
@@ -135,6 +148,9 @@ def storable(event_type: str, fields: Fields) -> None:
     """Turn tags and lists into jsonb, in place. PoisonRecord says what Postgres could not hold."""
     rules = _RULES.get(event_type) or _add_rules(event_type)
     texts, documents, times = rules
+    wrong = _what_fails(event_type, [fields])
+    if wrong:
+        raise PoisonRecord(INVALID, wrong)
     if "\0" in "".join([fields[name] or "" for name in texts]):
         raise PoisonRecord(
             INVALID, f"a NUL character in {_first_with_nul(fields, texts)}: Postgres text cannot hold it"

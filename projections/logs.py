@@ -1,0 +1,108 @@
+"""The projection `logs`: one row an ErrorLogged.
+
+The journal has decided which of them are duplicates, so the rows are copied straight into the table.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final, Literal, assert_never, cast
+
+from psycopg import Cursor
+from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, MetaData, Table, Text, Uuid
+from sqlalchemy.dialects.postgresql import JSONB
+
+from projections.copying import PG_EPOCH_US, CopyTarget
+from projections.projection import View
+from projections.reading import Fact
+from schemas.codec import Fields
+from spanfold.topics import LOGS
+
+LogsPartial = list[tuple[Any, ...]]
+"""Rows of ERROR_LOGS_TABLE; their order means nothing."""
+
+metadata = MetaData()
+
+ERROR_LOGS_TABLE: Final = Table(
+    "error_logs",
+    metadata,
+    Column("event_id", Uuid, nullable=False),
+    Column("service_name", Text, nullable=False),
+    Column("severity", Text, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("logger", Text, nullable=False),
+    Column("exception_type", Text),
+    Column("exception_message", Text),
+    Column("stacktrace", Text),
+    Column("trace_id", Text(collation="C")),
+    Column("span_id", Text),
+    Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
+    Column("tags", JSONB, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    # of any length: a hash index keeps 4 bytes of it
+    Index("error_logs_trace_id", "trace_id", postgresql_using="hash"),
+    # projections/checks.py holds the name to what a B-tree key can hold
+    Index("error_logs_service_name", "service_name", "occurred_at"),
+)
+
+VIEW: Final = View(
+    name="error_logs",
+    comment="One row an error that a log reported, from ErrorLogged.",
+    select="""
+        SELECT event_id, service_name, severity, message, logger, exception_type, exception_message, stacktrace,
+               trace_id, span_id, occurred_at, tags, version
+          FROM {schema}.error_logs""",
+    comments={
+        "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
+        "service_name": "OpenTelemetry service.name.",
+        "severity": "OpenTelemetry severity text: ERROR or FATAL, or a lesser one.",
+        "message": "The log record's body.",
+        "logger": "Name of the logger; empty if it has none.",
+        "exception_type": "Class of the exception, if there was one.",
+        "exception_message": "What the exception said.",
+        "stacktrace": "Where it was raised, as the language writes it.",
+        "trace_id": "The trace that it happened in, if any; see spanfold.traces.",
+        "span_id": "The span that it happened in, if any; see spanfold.spans.",
+        "occurred_at": "When it was logged, by the service's clock.",
+        "tags": "The log record's attributes.",
+        "version": "Version of its event in the journal (offset + 1).",
+    },
+)
+
+
+class LogsProjection:
+    """See projections.projection.Projection."""
+
+    name = "logs"
+    fold_version = 1
+    topics = (LOGS,)
+    metadata = metadata
+    views = (VIEW,)
+
+    def fold(self, facts: Sequence[Fact]) -> LogsPartial:
+        rows: LogsPartial = []
+        for offset, event_type, fields in facts:
+            match cast(Literal["ErrorLogged"], event_type):
+                case "ErrorLogged":
+                    rows.append(_row(offset, fields))
+                case unknown:
+                    assert_never(unknown)
+        return rows
+
+    def combine(self, one: LogsPartial, other: LogsPartial) -> LogsPartial:
+        return one + other
+
+    def merge(self, cursor: Cursor[Any], schema: str, partial: LogsPartial, partition: int) -> None:
+        if partial:
+            _ERROR_LOGS.copy(cursor, schema, partial)
+
+
+def _row(offset: int, fields: Fields) -> tuple[Any, ...]:
+    return (
+        fields["event_id"], fields["service_name"], fields["severity"], fields["message"], fields["logger"],
+        fields["exception_type"], fields["exception_message"], fields["stacktrace"], fields["trace_id"],
+        fields["span_id"], fields["occurred_at"] - PG_EPOCH_US, fields["tags"], offset + 1,
+    )  # fmt: skip
+
+
+_ERROR_LOGS: Final = CopyTarget(ERROR_LOGS_TABLE)
+
+PROJECTION: Final = LogsProjection()
