@@ -31,11 +31,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.offsets)
 
-    def halves(self) -> tuple["Batch", "Batch"]:
-        """The same range as two batches. Needs at least two records."""
-        middle = len(self) // 2
-        border = self.offsets[middle]
-        return self._part(slice(0, middle), self.start, border), self._part(slice(middle, None), border, self.end)
+    def split(self, at: int) -> tuple["Batch", "Batch"]:
+        """The same range as two batches, the second beginning with the record at index `at`. Needs 0 < at < len."""
+        border = self.offsets[at]
+        return self._part(slice(0, at), self.start, border), self._part(slice(at, None), border, self.end)
 
     def _part(self, part: slice, start: int, end: int) -> "Batch":
         return Batch(

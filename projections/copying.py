@@ -74,7 +74,7 @@ class CopyTarget:
         copy_into(cursor, sql.Identifier(schema, self.name), self.columns, self._kinds, rows)
 
     def copy_incoming(self, cursor: Cursor[Any], schema: str, rows: Iterable[Sequence[Any]]) -> sql.Identifier:
-        """COPY into a temporary table of the same shape, emptied at commit; returns its name."""
+        """COPY into a temporary table of the same shape, emptied at commit; returns its name. Once in a transaction."""
         incoming = sql.Identifier(f"incoming_{schema}_{self.name}"[:63])
         cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(

@@ -10,7 +10,8 @@ from typing import Any, Final
 from sqlalchemy import Connection, create_engine, pool, text
 
 import migrations
-from projections.journal import CORE, Journal
+from projections.arbiter import arbiter_of
+from projections.journal import CORE
 from projections.projection import Projection, View
 from projections.store import JOURNAL
 from spanfold.errors import Misconfigured
@@ -31,10 +32,10 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
         for topic in topics:
             _register(connection, topic)
-            if topic.topic.journaled:
-                Journal(topic.topic).table.create(connection, checkfirst=True)
+            if (journal := arbiter_of(topic.topic).table) is not None:
+                journal.create(connection, checkfirst=True)
             add_checkpoints(connection, JOURNAL, [topic.topic])
-        _show_journals(connection, [found.topic for found in topics if found.topic.journaled])
+        _show_journals(connection, [found.topic for found in topics])
         for projection in projections.values():
             if _live(connection, projection.name) is None:
                 schema = create_generation(connection, projection, 1, "live")
@@ -73,8 +74,11 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
 
 def _show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
     """(Re)create the views over all journals."""
+    journals = [(topic.name, arbiter_of(topic)) for topic in topics]
     select = "\nUNION ALL\n".join(
-        JOURNAL_SELECT.format(core=CORE, topic=topic.name, table=Journal(topic).table.name) for topic in topics
+        journal.select.format(topic=name, table=journal.table)
+        for name, journal in journals
+        if journal.table is not None
     )
     _create_view(connection, View("journal", select, JOURNAL_COMMENT, JOURNAL_COMMENTS), CORE)
     _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
@@ -138,18 +142,13 @@ SELECT t.topic, p, :owner, g.generation, 0
 ON CONFLICT DO NOTHING
 """
 
-JOURNAL_SELECT: Final = """
-SELECT '{topic}'::text AS topic, partition::integer AS partition, kafka_offset, kafka_offset + 1 AS version,
-       event_id, event_type, aggregate_id, occurred_at, log_time, payload
-  FROM {core}.{table}"""
-
 JOURNAL_COMMENT: Final = "The log's index: every accepted record, as it came."
 
 JOURNAL_COMMENTS: Final = {
     "topic": "Topic, without the installation's prefix.",
     "partition": "Partition of the topic.",
     "kafka_offset": "Offset in the partition.",
-    "version": "The event's version: offset + 1, increasing within an aggregate, with holes.",
+    "version": "Increasing within an aggregate: offset + 1 on telemetry topics, without holes on conditional ones.",
     "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
     "event_type": "Name of the event.",
     "aggregate_id": "The record's key: the trace id.",
@@ -172,7 +171,7 @@ VERDICTS_COMMENTS: Final = {
     "topic": "Topic, without the installation's prefix.",
     "partition": "Partition of the topic.",
     "kafka_offset": "Offset in the partition.",
-    "verdict": "accepted, malformed, misrouted, expired, future or duplicate.",
+    "verdict": "accepted, malformed, misrouted, expired, future, duplicate or conflict.",
     "detail": "Why it was not accepted.",
     "event_id": "From the header; null if malformed.",
     "event_type": "From the header; null if malformed.",

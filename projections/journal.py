@@ -1,4 +1,4 @@
-"""The journal: every accepted record of a telemetry topic, as it came. It decides what is a duplicate.
+"""The journal of a telemetry topic: every accepted record, as it came. It decides what is a duplicate.
 
 One table per topic, range-partitioned by event day, unique on (day, partition, event_id). Days are attached ahead of the
 log's own time, outside the batch's transaction, and never because of what an event claims.
@@ -24,11 +24,12 @@ from sqlalchemy import (
 )
 
 from projections.copying import PG_EPOCH_DAYS, PG_EPOCH_US, CopyTarget
-from projections.verdicts import Judged
+from projections.verdicts import Judged, Rejection, Verdict
 from spanfold.topics import US_PER_DAY, Topic
 
 CORE: Final = "spanfold_core"
 _DAY_AHEAD: Final = 1
+_SEEN: Final = Rejection(Verdict.DUPLICATE, "its event id is in the journal")
 _EPOCH: Final = date(1970, 1, 1)
 
 
@@ -53,8 +54,16 @@ def journal_table(topic: Topic) -> Table:
     )
 
 
+JOURNAL_SELECT: Final = """
+SELECT '{topic}'::text AS topic, partition::integer AS partition, kafka_offset, kafka_offset + 1 AS version,
+       event_id, event_type, aggregate_id, occurred_at, log_time, payload
+  FROM {table}"""
+
+
 class Journal:
-    """The journal of one topic."""
+    """The journal of one telemetry topic, as `Arbiter`."""
+
+    select = JOURNAL_SELECT
 
     def __init__(self, topic: Topic) -> None:
         self.topic = topic
@@ -62,7 +71,7 @@ class Journal:
         self._target = CopyTarget(self.table)
         self._days: set[int] = set()
 
-    def prepare_days(self, connection: Connection[Any], log_times_ms: Sequence[int]) -> None:
+    def prepare(self, connection: Connection[Any], log_times_ms: Sequence[int]) -> None:
         """Attach the days that records of these log times may belong to, and one more; commits. Mostly does nothing."""
         if not log_times_ms:
             return
@@ -91,8 +100,11 @@ class Journal:
             )
         )
 
-    def accept(self, cursor: Cursor[Any], judged: Judged, indexes: Sequence[int]) -> set[int]:
-        """Insert these records of the batch in offset order; returns the indexes of the duplicates among them."""
+    def decide(self, cursor: Cursor[Any], judged: Judged, indexes: Sequence[int]) -> dict[int, Rejection]:
+        """Accept these records of the batch in offset order, but for the duplicates among them, which are returned."""
+        return dict.fromkeys(sorted(self._accept(cursor, judged, indexes)), _SEEN)
+
+    def _accept(self, cursor: Cursor[Any], judged: Judged, indexes: Sequence[int]) -> set[int]:
         ids = judged.event_ids
         if len({ids[index] for index in indexes}) == len(indexes):
             try:

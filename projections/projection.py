@@ -32,7 +32,7 @@ class Projection(Protocol):
 
     `fold` is pure and deterministic: no clock, no database. What it returns (a partial) stands for its facts in any order
     and any cut: `combine(fold(a), fold(b)) == fold(a + b)`, and combine is commutative with `fold(())` as its zero.
-    `merge` writes a partial into the generation's tables, set-based, in the caller's transaction. Raise `fold_version`
+    `merge` writes a partial into the generation's tables, set-based, once in the caller's transaction. Raise `fold_version`
     when the same events would fold into other rows.
     """
 

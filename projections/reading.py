@@ -7,6 +7,7 @@ contradiction    payload and headers disagree on id, time, type or aggregate
 invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start, what
                  checks.py refuses, an event of another topic
 refused          Postgres refused the row: found by bisecting the batch                           (projections.store)
+behind           conditional topics: an earlier record of its aggregate is parked                 (projections.store)
 """
 
 from collections.abc import Callable, Sequence
@@ -24,6 +25,7 @@ from spanfold.topics import topic_of
 CONTRADICTION: Final = "contradiction"
 INVALID: Final = "invalid"
 REFUSED: Final = "refused"
+BEHIND: Final = "behind"
 
 Fact = tuple[int, str, Fields]
 """An accepted, readable, storable event: its offset, its type, its fields with tags and lists as `jsonb` bytes."""

@@ -12,15 +12,17 @@ from typing import Any, Final
 import psycopg
 from psycopg import Connection, Cursor
 
+from projections.arbiter import Arbiter, arbiter_of
 from projections.batch import Batch
-from projections.journal import CORE, Journal
+from projections.journal import CORE
 from projections.projection import Projection, folding
-from projections.reading import REFUSED, Fact, read
+from projections.reading import BEHIND, REFUSED, Fact, read
 from projections.refusals import write_parked, write_rejected
-from projections.verdicts import Judged, Rejection, Verdict, judge
+from projections.settlements import Settled, held_up, is_settlement, settle
+from projections.verdicts import Judged, judge
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord, SpanfoldError
-from spanfold.topics import Topic
+from spanfold.topics import ON_EVERY_TOPIC, Topic, TopicKind
 
 JOURNAL: Final = "journal"
 
@@ -40,12 +42,16 @@ class Gap(SpanfoldError):
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A batch read and folded as if every record that its headers allow were accepted. Needs no database."""
+    """A batch read and folded as if every record that its headers allow were accepted. Needs no database.
+
+    `settlements` are facts about parked records; they are not for projections.
+    """
 
     judged: Judged
     parked: dict[int, PoisonRecord]
     facts: list[Fact]
     partials: Mapping[str, Any]
+    settlements: list[Fact] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +83,7 @@ class Store:
     def __init__(self, projections: Mapping[str, Projection], codec: Codec | None = None) -> None:
         self._projections = projections
         self._codec = codec or Codec()
-        self._journals: dict[str, Journal] = {}
+        self._arbiters: dict[str, Arbiter] = {}
         self.reached: Callable[[str], None] = lambda step: None
 
     def prepare(self, batch: Batch, refused: PoisonRecord | None = None) -> Prepared:
@@ -85,7 +91,11 @@ class Store:
         judged = judge(batch)
         parked = {} if refused is None else dict.fromkeys(range(len(batch)), refused)
         facts = read(judged, self._codec, parked)
-        return Prepared(judged, parked, facts, self._fold(batch.topic, facts))
+        settlements: list[Fact] = []
+        if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
+            settlements = [fact for fact in facts if is_settlement(fact)]
+            facts = [fact for fact in facts if not is_settlement(fact)]
+        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
         return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
@@ -96,6 +106,8 @@ class Store:
         help.
         """
         batch = prepared.judged.batch
+        if (border := _border(prepared)) is not None:
+            return [out for part in batch.split(border) for out in self.commit(connection, self.prepare(part))]
         try:
             return [self._commit_whole(connection, prepared)]
         except psycopg.Error as error:
@@ -104,17 +116,13 @@ class Store:
             if len(batch) == 1:
                 refused = PoisonRecord(REFUSED, f"{error.sqlstate}: {str(error).splitlines()[0]}")
                 return [self._commit_whole(connection, self.prepare(batch, refused))]
-        first, second = batch.halves()
-        return [
-            *self.commit(connection, self.prepare(first)),
-            *self.commit(connection, self.prepare(second)),
-        ]
+        halves = batch.split(len(batch) // 2)
+        return [out for half in halves for out in self.commit(connection, self.prepare(half))]
 
     def _commit_whole(self, connection: Connection[Any], prepared: Prepared) -> Outcome:
         batch = prepared.judged.batch
-        journal = self._journal(batch.topic)
-        if journal:
-            journal.prepare_days(connection, batch.log_times_ms)
+        arbiter = self._arbiters.get(batch.topic.name) or self._add_arbiter(batch.topic)
+        arbiter.prepare(connection, batch.log_times_ms)
         with connection.transaction(), connection.cursor() as cursor:
             journal_at, generations = self._lock(cursor, batch)
             lowest = min([journal_at, *(each.next_offset for each in generations)])
@@ -122,19 +130,18 @@ class Store:
                 raise Gap(batch, lowest)
             if lowest >= batch.end:
                 return Outcome(fenced=True)
-            outcome, excluded = self._decide(cursor, prepared, journal, journal_at)
+            outcome, excluded = self._decide(cursor, prepared, arbiter, journal_at)
+            settled = self._settle(cursor, prepared, excluded, journal_at)
             self.reached("before_merge")
             for generation in generations:
-                self._merge(cursor, prepared, generation, excluded)
+                self._merge(cursor, prepared, generation, excluded, settled)
             _advance(cursor, batch, generations)
             self.reached("before_commit")
         return outcome
 
-    def _journal(self, topic: Topic) -> Journal | None:
-        """The topic's journal, if it has one."""
-        if not topic.journaled:
-            return None
-        return self._journals.setdefault(topic.name, Journal(topic))
+    def _add_arbiter(self, topic: Topic) -> Arbiter:
+        self._arbiters[topic.name] = arbiter_of(topic)
+        return self._arbiters[topic.name]
 
     def _lock(self, cursor: Cursor[Any], batch: Batch) -> tuple[int, list[Generation]]:
         """Lock the partition's checkpoints, then see which generations are live: rows go there, wherever that is now."""
@@ -162,21 +169,22 @@ class Store:
         return projection is not None and topic in projection.topics and projection.fold_version == fold_version
 
     def _decide(
-        self, cursor: Cursor[Any], prepared: Prepared, journal: Journal | None, journal_at: int
+        self, cursor: Cursor[Any], prepared: Prepared, arbiter: Arbiter, journal_at: int
     ) -> tuple[Outcome, set[int]]:
         """Judge what lies at or above the journal's checkpoint, look up what lies below. Returns offsets not to fold."""
         judged, offsets = prepared.judged, prepared.judged.batch.offsets
         fresh = [index for index, offset in enumerate(offsets) if offset >= journal_at]
         candidates = [index for index in fresh if index not in judged.rejections] if judged.rejections else fresh
-        duplicates = journal.accept(cursor, judged, candidates) if journal and candidates else set()
-        rejections = {index: judged.rejections[index] for index in fresh if index in judged.rejections}
-        rejections |= dict.fromkeys(sorted(duplicates), Rejection(Verdict.DUPLICATE, "its event id is in the journal"))
-        parked = {i: why for i, why in prepared.parked.items() if offsets[i] >= journal_at and i not in duplicates}
+        decided = arbiter.decide(cursor, judged, candidates) if candidates else {}
+        rejections = {index: judged.rejections[index] for index in fresh if index in judged.rejections} | decided
+        parked = {i: why for i, why in prepared.parked.items() if offsets[i] >= journal_at and i not in decided}
+        if judged.batch.topic.kind is TopicKind.CONDITIONAL:
+            parked |= _behind(cursor, judged, [i for i in candidates if i not in decided], parked)
         if rejections:
             write_rejected(cursor, judged, rejections)
         if parked:
             write_parked(cursor, judged, parked)
-        excluded = {offsets[index] for index in duplicates}
+        excluded = {offsets[index] for index in (*decided, *parked)}
         if len(fresh) < len(offsets):
             excluded |= _looked_up(cursor, prepared, journal_at)
         outcome = Outcome(
@@ -186,7 +194,18 @@ class Store:
         )
         return outcome, excluded
 
-    def _merge(self, cursor: Cursor[Any], prepared: Prepared, generation: Generation, excluded: set[int]) -> None:
+    def _settle(self, cursor: Cursor[Any], prepared: Prepared, excluded: set[int], journal_at: int) -> list[Settled]:
+        facts = [fact for fact in prepared.settlements if fact[0] not in excluded]
+        return settle(cursor, self._codec, prepared.judged.batch, facts, journal_at) if facts else []
+
+    def _merge(
+        self,
+        cursor: Cursor[Any],
+        prepared: Prepared,
+        generation: Generation,
+        excluded: set[int],
+        settled: Sequence[Settled],
+    ) -> None:
         batch, projection = prepared.judged.batch, generation.projection
         if generation.next_offset >= batch.end:
             return
@@ -195,7 +214,34 @@ class Store:
             partial = projection.fold(left)
         else:
             partial = prepared.partials[projection.name]
+        if settled:
+            late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
+            partial = projection.combine(partial, projection.fold(late))
         projection.merge(cursor, generation.schema, partial, batch.partition)
+
+
+def _border(prepared: Prepared) -> int | None:
+    """Where to cut a conditional topic's batch, so that each settlement stands alone: what it releases is folded before
+    the records after it, wherever the batch was cut before.
+    """
+    batch = prepared.judged.batch
+    if batch.topic.kind is TopicKind.TELEMETRY or not prepared.settlements or len(batch) == 1:
+        return None
+    return min(batch.offsets.index(offset) for offset, _, _ in prepared.settlements) or 1
+
+
+def _behind(
+    cursor: Cursor[Any], judged: Judged, accepted: Sequence[int], parked: Mapping[int, PoisonRecord]
+) -> dict[int, PoisonRecord]:
+    """Those accepted records that are parked because an earlier one of their aggregate is."""
+    keys, behind = judged.aggregate_ids, {}
+    blocked = held_up(cursor, judged.batch, [keys[index] for index in accepted])
+    for index in accepted:
+        if index in parked:
+            blocked.add(keys[index])
+        elif keys[index] in blocked and judged.event_types[index] not in ON_EVERY_TOPIC:
+            behind[index] = PoisonRecord(BEHIND, "an earlier record of its aggregate is parked")
+    return behind
 
 
 def _looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""The verdict that a record of a telemetry topic gets from its key, headers, log time and position alone.
+"""The verdict that a record gets from its key, headers, log time and position alone.
 
 A verdict is for ever: these rules are part of the log's meaning and never change (docs/adr/0003). They are tried in this
 order, the first that applies decides; what none rejects, the journal accepts unless it has seen the event before:
@@ -8,11 +8,16 @@ misrouted   the key does not hash to this partition (murmur2, as Java's clients 
 expired     older than the topic's window when it reached the log
 future      more than the allowed days ahead of the log's time
 duplicate   the journal holds its event id already (same partition, same event day)
+
+On a conditional topic nothing is too old or too new; there the last two are
+
+duplicate   the event id has had a verdict before, whatever it was: the first one is final
+conflict    it expects another version than its aggregate has
 """
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -21,8 +26,8 @@ import numpy.typing as npt
 
 from projections.batch import Batch, RecordHeaders
 from spanfold.partitioning import partitions_of
-from spanfold.records import EVENT_ID, EVENT_TYPE, OCCURRED_AT
-from spanfold.topics import US_PER_DAY
+from spanfold.records import EVENT_ID, EVENT_TYPE, EXPECTED_VERSION, OCCURRED_AT
+from spanfold.topics import US_PER_DAY, TopicKind
 
 
 class Verdict(StrEnum):
@@ -32,6 +37,7 @@ class Verdict(StrEnum):
     EXPIRED = "expired"
     FUTURE = "future"
     DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Judged:
     """A batch with what its headers say, column by column; rejected records hold placeholders there.
 
     `event_ids` are 16 bytes each, `occurred_at` µs since 1970 UTC. `rejections` is keyed by index into the batch.
+    `expected_versions` are those of conditional topics; None appends to whatever version there is.
     """
 
     batch: Batch
@@ -55,21 +62,39 @@ class Judged:
     event_types: Sequence[str]
     occurred_at: Sequence[int]
     rejections: dict[int, Rejection]
+    expected_versions: Sequence[int | None] = ()
 
 
 NIL_ID: Final = bytes(16)
 MAX_KEY_BYTES: Final = 512
 MAX_TYPE_BYTES: Final = 255
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_VERSION: Final = re.compile(rb"[0-9]{1,18}")
 _MICROSECONDS: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
 def judge(batch: Batch) -> Judged:
-    """Read the headers and apply every rule but `duplicate`, which is the journal's."""
-    judged = (_read_all(batch) if len(batch) else None) or _read_each(batch)
+    """Read the headers and apply every rule but the last ones, which are the journal's."""
+    if batch.topic.kind is TopicKind.CONDITIONAL:
+        judged = _with_expectations(_read_each(batch))
+    else:
+        judged = (_read_all(batch) if len(batch) else None) or _read_each(batch)
     _reject_misrouted(judged)
-    _reject_untimely(judged)
+    if batch.topic.kind is TopicKind.TELEMETRY:
+        _reject_untimely(judged)
     return judged
+
+
+def _with_expectations(judged: Judged) -> Judged:
+    expected: list[int | None] = []
+    for index, headers in enumerate(judged.batch.headers):
+        said = dict(headers).get(EXPECTED_VERSION)
+        if said is not None and not _VERSION.fullmatch(said):
+            detail = f"header {EXPECTED_VERSION} must be a decimal of at most 18 digits, not {said!r}"
+            judged.rejections.setdefault(index, Rejection(Verdict.MALFORMED, detail))
+            said = None
+        expected.append(None if said is None else int(said))
+    return replace(judged, expected_versions=expected)
 
 
 def _read_all(batch: Batch) -> Judged | None:

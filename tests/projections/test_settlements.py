@@ -1,0 +1,126 @@
+"""A parked record is retried or given up by a fact in the log: there its bytes are folded, once, by every replay."""
+
+from typing import Any
+
+import psycopg
+import pytest
+
+from projections.projection import installed
+from projections.store import Store
+from schemas.codec import Codec
+from spanfold.events import Event, RecordDiscarded, RecordRetried
+from spanfold.settings import Settings
+from spanfold.topics import TRACES, TopicOnBroker
+from tests.projections.reference import shown, told
+from tests.projections.strategies import NOW, Record, batch, record
+from tests.projections.test_store import EVENTS, LOG, Forgetful, rows_of, with_second
+
+Ledger = psycopg.Connection[Any]
+
+SPANS = [offset for offset, event in enumerate(EVENTS) if event.event_type == "SpanRecorded"]
+
+
+def older() -> Store:
+    """A worker that does not know SpanRecorded yet."""
+    return Store(installed(), Codec(Forgetful()))
+
+
+def fact(cls: type[RecordRetried] | type[RecordDiscarded], offset: int, at: int, again: int = 0) -> Record:
+    """The record at `at` that settles the one at `offset`."""
+    event: Event = cls(
+        aggregate_id=EVENTS[offset].aggregate_id, occurred_at=NOW + again, source="test",
+        record_topic=TRACES.name, record_offset=offset,
+    )  # fmt: skip
+    return record(event, at)  # type: ignore[arg-type]
+
+
+def commit(ledger: Ledger, store: Store, records: list[Record]) -> None:
+    store.commit(ledger, store.prepare(batch(records)))
+
+
+def states(ledger: Ledger) -> dict[int, str]:
+    return dict(ledger.execute("SELECT kafka_offset, state FROM spanfold.parked_records").fetchall())
+
+
+def test_a_record_that_can_be_read_now_is_folded_where_it_is_retried(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    assert states(ledger) == dict.fromkeys(SPANS, "parked")
+    commit(ledger, Store(installed()), [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS)])
+    assert states(ledger) == dict.fromkeys(SPANS, "retried")
+    assert shown(ledger) == told(EVENTS)
+
+
+def test_retried_twice_it_is_folded_once(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    retries = [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS)]
+    again = [fact(RecordRetried, offset, 60 + n, again=1) for n, offset in enumerate(SPANS)]
+    commit(ledger, Store(installed()), retries)
+    commit(ledger, Store(installed()), again)
+    assert shown(ledger) == told(EVENTS)
+
+
+def test_what_still_cannot_be_read_stays_parked_and_says_when_it_was_tried(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    commit(ledger, older(), [fact(RecordRetried, SPANS[0], 40)])
+    assert states(ledger)[SPANS[0]] == "parked"
+    row = ledger.execute(
+        "SELECT last_tried_at, reason FROM spanfold.parked_records WHERE kafka_offset = %s", (SPANS[0],)
+    ).fetchone()
+    assert row == (40, "unknown_schema")
+    commit(ledger, Store(installed()), [fact(RecordRetried, SPANS[0], 41, again=1)])
+    assert states(ledger)[SPANS[0]] == "retried"
+
+
+def test_a_discarded_record_is_never_folded(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    commit(ledger, Store(installed()), [fact(RecordDiscarded, SPANS[0], 40), fact(RecordRetried, SPANS[0], 41)])
+    assert states(ledger)[SPANS[0]] == "discarded"
+    without_spans = [event for event in EVENTS if event.event_type != "SpanRecorded"]
+    assert shown(ledger) == told(without_spans)
+
+
+@pytest.mark.parametrize("offset", [0, 12345])
+def test_a_fact_about_a_record_that_is_not_parked_changes_nothing(ledger: Ledger, offset: int) -> None:
+    commit(ledger, Store(installed()), LOG)
+    event = RecordRetried(
+        aggregate_id=EVENTS[0].aggregate_id,
+        occurred_at=NOW,
+        source="test",
+        record_topic=TRACES.name,
+        record_offset=offset,
+    )
+    commit(ledger, Store(installed()), [record(event, len(LOG))])  # type: ignore[arg-type]
+    assert shown(ledger) == told(EVENTS)
+
+
+def test_a_record_parked_and_retried_in_one_batch_is_folded_once_readable(ledger: Ledger) -> None:
+    retries = [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS)]
+    commit(ledger, older(), [*LOG, *retries])
+    assert states(ledger) == dict.fromkeys(SPANS, "parked")
+    commit(ledger, Store(installed()), [fact(RecordRetried, offset, 60 + n, again=1) for n, offset in enumerate(SPANS)])
+    assert shown(ledger) == told(EVENTS)
+
+
+def test_a_generation_that_follows_folds_at_the_same_places(
+    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Settings
+) -> None:
+    retries = [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS[:5])]
+    discards = [fact(RecordDiscarded, offset, 45 + n) for n, offset in enumerate(SPANS[5:8])]
+    commit(ledger, older(), LOG)
+    commit(ledger, Store(installed()), [*retries, *discards])
+    both = Store(with_second(stack_settings, topics))
+    for at in range(0, 48, 7):
+        commit(ledger, both, [*LOG, *retries, *discards][at : at + 7])
+    assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
+
+
+def test_a_record_that_was_retried_and_folded_must_stay_readable(
+    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Settings
+) -> None:
+    commit(ledger, older(), LOG)
+    retried = fact(RecordRetried, SPANS[0], 40)
+    commit(ledger, Store(installed()), [retried])
+    both = Store(with_second(stack_settings, topics), Codec(Forgetful()))
+    commit(ledger, both, LOG)
+    with pytest.raises(Exception, match="was retried and folded at 40, but this version cannot read it"):
+        commit(ledger, both, [retried])
