@@ -78,16 +78,36 @@ def broker_config(node: KafkaNode, quorum: Sequence[KafkaNode]) -> dict[str, str
     }
 
 
-def kafka_program(node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path) -> Program:
-    """The program that serves `node`; its storage is formatted first if it never was. Raises ChildFailed."""
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What the nodes of a cluster share: who they are, their id, and where they differ from BROKER_SETTINGS."""
+
+    nodes: Sequence[KafkaNode]
+    cluster_id: str
+    settings: Mapping[str, str]
+
+
+def new_cluster_id() -> str:
+    """A UUID as Kafka writes it: 22 characters of base64."""
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+def kafka_program(
+    node: KafkaNode, java: Path, jars: Sequence[Path], logs: Path, cluster: Cluster | None = None
+) -> Program:
+    """The program that serves `node`, alone or in its cluster; its storage is formatted first if it never was. Raises
+    ChildFailed.
+    """
+    alone = cluster is None
+    cluster = cluster or Cluster([node], new_cluster_id(), {})
     (node.home / "tmp").mkdir(parents=True, exist_ok=True)
     config = node.home / "server.properties"
-    config.write_text(properties(broker_config(node, [node])))
+    config.write_text(properties({**broker_config(node, cluster.nodes), **cluster.settings}))
     command: list[str | Path] = [java, *_jvm_options(node), "-cp", os.pathsep.join(map(str, jars))]
     if not (node.home / "data" / "meta.properties").exists():
-        _format_storage(command, config, logs / "kafka.log")
+        _format_storage(command, cluster.cluster_id, config, logs / "kafka.log")
     return Program(
-        name="kafka",
+        name="kafka" if alone else f"kafka-{node.node_id}",
         argv=[*command, "kafka.Kafka", config],
         env=ENVIRONMENT,
         ready=lambda: answers(node.bootstrap),
@@ -126,9 +146,8 @@ def _jvm_options(node: KafkaNode) -> list[str]:
     ]
 
 
-def _format_storage(command: Sequence[str | Path], config: Path, log: Path) -> None:
+def _format_storage(command: Sequence[str | Path], cluster_id: str, config: Path, log: Path) -> None:
     # Given with "=": one id in 64 begins with a dash.
-    cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     done = subprocess.run(
         [*command, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "--config", config],
         capture_output=True,

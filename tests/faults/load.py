@@ -1,0 +1,279 @@
+"""Events as services publish them, from a seed: in any order, some several times, some too late, some unreadable."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from producers.delivery import Delivery, Outcome
+from producers.publisher import TelemetryPublisher
+from schemas.codec import Codec
+from spanfold.events import (
+    DomainEvent,
+    ErrorLogged,
+    MetricUpdated,
+    SpanRecorded,
+    TraceCompleted,
+    TraceCreated,
+    TraceFailed,
+    series_id,
+)
+from spanfold.partitioning import partitions_of
+from spanfold.records import headers_of, key_of
+from spanfold.settings import Settings
+from spanfold.topics import TRACES
+
+SERVICES: Final = ("shop", "basket", "bank", "post", "mail", "n" * 210 + "1", "n" * 210 + "2")
+KINDS: Final = ("internal", "server", "client", "producer", "consumer")
+SECOND: Final = 1_000_000
+DAY: Final = 86_400 * SECOND
+WINDOW: Final = 300
+"""How many events wait to be published: the next one is any of them."""
+
+
+def events(rng: random.Random, now_us: int) -> Iterator[DomainEvent]:
+    """For ever: traces with their spans, logs and metrics, mixed up; one in thirty comes again, soon or late."""
+    waiting: list[DomainEvent] = []
+    published: list[DomainEvent] = []
+    while True:
+        while len(waiting) < WINDOW:
+            waiting += _trace(rng, now_us)
+            waiting += _metrics(rng, now_us)
+        at = rng.randrange(len(waiting))
+        waiting[at], waiting[-1] = waiting[-1], waiting[at]
+        event = waiting.pop()
+        yield event
+        published.append(event)
+        if rng.random() < 1 / 30:
+            yield rng.choice(published[-rng.choice((1, 50, 5000)) :])
+
+
+def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
+    start = now_us - rng.randrange(600 * SECOND) - rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 12, 29)) * DAY
+    said: dict[str, Any] = {"aggregate_id": f"{rng.getrandbits(128):032x}", "source": "load"}
+    spans = _spans(rng, said, start)
+    end = start + rng.randrange(5 * SECOND)
+    where: dict[str, Any] = {"service_name": rng.choice(SERVICES), "operation_name": "root"}
+    created = TraceCreated(
+        occurred_at=start, start_time=start, tags={"user": rng.randrange(9), "n": 0.5}, **where, **said
+    )
+    closed: list[DomainEvent] = [
+        TraceFailed(occurred_at=end, end_time=end, error="no", tags={"n": "two"}, **said)
+        if rng.random() < 0.2
+        else TraceCompleted(occurred_at=end, end_time=end, tags={"ok": True}, **said)
+        for _ in range(rng.choice((0, 1, 1, 1, 1, 2)))
+    ]
+    logs = [
+        ErrorLogged(occurred_at=span.end_time, service_name=span.service_name, message="broke", span_id=span.span_id,
+                    trace_id=span.aggregate_id, exception_type="ValueError", tags={"try": rng.randrange(3)}, **said)
+        for span in spans if span.status == "error"
+    ]  # fmt: skip
+    return [*([created] if rng.random() < 0.95 else []), *spans, *closed, *logs]
+
+
+def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRecorded]:
+    spans: list[SpanRecorded] = []
+    for number in range(rng.choice((0, 2, 4, 6, 9))):
+        parent = rng.choice(spans) if spans and rng.random() < 0.9 else None
+        # Zipkin's client and server share one span id
+        shared = parent is not None and rng.random() < 0.15
+        begin = start + rng.randrange(SECOND)
+        end = begin + rng.choice((0, 31, 32, rng.randrange(SECOND), rng.randrange(20 * SECOND)))
+        span_id = parent.span_id if shared and parent else f"{number:016x}"
+        parent_id = None if parent is None or shared else parent.span_id
+        kind = "server" if shared else rng.choice(KINDS)
+        spans.append(
+            SpanRecorded(
+                occurred_at=end, span_id=span_id, parent_span_id=parent_id, kind=kind,
+                service_name=rng.choice(SERVICES), operation_name=rng.choice(("pay", "ship", "ask")),
+                start_time=begin, end_time=end, status=rng.choice(("unset", "ok", "ok", "error")),
+                tags={"http": [200, 404], "rate": rng.random(), "who": "ü"},
+                events=({"name": "retry", "time": begin, "attributes": {"n": number}},) if number % 3 == 0 else (),
+                **said,
+            )
+        )  # fmt: skip
+    return spans
+
+
+def _metrics(rng: random.Random, now_us: int) -> list[DomainEvent]:
+    service, at = rng.choice(SERVICES[:5]), now_us - rng.randrange(600) * SECOND
+    said: dict[str, Any] = {"source": "load", "service_name": service, "occurred_at": at, "start_time": at - DAY}
+    labels = {"zone": rng.choice("abc")}
+
+    def series(name: str) -> dict[str, Any]:
+        return {"aggregate_id": series_id({"service.name": service}, "", name, labels), "name": name, "labels": labels}
+
+    counts = tuple(rng.randrange(5) for _ in range(4))
+    return [
+        MetricUpdated(kind="gauge", value=rng.random() * 100, unit="%", **series("cpu"), **said),
+        MetricUpdated(kind="sum", temporality="delta", monotonic=True, value=rng.randrange(50), **series("calls"), **said),
+        MetricUpdated(
+            kind="histogram", temporality="delta", count=sum(counts), sum=rng.random() * 10, min=0.25, max=9.5,
+            bounds=(1.0, 5.0, 10.0), bucket_counts=counts, unit="ms", **series("latency"), **said,
+        ),
+    ]  # fmt: skip
+
+
+@dataclass
+class Acknowledged:
+    """What the brokers said they have: event ids by topic on the broker, partition and offset. `failed` were refused."""
+
+    ids: dict[tuple[str, int, int], bytes] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def of(self, event: DomainEvent) -> Any:
+        """The callback for one event of TelemetryPublisher."""
+
+        def told(outcome: Outcome) -> None:
+            if isinstance(outcome, Delivery):
+                self.ids[outcome.topic, outcome.partition, outcome.offset] = event.event_id
+            else:
+                self.failed.append(str(outcome))
+
+        return told
+
+
+class Load:
+    """Publishes in threads until it is told that the faults are over and `least` events have been published."""
+
+    def __init__(self, settings: Settings, seed: int, least: int, per_second: float) -> None:
+        self.acknowledged = Acknowledged()
+        self.published = 0
+        self._settings, self._seed, self._least, self._per_second = settings, seed, least, per_second
+        self._enough, self._over = threading.Event(), threading.Event()
+        self._errors: list[BaseException] = []
+        self._threads = [
+            threading.Thread(target=self._guarded, args=(run,), daemon=True)
+            for run in (self._publish, self._publish_bad, self._transact)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Let it come to its end; what went wrong in it is raised here."""
+        self._enough.set()
+        for thread in self._threads:
+            thread.join(180)
+            assert not thread.is_alive(), "the load does not end"
+        if self._errors:
+            raise self._errors[0]
+
+    def _guarded(self, run: Any) -> None:
+        try:
+            run()
+        except BaseException as error:
+            self._errors.append(error)
+            self._over.set()
+
+    def _publish(self) -> None:
+        source = events(random.Random(self._seed), time.time_ns() // 1000)
+        begun = time.monotonic()
+        with TelemetryPublisher(self._settings, block_timeout_s=90) as publisher:
+            while self.published < self._least or not self._enough.is_set():
+                for _ in range(100):
+                    event = next(source)
+                    publisher.publish(event, on_delivery=self.acknowledged.of(event))
+                self.published += 100
+                ahead = self.published / self._per_second - (time.monotonic() - begun)
+                if ahead > 0:
+                    time.sleep(ahead)
+            assert publisher.flush(90) == 0
+        self._over.set()
+
+    def _publish_bad(self) -> None:
+        """Records that no publisher of ours would write."""
+        rng, codec = random.Random(self._seed + 1), Codec()
+        producer = Producer(
+            {"bootstrap.servers": self._settings.kafka_bootstrap, "enable.idempotence": True, "log_level": 0}
+        )
+        topic = TRACES.on_broker(self._settings.topic_prefix)
+        while not self._over.wait(0.03):
+            event = TraceCompleted(
+                aggregate_id=f"{rng.getrandbits(128):032x}",
+                source="bad",
+                occurred_at=time.time_ns() // 1000,
+                end_time=1,
+            )
+            value, key, headers, stray = _spoilt(rng, codec, event)
+            home = int(partitions_of([key], self._settings.partitions)[0]) if key else 0
+            producer.produce(topic, value, key, (home + stray) % self._settings.partitions, headers=headers)
+            producer.poll(0)
+        assert producer.flush(90) == 0
+
+    def _transact(self) -> None:
+        """Transactions of which half are aborted. One whose end is not known is left to its successor."""
+        rng = random.Random(self._seed + 2)
+        source = events(rng, time.time_ns() // 1000)
+        while not self._over.is_set():
+            with suppress(KafkaException):
+                self._transactions(rng, source)
+        # whatever is open is aborted, so that the log's stable end is its end
+        self._transactor().init_transactions(60)
+
+    def _transactor(self) -> Producer:
+        return Producer(
+            {
+                "bootstrap.servers": self._settings.kafka_bootstrap,
+                "transactional.id": f"{self._settings.group}-load",
+                "transaction.timeout.ms": 20_000,
+                "partitioner": "murmur2_random",
+                "log_level": 0,
+            }
+        )
+
+    def _transactions(self, rng: random.Random, source: Iterator[DomainEvent]) -> None:
+        producer, codec = self._transactor(), Codec()
+        producer.init_transactions(30)
+        while not self._over.wait(0.1):
+            producer.begin_transaction()
+            written: dict[tuple[str, int, int], bytes] = {}
+            for event in (next(source) for _ in range(rng.randrange(40))):
+                name = event.topic.on_broker(self._settings.topic_prefix)
+                value = codec.encode(event.event_type, event.as_fields())
+                producer.produce(
+                    name, value, key_of(event), headers=list(headers_of(event)), on_delivery=_noting(written, event)
+                )
+            if producer.flush(30):
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            if rng.random() < 0.5:
+                producer.abort_transaction(30)
+            else:
+                producer.commit_transaction(30)
+                self.acknowledged.ids.update(written)
+
+
+def _noting(written: dict[tuple[str, int, int], bytes], event: DomainEvent) -> Any:
+    def told(error: KafkaError | None, message: Message) -> None:
+        if error is None:
+            written[message.topic() or "", message.partition() or 0, message.offset() or 0] = event.event_id
+
+    return told
+
+
+def _spoilt(rng: random.Random, codec: Codec, event: TraceCompleted) -> tuple[bytes | None, bytes | None, Any, int]:
+    """Value, key, headers and by how many partitions it is misrouted, of a record with something wrong."""
+    value, key, headers = codec.encode(event.event_type, event.as_fields()), key_of(event), headers_of(event)
+    early, later = headers[:2], headers[2:]
+    ways: list[tuple[bytes | None, bytes | None, Any, int]] = [
+        (b"not framed", key, headers, 0),
+        (None, key, headers, 0),
+        (value[:-1], key, headers, 0),
+        (b"\0\0\0\0\1" + value[5:], key, headers, 0),
+        (value, key, [*early, ("occurred_at", str(event.occurred_at + 1).encode())], 0),
+        (value, key, [*early, ("occurred_at", str(event.occurred_at - 40 * DAY).encode())], 0),
+        (value, key, [*early, ("occurred_at", str(event.occurred_at + 2 * DAY).encode())], 0),
+        (value, key, [("event_id", b"not an id"), *headers[1:]], 0),
+        (value, key, [headers[0], ("event_type", b"TraceFailed"), *later], 0),
+        (value, None, headers, 0),
+        (value, b"\xff", headers, 0),
+        (value, key, None, 0),
+        (value, key, headers, 1),
+    ]
+    return rng.choice(ways)

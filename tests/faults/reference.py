@@ -1,0 +1,419 @@
+"""What the tables must be, computed from the log in the dumbest way, and what they are, as a reader of the views sees them.
+
+The log is read by a plain consumer of committed records from its first offset. Nothing here comes from projections/: the rules
+are told a second time, in words as plain as they go. A table is a mapping of key to row; spans, which have no key, are a
+mapping of row to how often it is there.
+"""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, TopicPartition
+
+from schemas.codec import Codec
+from spanfold.errors import PoisonRecord
+from spanfold.settings import Settings
+from spanfold.topics import TOPICS, Topic
+
+MINUTE: Final = 60_000_000
+DAY: Final = 86_400_000_000
+NAME: Final = 200
+"""Names are cut to so many characters in rollups."""
+
+Table = Mapping[Any, Any]
+
+
+class Logged(NamedTuple):
+    """A record as it lies in the log; log time in ms."""
+
+    topic: Topic
+    partition: int
+    offset: int
+    log_time: int
+    key: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    value: bytes | None
+
+
+class Log(NamedTuple):
+    """All committed records in the order of their offsets, and the next offset of each partition."""
+
+    records: list[Logged]
+    ends: dict[tuple[str, int], int]
+
+
+def read_log(settings: Settings) -> Log:
+    """Read every partition of every topic from its first offset to its end."""
+    named = {topic.on_broker(settings.topic_prefix): topic for topic in TOPICS}
+    consumer = Consumer(
+        {
+            "bootstrap.servers": settings.kafka_bootstrap, "group.id": "reference", "enable.auto.commit": False,
+            "auto.offset.reset": "earliest", "enable.partition.eof": True, "isolation.level": "read_committed",
+        }
+    )  # fmt: skip
+    places = [TopicPartition(name, partition, 0) for name in named for partition in range(settings.partitions)]
+    consumer.assign(places)
+    records, ended = list[Logged](), set[tuple[str, int]]()
+    while len(ended) < len(places):
+        for message in consumer.consume(5000, 1.0):
+            where = (message.topic() or "", message.partition() or 0)
+            if error := message.error():
+                assert error.code() == KafkaError._PARTITION_EOF, error
+                ended.add(where)
+                continue
+            kind, log_time = message.timestamp()
+            assert kind == TIMESTAMP_LOG_APPEND_TIME
+            headers: Any = message.headers() or []
+            records.append(
+                Logged(
+                    named[where[0]], where[1], message.offset() or 0, log_time, message.key(), headers, message.value()
+                )
+            )
+    consumer.close()
+    records.sort(key=lambda each: (each.topic.name, each.partition, each.offset))
+    return Log(records, ends_of_log(settings))
+
+
+def ends_of_log(settings: Settings) -> dict[tuple[str, int], int]:
+    """The end of each partition, by the name of its topic, whatever lies before it: aborted records, markers."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "reference"})
+    ends = {
+        (topic.name, partition): consumer.get_watermark_offsets(
+            TopicPartition(topic.on_broker(settings.topic_prefix), partition), timeout=10
+        )[1]
+        for topic in TOPICS
+        for partition in range(settings.partitions)
+    }
+    consumer.close()
+    return ends
+
+
+# Verdicts
+
+
+def murmur2(data: bytes) -> int:
+    """As Java's clients hash keys."""
+    mask, m = 0xFFFFFFFF, 0x5BD1E995
+    h = 0x9747B28C ^ len(data)
+    whole = len(data) // 4 * 4
+    for at in range(0, whole, 4):
+        k = int.from_bytes(data[at : at + 4], "little") * m & mask
+        k = (k ^ k >> 24) * m & mask
+        h = h * m & mask ^ k
+    if rest := data[whole:]:
+        h = (h ^ int.from_bytes(rest, "little")) * m & mask
+    h = (h ^ h >> 13) * m & mask
+    return h ^ h >> 15
+
+
+def is_text(raw: bytes | None, most: int) -> bool:
+    if not raw or len(raw) > most or b"\0" in raw:
+        return False
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
+    """By the rules of docs/adr/0003; `seen` holds the events that were accepted before."""
+    found = dict(record.headers)
+    event_id, occurred_at = found.get("event_id") or b"", found.get("occurred_at") or b""
+    hexadecimal = re.fullmatch(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", event_id)
+    decimal = re.fullmatch(rb"-?[0-9]{1,18}", occurred_at)
+    if not (is_text(record.key, 512) and hexadecimal and decimal and is_text(found.get("event_type"), 255)):
+        return "malformed"
+    if (murmur2(record.key or b"") & 0x7FFFFFFF) % partitions != record.partition:
+        return "misrouted"
+    age = record.log_time * 1000 - int(occurred_at)
+    if age > record.topic.window_days * DAY:
+        return "expired"
+    if -age > record.topic.future_days * DAY:
+        return "future"
+    if record.topic.journaled:
+        event = (record.topic.name, record.partition, int(occurred_at) // DAY, event_id.lower())
+        if event in seen:
+            return "duplicate"
+        seen.add(event)
+    return "accepted"
+
+
+# Rows
+
+
+class Event(NamedTuple):
+    """An event that is to be folded, and the record that it came in."""
+
+    record: Logged
+    type: str
+    fields: dict[str, Any]
+
+
+def expected(log: Log, partitions: int) -> dict[str, Table]:
+    """Every table, from every record."""
+    codec, seen = Codec(), set[Any]()
+    verdicts, parked, journal = dict[Any, int](), dict[Any, str](), dict[Any, Any]()
+    events: list[Event] = []
+    for record in log.records:
+        position = (record.topic.name, record.partition, record.offset)
+        verdict = verdict_of(record, partitions, seen)
+        # metrics are not journaled: only what was rejected is told of
+        if verdict != "accepted" or record.topic.journaled:
+            verdicts[(*position, verdict)] = 1
+        if verdict != "accepted":
+            continue
+        headers = dict(record.headers)
+        if record.topic.journaled:
+            said = (headers["event_id"], headers["event_type"], record.key)
+            journal[position] = (*(text.decode() for text in said if text), record.value, record.offset + 1)
+        event = _read(record, headers, codec)
+        if isinstance(event, str):
+            parked[position] = event
+        else:
+            events.append(event)
+    checkpoints = {(topic, partition, "journal"): end for (topic, partition), end in log.ends.items()}
+    tables = {"verdicts": verdicts, "journal": journal, "parked_records": parked, "checkpoints": checkpoints}
+    return tables | _trace_tables([event for event in events if event.record.topic.name == "spanfold.traces"], log)
+
+
+def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | str:
+    """The event, or why it is parked."""
+    try:
+        event_type, fields = codec.decode(record.value)
+    except PoisonRecord as poison:
+        return poison.reason
+    says = (event_type, fields["event_id"].hex(), str(fields["occurred_at"]), fields["aggregate_id"])
+    headers_say = (
+        headers["event_type"].decode(), headers["event_id"].decode().replace("-", ""),
+        headers["occurred_at"].decode(), (record.key or b"").decode(),
+    )  # fmt: skip
+    if says != headers_say:
+        return "contradiction"
+    if event_type == "SpanRecorded" and fields["end_time"] < fields["start_time"]:
+        return "invalid"
+    return Event(record, event_type, fields)
+
+
+def _trace_tables(events: Sequence[Event], log: Log) -> dict[str, Table]:
+    traces = defaultdict[str, list[Event]](list)
+    for event in events:
+        traces[event.fields["aggregate_id"]].append(event)
+    spans = [event for event in events if event.type == "SpanRecorded"]
+    return {
+        "traces": {trace_id: _trace_row(told) for trace_id, told in traces.items()},
+        "spans": Counter(map(_span_row, spans)),
+        "operation_minutes": _operation_rows([event.fields for event in spans]),
+        "service_dependencies": _dependency_rows(traces.values()),
+        "traces' checkpoints": {place: end for place, end in log.ends.items() if place[0] == "spanfold.traces"},
+    }
+
+
+def _trace_row(told: Sequence[Event]) -> tuple[Any, ...]:
+    def last(*types: str) -> tuple[str, dict[str, Any]] | None:
+        ours = [(each.type, each.fields) for each in told if each.type in types]
+        return max(ours, key=lambda each: (each[1]["occurred_at"], each[1]["event_id"]), default=None)
+
+    spans = [each.fields for each in told if each.type == "SpanRecorded"]
+    created, closed = last("TraceCreated"), last("TraceCompleted", "TraceFailed")
+    first = created[1] if created else {}
+    final = closed[1] if closed else {}
+    start = first.get("start_time", min((span["start_time"] for span in spans), default=None))
+    end = final.get("end_time")
+    failed = closed is not None and closed[0] == "TraceFailed"
+    return (
+        first.get("service_name"),
+        first.get("operation_name"),
+        "failed" if failed else final.get("status", "started"),
+        start,
+        end,
+        None if start is None or end is None else (end - start) / 1000,
+        _document({**first.get("tags", {}), **final.get("tags", {})}),
+        len(spans),
+        len([span for span in spans if span["status"] == "error"]),
+        final.get("error") if failed else None,
+        0 if end is None else len([span for span in spans if span["end_time"] > end]),
+        max(each.record.offset + 1 for each in told),
+        max(each.fields["occurred_at"] for each in told),
+    )
+
+
+def _span_row(event: Event) -> tuple[Any, ...]:
+    f = event.fields
+    return (
+        f["aggregate_id"], f["span_id"], f["parent_span_id"], f["service_name"], f["operation_name"], f["kind"],
+        f["status"], f["status_message"], f["start_time"], f["end_time"], (f["end_time"] - f["start_time"]) / 1000,
+        _document(f["tags"]), _document(f["events"]), _document(f["links"]), event.record.offset + 1,
+    )  # fmt: skip
+
+
+def _operation_rows(spans: Sequence[Mapping[str, Any]]) -> Table:
+    rows: dict[Any, tuple[int, int, int, Counter[Decimal]]] = {}
+    for span in spans:
+        minute = span["occurred_at"] // MINUTE * MINUTE
+        key = (span["service_name"][:NAME], span["operation_name"][:NAME], minute)
+        calls, errors, total, histogram = rows.get(key, (0, 0, 0, Counter()))
+        duration = span["end_time"] - span["start_time"]
+        histogram[_upper_ms(duration)] += 1
+        rows[key] = (calls + 1, errors + (span["status"] == "error"), total + duration, histogram)
+    return {key: (calls, errors, total / 1000, dict(rest)) for key, (calls, errors, total, rest) in rows.items()}
+
+
+def _upper_ms(duration: int) -> Decimal:
+    """Exact below 32 µs; from there each power of two is cut into sixteen."""
+    width = 1
+    while duration >= 32 * width:
+        width *= 2
+    return Decimal(duration // width * width + width - 1) / 1000
+
+
+def _dependency_rows(traces: Any) -> Table:
+    rows: dict[Any, tuple[int, int]] = {}
+    for told in traces:
+        spans = [each.fields for each in told if each.type == "SpanRecorded"]
+        for parent in spans:
+            for child in spans:
+                if _calls(parent, child):
+                    minute = child["end_time"] // MINUTE * MINUTE
+                    key = (parent["service_name"][:NAME], child["service_name"][:NAME], minute)
+                    calls, errors = rows.get(key, (0, 0))
+                    rows[key] = (calls + 1, errors + (child["status"] == "error"))
+    return rows
+
+
+def _calls(parent: Mapping[str, Any], child: Mapping[str, Any]) -> bool:
+    if parent["service_name"] == child["service_name"]:
+        return False
+    sends, takes = parent["kind"] in ("client", "producer"), child["kind"] in ("server", "consumer")
+    if child["parent_span_id"] is None:
+        # Zipkin's two halves of one span
+        return bool(child["span_id"] == parent["span_id"] and sends and takes)
+    return bool(child["parent_span_id"] == parent["span_id"] and (takes or not sends))
+
+
+def _document(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+# What is there
+
+
+def _us(column: str) -> str:
+    return f"(extract(epoch FROM {column}) * 1000000)::bigint"
+
+
+QUERIES: Final = {
+    "verdicts": "SELECT topic, partition, kafka_offset, verdict FROM spanfold.verdicts",
+    "journal": """
+        SELECT topic, partition, kafka_offset, event_id::text, event_type, aggregate_id, payload, version
+          FROM spanfold.journal""",
+    "parked_records": "SELECT topic, partition, kafka_offset, reason FROM spanfold.parked_records",
+    "checkpoints": """
+        SELECT topic, partition, projection, next_offset FROM spanfold.checkpoints WHERE projection = 'journal'""",
+    "traces' checkpoints": """
+        SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection = 'traces' AND live""",
+    "traces": f"""
+        SELECT trace_id, service_name, operation_name, status, {_us("start_time")}, {_us("end_time")}, duration_ms, tags,
+               span_count, error_count, error, late_events, version, {_us("last_event_at")}
+          FROM spanfold.traces""",
+    "spans": f"""
+        SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, status, status_message,
+               {_us("start_time")}, {_us("end_time")}, duration_ms, tags, events, links, version
+          FROM spanfold.spans""",
+    "operation_minutes": f"""
+        SELECT service_name, operation_name, {_us("minute")}, calls, errors, duration_ms_sum, duration_histogram
+          FROM spanfold.operation_minutes""",
+    "service_dependencies": f"""
+        SELECT parent, child, {_us("minute")}, calls, errors FROM spanfold.service_dependencies""",
+}
+
+KEYS: Final = {
+    "journal": 3, "parked_records": 3, "checkpoints": 3, "traces' checkpoints": 2, "traces": 1,
+    "operation_minutes": 3, "service_dependencies": 3,
+}  # fmt: skip
+"""How many columns are the key; a table that is not named has none, and its rows are counted."""
+
+Connection = psycopg.Connection[Any]
+
+
+def shown(connection: Connection) -> dict[str, Table]:
+    """Every table, in one snapshot, by the views."""
+    tables: dict[str, Table] = {}
+    with connection.transaction():
+        connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        for name, query in QUERIES.items():
+            rows = [tuple(map(_plain, row)) for row in connection.execute(query.encode())]
+            tables[name] = _by_key(rows, KEYS[name]) if name in KEYS else Counter(rows)
+    for key, row in tables["operation_minutes"].items():
+        histogram = {Decimal(upper): calls for upper, calls in json.loads(row[-1]).items()}
+        tables["operation_minutes"][key] = (*row[:-1], histogram)  # type: ignore[index]
+    return tables
+
+
+def _by_key(rows: Sequence[tuple[Any, ...]], width: int) -> dict[Any, Any]:
+    table: dict[Any, Any] = {}
+    for row in rows:
+        key, rest = row[:width], row[width:]
+        assert key not in table, f"{key} is there twice"
+        table[key if width > 1 else key[0]] = rest if len(rest) > 1 else rest[0]
+    return table
+
+
+def _plain(value: Any) -> Any:
+    return _document(value) if isinstance(value, dict | list) else value
+
+
+class Comparison(NamedTuple):
+    """Records that left fewer traces in some table than they must have, or more; and the first differences."""
+
+    lost: int
+    doubled: int
+    differences: list[str]
+
+
+def compare(wanted: Mapping[str, Table], found: Mapping[str, Table], first: int = 3) -> Comparison:
+    """Row by row. A row that differs otherwise than by being absent or too many is only among the differences."""
+    lost = doubled = 0
+    differences: list[str] = []
+    for name, table in wanted.items():
+        here = found[name]
+        wrong = [key for key in {**table, **here} if table.get(key) != here.get(key)]
+        less, more = _balance(name, table, here, wrong)
+        lost, doubled = lost + less, doubled + more
+        if wrong:
+            differences.append(f"{name}: {len(wrong)} rows of {len(table)} differ, {less} lost, {more} doubled")
+        differences += [f"  {key}: must be {table.get(key)}, is {here.get(key)}" for key in wrong[:first]]
+    return Comparison(lost, doubled, differences)
+
+
+def _balance(name: str, table: Table, here: Table, wrong: Sequence[Any]) -> tuple[int, int]:
+    def count(of: Table, key: Any) -> int:
+        row = of.get(key)
+        if row is None:
+            return 0
+        if name in ("operation_minutes", "service_dependencies"):
+            return int(row[0])
+        if name == "traces":
+            return 1 + int(row[7])
+        return 1 if name in KEYS else int(row)
+
+    balance = [count(here, key) - count(table, key) for key in wrong]
+    return -sum(each for each in balance if each < 0), sum(each for each in balance if each > 0)
+
+
+def missing_from_log(log: Log, acknowledged: Mapping[tuple[str, int, int], bytes], prefix: str) -> list[str]:
+    """Records that a broker acknowledged and that do not lie where it said."""
+    ids = {
+        (record.topic.on_broker(prefix), record.partition, record.offset): dict(record.headers).get("event_id")
+        for record in log.records
+    }
+    return [
+        f"{place} was acknowledged as {event_id.hex()}, the log has {ids.get(place)!r}"
+        for place, event_id in acknowledged.items()
+        if (ids.get(place) or b"").replace(b"-", b"").decode() != event_id.hex()
+    ]

@@ -1,0 +1,194 @@
+"""One schedule: servers, workers and a load; the faults that its seed draws; then the tables are compared with the log."""
+
+import random
+import time
+import traceback
+import uuid
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import psycopg
+
+from producers.topics import ensure_topics
+from projections import generations
+from projections.projection import installed
+from spanfold.settings import Settings
+from tests.faults import injuries, reference
+from tests.faults.injuries import FAULTS, Scene
+from tests.faults.load import Load
+from tests.faults.proxy import Proxy
+from tests.faults.servers import Servers
+from tests.faults.waiting import DidNotBite, until
+from tests.faults.workers import Workers
+
+EVENTS: Final = 20_000
+PER_SECOND: Final = 2_000.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a seed stands for."""
+
+    seed: int
+    brokers: int = 1
+    workers: int = 2
+    batch_records: int = 500
+    faults: Sequence[str] = ()
+    events: int = EVENTS
+
+    @classmethod
+    def drawn(cls, seed: int) -> "Plan":
+        """Three or four faults, no two of a kind; in every fifth schedule three brokers, one of which dies."""
+        rng = random.Random(seed)
+        brokers = 3 if seed % 5 == 4 else 1
+        faults = rng.sample(sorted(FAULTS), rng.choice((3, 3, 4)))
+        if brokers > 1 and "kill_broker" not in faults:
+            faults[rng.randrange(len(faults))] = "kill_broker"
+        return cls(seed, brokers, rng.choice((2, 2, 3)), rng.choice((100, 500, 2000)), tuple(faults))
+
+
+@dataclass
+class Report:
+    """What a schedule did and found."""
+
+    seed: int
+    brokers: int = 1
+    faults: list[tuple[float, str]] = field(default_factory=list)
+    """Seconds from the start of the load, and what happened then; a line that begins with a space explains the one before."""
+    events: int = 0
+    records: int = 0
+    acknowledged: int = 0
+    not_acknowledged: int = 0
+    workers: int = 0
+    ended_by_themselves: int = 0
+    batches: int = 0
+    redelivered: int = 0
+    fenced: int = 0
+    refolds: int = 0
+    retries: int = 0
+    lost: int = 0
+    doubled: int = 0
+    differences: list[str] = field(default_factory=list)
+    error: str = ""
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return not self.differences and not self.error
+
+    def as_json(self) -> dict[str, Any]:
+        return {"ok": self.ok, **asdict(self)}
+
+
+@contextmanager
+def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Scene, Load, Report]]:
+    """A database and topics of this schedule's own, its workers at work, its load not yet begun."""
+    name = f"f{uuid.uuid4().hex[:8]}"
+    report = Report(plan.seed, plan.brokers)
+    with psycopg.connect(servers.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    proxy = Proxy(servers.postgres_port)
+    settings = Settings(
+        kafka_bootstrap=servers.bootstrap,
+        postgres_dsn=servers.dsn(name, proxy.port),
+        topic_prefix=f"{name}.",
+        group=name,
+        session_timeout_s=6.0,
+        batch_records=plan.batch_records,
+        replication_factor=plan.brokers,
+        min_insync_replicas=min(2, plan.brokers),
+    )
+    topics = ensure_topics(settings)
+    generations.prepare(servers.dsn(name), topics.values(), installed())
+    begun = time.monotonic()
+    workers = Workers(servers, settings, without)
+
+    def note(words: str) -> None:
+        report.faults.append((round(time.monotonic() - begun, 1), words))
+
+    try:
+        for _ in range(plan.workers):
+            workers.start()
+        workers.settled(plan.workers)
+        begun = time.monotonic()
+        load = Load(settings, plan.seed, plan.events, PER_SECOND)
+        yield Scene(servers, workers, proxy, random.Random(plan.seed), note), load, report
+    finally:
+        workers.stop()
+        proxy.close()
+        _account(workers, report)
+
+
+def run(servers: Servers, plan: Plan, on_step: Callable[[str], None] = lambda _: None) -> Report:
+    """The whole schedule. What went wrong is in the report."""
+    begun = time.monotonic()
+    report = Report(plan.seed, plan.brokers)
+    try:
+        with stage(servers, plan) as (scene, load, report):
+            load.start()
+            for name in plan.faults:
+                time.sleep(scene.rng.random())
+                inflict(scene, report, name, on_step)
+            on_step("the load ends")
+            load.finish()
+            on_step("folding to the end")
+            conclude(scene, load, report)
+    except Exception as error:
+        report.error = f"{type(error).__name__}: {error}" if isinstance(error, DidNotBite) else traceback.format_exc()
+    report.seconds = round(time.monotonic() - begun, 1)
+    return report
+
+
+def inflict(scene: Scene, report: Report, name: str, on_step: Callable[[str], None] = lambda _: None) -> None:
+    """One fault; what it brought down without meaning to is counted and started again."""
+    on_step(name.replace("_", " "))
+    scene.note(name)
+    FAULTS[name](Scene(scene.servers, scene.workers, scene.proxy, scene.rng, lambda words: scene.note(f" {words}")))
+    report.ended_by_themselves += scene.workers.replace_the_dead()
+
+
+def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> None:
+    """Wait until every checkpoint is at the end of the log. Workers that end are replaced, and counted."""
+    ends = reference.ends_of_log(scene.workers.settings)
+    wanted = set(ends.items())
+    with scene.ledger() as ledger:
+
+        def done() -> bool:
+            report.ended_by_themselves += scene.workers.replace_the_dead()
+            rows = ledger.execute("SELECT topic, partition, min(next_offset) FROM spanfold.checkpoints GROUP BY 1, 2")
+            return {((topic, partition), offset) for topic, partition, offset in rows} == wanted
+
+        until(done, f"checkpoints at {ends}", within_s)
+
+
+def conclude(scene: Scene, load: Load, report: Report) -> None:
+    """Let the workers come to the log's end and compare."""
+    folded_to_the_end(scene, report)
+    settings = scene.workers.settings
+    log = reference.read_log(settings)
+    with scene.ledger() as ledger:
+        compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
+    missing = reference.missing_from_log(log, load.acknowledged.ids, settings.topic_prefix)
+    report.events, report.records = load.published, len(log.records)
+    report.acknowledged, report.not_acknowledged = len(load.acknowledged.ids), len(load.acknowledged.failed)
+    report.lost, report.doubled = compared.lost + len(missing), compared.doubled
+    report.differences = [*compared.differences, *missing[:3]]
+
+
+def _account(workers: Workers, report: Report) -> None:
+    """What the workers' own logs tell."""
+    report.workers = len(workers.all)
+    for event, name in (("fenced", "fenced"), ("refold", "refolds"), ("postgres_retry", "retries")):
+        setattr(report, name, sum(worker.times(event) for worker in workers.all))
+    attempts = sorted((attempt for worker in workers.all for attempt in worker.attempts()), key=lambda each: each[-1])
+    furthest = defaultdict[tuple[str, int], int](int)
+    for topic, partition, start, end, _ in attempts:
+        report.batches += 1
+        report.redelivered += start < furthest[topic, partition]
+        furthest[topic, partition] = max(end, furthest[topic, partition])
+
+
+__all__ = ["Plan", "Report", "conclude", "folded_to_the_end", "inflict", "injuries", "run", "stage"]

@@ -1,0 +1,19 @@
+"""A few fixed schedules of faults; `make faults` runs many."""
+
+import pytest
+
+from tests.faults.schedule import Plan, run
+from tests.faults.servers import Servers
+
+PLANS = (
+    Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker")),
+    Plan(102, workers=2, batch_records=200, faults=("zombie", "terminate_backends", "crash_postgres")),
+)
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: "+".join(plan.faults))
+def test_after_a_schedule_of_faults_every_table_is_what_the_log_says(victims: Servers, plan: Plan) -> None:
+    report = run(victims, plan)
+    assert report.ok, report
+    assert report.acknowledged >= plan.events
+    assert report.redelivered, "nothing was delivered twice: the faults have not bitten"
