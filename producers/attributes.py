@@ -19,6 +19,9 @@ from typing import Any, Final
 
 from spanfold.events import Scalar, Tags, TagValue
 
+LONGEST_TEXT: Final = 60_000
+"""Characters of a log message or a stack trace: a few of them together stay below what one event may weigh."""
+
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
@@ -39,6 +42,14 @@ def text_of(value: str) -> str:
     if value.isascii() and "\0" not in value:
         return value
     return _UNSTORABLE.sub("\ufffd", value)
+
+
+def shortened(value: str) -> str:
+    """text_of, without its middle when it is longer than LONGEST_TEXT."""
+    if len(value) > LONGEST_TEXT:
+        half = LONGEST_TEXT // 2
+        value = f"{value[:half]}\n… {len(value) - 2 * half:,} characters are left out …\n{value[-half:]}"
+    return text_of(value)
 
 
 def _scalar(value: Any) -> Scalar:

@@ -85,11 +85,12 @@ class TelemetryPublisher:
 
     def publish(
         self, event: DomainEvent, traceparent: str | None = None, on_delivery: OnDelivery | None = None
-    ) -> None:
+    ) -> bool:
         """Take the event over and return; `on_delivery` is told its outcome later, if it was taken over.
 
         Under "block": InvalidInput when it can't be encoded or is larger than connection.MAX_EVENT_BYTES,
-        LogUnavailable when there was no room in time. Under "drop": never raises.
+        LogUnavailable when there was no room in time. Under "drop": never raises; returns whether it was
+        taken over.
         """
         try:
             self._wait_for_room(self._record(event, traceparent), on_delivery)
@@ -98,6 +99,8 @@ class TelemetryPublisher:
                 raise
             self._counters.add("dropped")
             self._log.warning("an event was dropped", event_type=event.event_type, reason=str(error))
+            return False
+        return True
 
     def publish_and_wait(
         self, event: DomainEvent, traceparent: str | None = None, *, timeout_s: float = 30.0

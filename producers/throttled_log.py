@@ -10,6 +10,9 @@ import structlog
 
 EVERY_S: Final = 10.0
 
+NAMES: Final[set[str]] = set()
+"""The loggers that were made here."""
+
 
 class ThrottledLog:
     """A structlog logger over the standard logging's `name`, so that nothing lands on stdout unasked.
@@ -18,6 +21,7 @@ class ThrottledLog:
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
+        NAMES.add(name)
         self._logger = structlog.wrap_logger(
             logging.getLogger(name),
             wrapper_class=structlog.stdlib.BoundLogger,

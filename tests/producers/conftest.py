@@ -4,6 +4,7 @@ them.
 
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
@@ -13,7 +14,7 @@ from producers.topics import ensure_topics
 from schemas.codec import Codec, Fields
 from spanfold.events import SpanRecorded
 from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.topics import LOGS, METRICS, TRACES, Topic
 
 NOW = 1_795_000_000_000_000
 
@@ -22,7 +23,7 @@ ReadAll = Callable[[int], list[Message]]
 
 @pytest.fixture
 def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
-    """Settings of this test alone, with the trace topic in place."""
+    """Settings of this test alone, with the topics in place."""
     made = Settings(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix, partitions=3)
     ensure_topics(made)
     return made
@@ -35,13 +36,13 @@ def publisher(settings: Settings) -> Iterator[TelemetryPublisher]:
 
 
 @pytest.fixture
-def read_all(settings: Settings) -> ReadAll:
-    """Read the trace topic until `expected` records have come, and a moment longer, lest there be more."""
+def read_topic(settings: Settings) -> Callable[[Topic, int], list[Message]]:
+    """Read a topic until `expected` records have come, and a moment longer, lest there be more."""
 
-    def read(expected: int) -> list[Message]:
+    def read(topic: Topic, expected: int) -> list[Message]:
         consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
-        topic = TRACES.on_broker(settings.topic_prefix)
-        consumer.assign([TopicPartition(topic, each, 0) for each in range(settings.partitions)])
+        name = topic.on_broker(settings.topic_prefix)
+        consumer.assign([TopicPartition(name, each, 0) for each in range(settings.partitions)])
         found: list[Message] = []
         deadline = time.monotonic() + 20
         while len(found) < expected and time.monotonic() < deadline:
@@ -51,6 +52,30 @@ def read_all(settings: Settings) -> ReadAll:
         return found
 
     return read
+
+
+@pytest.fixture
+def read_all(read_topic: Callable[[Topic, int], list[Message]]) -> ReadAll:
+    """The same, of the trace topic."""
+    return lambda expected: read_topic(TRACES, expected)
+
+
+@pytest.fixture
+def points(read_topic: Callable[[Topic, int], list[Message]]) -> Callable[[int], list[dict[str, Any]]]:
+    """The fields of the metric points that lie in the log, of which there must be so many."""
+    return lambda expected: _fields(read_topic(METRICS, expected), expected)
+
+
+@pytest.fixture
+def errors(read_topic: Callable[[Topic, int], list[Message]]) -> Callable[[int], list[dict[str, Any]]]:
+    """The fields of the logged errors that lie in the log, of which there must be so many."""
+    return lambda expected: _fields(read_topic(LOGS, expected), expected)
+
+
+def _fields(messages: list[Message], expected: int) -> list[dict[str, Any]]:
+    codec = Codec()
+    assert len(messages) == expected
+    return [codec.decode(message.value())[1] for message in messages]
 
 
 @pytest.fixture

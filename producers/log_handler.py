@@ -1,0 +1,143 @@
+"""A handler for the standard library's logging: what goes wrong in an application becomes an event.
+
+logging.getLogger().addHandler(SpanfoldLogHandler())
+"""
+
+import logging
+import traceback
+from collections.abc import Iterator
+from typing import Any, Final
+
+from opentelemetry import trace
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.trace import Span, format_span_id, format_trace_id
+
+from producers.attributes import shortened, tags_of, text_of
+from producers.opentelemetry.resources import service_of, source_of
+from producers.outlet import DELIVERY_S, Outlet
+from producers.publisher import TelemetryPublisher
+from spanfold.events import ErrorLogged, Tags
+
+US_PER_S: Final = 1_000_000
+
+_PYTHONS_OWN: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.keys() | {
+    "asctime", "message", "taskName",
+    # what OpenTelemetry's logging instrumentation adds: the event has fields for it
+    "otelSpanID", "otelTraceID", "otelTraceSampled", "otelServiceName",
+}  # fmt: skip
+
+_SEVERITIES: Final = (
+    (logging.CRITICAL, "FATAL"),
+    (logging.ERROR, "ERROR"),
+    (logging.WARNING, "WARN"),
+    (logging.INFO, "INFO"),
+    (logging.DEBUG, "DEBUG"),
+)
+
+
+class SpanfoldLogHandler(logging.Handler):
+    """Publishes log records as ErrorLogged, from `level` on:
+
+    - the message as it was logged, the logger's name, OpenTelemetry's word for the level (CRITICAL is FATAL);
+    - of the exception, if there is one, type, message and stack trace;
+    - the ids of the span that is current where the record was logged;
+    - as tags: what was given as `extra`, and code.file.path, code.function.name and code.line.number.
+
+    The service is `service_name`, else that of the current span, else of the global TracerProvider, else of the
+    environment (OTEL_SERVICE_NAME). What publishing itself logs is left out. Texts beyond attributes.LONGEST_TEXT
+    characters lose their middle. User code is never disturbed: nothing raises, and with the publisher made here
+    nothing waits.
+    """
+
+    def __init__(
+        self,
+        publisher: TelemetryPublisher | None = None,
+        *,
+        level: int | str = logging.ERROR,
+        service_name: str | None = None,
+    ) -> None:
+        """Publish through `publisher`, which its owner closes; without one, make one that drops, and close it with this
+        handler. Misconfigured when no Kafka is named.
+        """
+        super().__init__(level)
+        self._given = Resource({"service.name": service_name}) if service_name else None
+        self._environment = Resource.create()
+        self._outlet = Outlet("log record", publisher)
+        self.publisher = self._outlet.publisher
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Publish it."""
+        if not Outlet.is_ours(record.name):
+            self._outlet.send(record, self._events_of)
+
+    def flush(self) -> None:
+        """Wait until everything published so far has its outcome, for DELIVERY_S at most."""
+        self._outlet.flush(DELIVERY_S)
+
+    def close(self) -> None:
+        """Flush, and let go of the publisher that was made here."""
+        self._outlet.close(DELIVERY_S)
+        super().close()
+
+    def _events_of(self, record: logging.LogRecord) -> Iterator[ErrorLogged]:
+        span = trace.get_current_span()
+        within = span.get_span_context()
+        trace_id = format_trace_id(within.trace_id) if within.is_valid else None
+        resource = self._resource(span)
+        yield ErrorLogged(
+            aggregate_id=trace_id or service_of(resource),
+            occurred_at=round(record.created * US_PER_S),
+            source=source_of(resource),
+            service_name=service_of(resource),
+            message=shortened(_message(record)),
+            severity=_severity(record),
+            logger=text_of(record.name),
+            trace_id=trace_id,
+            span_id=format_span_id(within.span_id) if within.is_valid else None,
+            tags=_tags(record),
+            **_exception(record),
+        )
+
+    def _resource(self, span: Span) -> Resource:
+        if self._given:
+            return self._given
+        for knows in (span, trace.get_tracer_provider()):
+            if isinstance(resource := getattr(knows, "resource", None), Resource):
+                return resource
+        return self._environment
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # arguments that don't fit the format: a mistake in the application, and still an error logged
+        return f"{record.msg} {record.args!r}"
+
+
+def _severity(record: logging.LogRecord) -> str:
+    return next((name for level, name in _SEVERITIES if record.levelno >= level), "TRACE")
+
+
+def _exception(record: logging.LogRecord) -> dict[str, Any]:
+    kind, error, where = record.exc_info or (None, None, None)
+    if kind is None or error is None:
+        stack = record.exc_text or record.stack_info
+        return {"stacktrace": shortened(stack) if stack else None}
+    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    return {
+        "exception_type": text_of(name),
+        "exception_message": shortened(str(error)),
+        "stacktrace": shortened("".join(traceback.format_exception(kind, error, where))),
+    }
+
+
+def _tags(record: logging.LogRecord) -> Tags:
+    extra: dict[str, Any] = {name: value for name, value in record.__dict__.items() if name not in _PYTHONS_OWN}
+    return tags_of(
+        {
+            "code.file.path": record.pathname,
+            "code.function.name": record.funcName or "",
+            "code.line.number": record.lineno,
+            **extra,
+        }
+    )

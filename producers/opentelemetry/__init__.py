@@ -1,0 +1,20 @@
+"""OpenTelemetry's signals as events: one line in an application whose telemetry is already set up.
+
+    tracer_provider.add_span_processor(SpanfoldSpanProcessor())
+    MeterProvider(metric_readers=[PeriodicExportingMetricReader(SpanfoldMetricExporter())])
+
+| signal  | class                                                    | events                                       |
+|---------|----------------------------------------------------------|----------------------------------------------|
+| traces  | SpanfoldSpanProcessor, as spans start and end            | TraceCreated, SpanRecorded, TraceCompleted or TraceFailed |
+| traces  | SpanfoldSpanExporter, for a BatchSpanProcessor           | the same                                     |
+| metrics | SpanfoldMetricExporter                                   | MetricUpdated                                |
+| logs    | producers.opentelemetry.logs.SpanfoldLogExporter, producers.log_handler.SpanfoldLogHandler | ErrorLogged |
+
+The settings come from the environment (SPANFOLD_KAFKA_BOOTSTRAP) unless a publisher is given. The log exporter has to be
+imported from its module: OpenTelemetry doesn't call that part of its SDK stable yet.
+"""
+
+from producers.opentelemetry.metrics import SpanfoldMetricExporter
+from producers.opentelemetry.tracing import SpanfoldSpanExporter, SpanfoldSpanProcessor
+
+__all__ = ["SpanfoldMetricExporter", "SpanfoldSpanExporter", "SpanfoldSpanProcessor"]
