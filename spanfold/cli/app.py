@@ -36,6 +36,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "status": Entry("spanfold.cli.status", "status", "Show what runs, and how far the read models are behind the log."),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
+    "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
     "migrate": Entry(
         "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
     ),
