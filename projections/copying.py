@@ -1,9 +1,10 @@
 """COPY of many rows in Postgres' binary format, the fastest way in.
 
 Rows are tuples in the table's column order, already in wire terms: times as µs since 1970 UTC shifted by `pg_time`, ids as
-16 bytes, jsonb as `projections.reading` makes it.
+16 bytes, jsonb as `projections.reading` makes it, arrays as `float8_array` and `int8_array` make them.
 """
 
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
@@ -33,12 +34,34 @@ _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     types.LargeBinary: "bytea",
     postgresql.JSONB: "bytea",
     postgresql.DOUBLE_PRECISION: "float8",
+    postgresql.ARRAY: "bytea",
 }
+
+_FLOAT8_OID: Final = 701
+_INT8_OID: Final = 20
 
 
 def wire_types(table: Table) -> list[str]:
     """The psycopg type name that writes each column's binary form."""
     return [_WIRE_TYPES[type(column.type)] for column in table.columns]
+
+
+def float8_array(values: Sequence[float]) -> bytes:
+    """The values as Postgres' double precision[] takes them."""
+    return _array(_FLOAT8_OID, "d", values)
+
+
+def int8_array(values: Sequence[int]) -> bytes:
+    """The values as Postgres' bigint[] takes them."""
+    return _array(_INT8_OID, "q", values)
+
+
+def _array(oid: int, code: str, values: Sequence[float]) -> bytes:
+    """Dimensions, no nulls, the elements' type; length and lower bound; length and bytes of each element (array_recv)."""
+    if not values:
+        return struct.pack(">3i", 0, 0, oid)
+    elements = [part for value in values for part in (8, value)]
+    return struct.pack(f">5i{('i' + code) * len(values)}", 1, 0, oid, len(values), 1, *elements)
 
 
 def copy_into(

@@ -1,0 +1,40 @@
+"""The projection `metrics`: tables metric_points, metrics (the latest point of each series) and metric_minutes, from
+MetricUpdated. tables.py has their shape, fold.py the fold, minutes.py and buckets.py what a point adds to its minute,
+merge.py how a partial is written, views.py what users see.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from psycopg import Cursor
+
+from projections.metrics.fold import MetricsPartial, combine, fold
+from projections.metrics.merge import merge
+from projections.metrics.tables import metadata
+from projections.metrics.views import VIEWS
+from projections.reading import Fact
+from spanfold.topics import METRICS
+
+__all__ = ["PROJECTION", "MetricsPartial", "MetricsProjection"]
+
+
+class MetricsProjection:
+    """See projections.projection.Projection."""
+
+    name = "metrics"
+    fold_version = 1
+    topics = (METRICS,)
+    metadata = metadata
+    views = VIEWS
+
+    def fold(self, facts: Sequence[Fact]) -> MetricsPartial:
+        return fold(facts)
+
+    def combine(self, one: MetricsPartial, other: MetricsPartial) -> MetricsPartial:
+        return combine(one, other)
+
+    def merge(self, cursor: Cursor[Any], schema: str, partial: MetricsPartial, partition: int) -> None:
+        merge(cursor, schema, partial)
+
+
+PROJECTION: Final = MetricsProjection()

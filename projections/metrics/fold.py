@@ -1,0 +1,63 @@
+"""The fold: facts to partials. Pure, and it commutes.
+
+The topic has no journal: the same event may come again. So a partial holds points, not sums of them: of several events for
+one point the greatest event id wins, and an event that comes again is the one that is there already.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, assert_never, cast
+
+from projections.reading import Fact
+from schemas.codec import Fields
+
+PointKey = tuple[str, int]
+"""(series_id, time in µs since 1970)."""
+
+
+class Point(NamedTuple):
+    """The event that says what was measured. `age` is 0 - offset: of an event's several records the first one counts."""
+
+    event_id: bytes
+    age: int
+    fields: Fields
+
+
+MetricsPartial = dict[PointKey, Point]
+"""The winner of each point; a commutative, idempotent monoid under `combine`."""
+
+
+def fold(facts: Sequence[Fact]) -> MetricsPartial:
+    """The partial of some facts; neither their order nor their repetition matters."""
+    partial: MetricsPartial = {}
+    for offset, event_type, fields in facts:
+        match cast(Literal["MetricUpdated"], event_type):
+            case "MetricUpdated":
+                _contend(
+                    partial, (fields["aggregate_id"], fields["occurred_at"]), Point(fields["event_id"], -offset, fields)
+                )
+            case unknown:
+                assert_never(unknown)
+    return partial
+
+
+def combine(one: MetricsPartial, other: MetricsPartial) -> MetricsPartial:
+    """What both say together."""
+    partial = dict(one)
+    for key, point in other.items():
+        _contend(partial, key, point)
+    return partial
+
+
+def _contend(partial: MetricsPartial, key: PointKey, point: Point) -> None:
+    rival = partial.get(key)
+    if rival is None or point[:2] > rival[:2]:
+        partial[key] = point
+
+
+def latest(keys: Iterable[PointKey]) -> dict[str, int]:
+    """The time of the last of these points of each series."""
+    times: dict[str, int] = {}
+    for series_id, time in keys:
+        if times.get(series_id, time) <= time:
+            times[series_id] = time
+    return times

@@ -1,0 +1,177 @@
+"""Writes a partial into a generation's tables: set-based, in the caller's transaction. Merging it again changes nothing."""
+
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from psycopg import Cursor, errors, sql
+
+from projections.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
+from projections.metrics.fold import MetricsPartial, Point, PointKey, latest
+from projections.metrics.minutes import Minute, MinuteKey, difference, exact
+from projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SERIES_TABLE
+from projections.reading import JSONB_VERSION
+from schemas.codec import Fields
+
+Removed = tuple[str, int, dict[str, Any]]
+"""A point that another one has replaced: series_id, time in µs since 1970, and what it said, by column."""
+
+
+def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
+    """Write the points first: only those that won change their series and, by the difference, their minute."""
+    if not partial:
+        return
+    won, removed = _merge_points(cursor, schema, partial)
+    if won:
+        points = [(series_id, time, partial[series_id, time]) for series_id, time in latest(won).items()]
+        _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*each) for each in points))
+        added = ((series_id, time, partial[series_id, time].fields) for series_id, time in won)
+        _upsert(cursor, schema, _MINUTES, MERGE_MINUTES, _minute_rows(difference(added, removed)))
+
+
+def _merge_points(
+    cursor: Cursor[Any], schema: str, partial: MetricsPartial
+) -> tuple[Collection[PointKey], list[Removed]]:
+    """The points that are new or won against the one that was there, and those that lost against them."""
+    try:
+        with cursor.connection.transaction():
+            _POINTS.copy(cursor, schema, _point_rows(partial))
+        return partial.keys(), []
+    except errors.UniqueViolation:
+        pass
+    _upsert(cursor, schema, _POINTS, MERGE_POINTS, _point_rows(partial))
+    won: list[PointKey] = []
+    removed: list[Removed] = []
+    for series_id, time, replaced, *was in cursor:
+        won.append((series_id, time))
+        if replaced:
+            removed.append((series_id, time, dict(zip(_COUNTED, was, strict=True))))
+    return won, removed
+
+
+def _upsert(
+    cursor: Cursor[Any], schema: str, target: CopyTarget, statement: str, rows: Iterable[tuple[Any, ...]]
+) -> None:
+    incoming = target.copy_incoming(cursor, schema, rows)
+    cursor.execute(sql.SQL(statement).format(table=sql.Identifier(schema, target.name), incoming=incoming))
+
+
+def _point_rows(partial: MetricsPartial) -> Iterator[tuple[Any, ...]]:
+    """Rows of POINTS_TABLE, in the order of its key."""
+    for (series_id, time), point in sorted(partial.items()):
+        fields = point.fields
+        yield (
+            series_id, time - PG_EPOCH_US, point.event_id, fields["kind"], fields["temporality"], *_measured(fields),
+            *_buckets(fields), 1 - point.age,
+        )  # fmt: skip
+
+
+def _series_row(series_id: str, time: int, point: Point) -> tuple[Any, ...]:
+    fields = point.fields
+    return (
+        series_id, fields["name"], fields["unit"], fields["kind"], fields["temporality"], fields["monotonic"],
+        fields["service_name"], fields["scope"], fields["labels"], time - PG_EPOCH_US, point.event_id,
+        *_measured(fields), 1 - point.age,
+    )  # fmt: skip
+
+
+def _measured(fields: Fields) -> tuple[Any, ...]:
+    start = fields["start_time"]
+    return (
+        None if start is None else start - PG_EPOCH_US, _numeric(fields["value"]), fields["count"],
+        _numeric(fields["sum"]), _numeric(fields["min"]), _numeric(fields["max"]),
+    )  # fmt: skip
+
+
+def _numeric(number: float | None) -> Any:
+    return exact(number) if isinstance(number, float) else number
+
+
+def _buckets(fields: Fields) -> tuple[Any, ...]:
+    """The columns from bounds to negative_counts."""
+    match fields["kind"]:
+        case "histogram":
+            return (float8_array(fields["bounds"]), int8_array(fields["bucket_counts"]), *_NONE[2:])
+        case "exponential_histogram":
+            return (
+                None, None, fields["scale"], fields["zero_count"],
+                fields["positive_offset"], int8_array(fields["positive_counts"]),
+                fields["negative_offset"], int8_array(fields["negative_counts"]),
+            )  # fmt: skip
+        case _:
+            return _NONE
+
+
+def _minute_rows(minutes: Mapping[MinuteKey, Minute]) -> Iterator[tuple[Any, ...]]:
+    """Rows of MINUTES_TABLE, or what is to be added to them."""
+    for (series_id, minute), change in minutes.items():
+        buckets = {upper: count for upper, count in change.buckets.items() if count}
+        # not orjson: a count may exceed 64 bits
+        document = JSONB_VERSION + json.dumps(buckets).encode() if buckets else None
+        yield (series_id, minute - PG_EPOCH_US, change.points, change.count, change.sum, document)
+
+
+_NONE: Final = (None,) * 8
+
+_COUNTED: Final = (
+    "kind", "temporality", "value", "count", "sum", "bounds", "bucket_counts", "scale", "zero_count",
+    "positive_offset", "positive_counts", "negative_offset", "negative_counts",
+)  # fmt: skip
+"""What a minute needs to know of a point."""
+
+
+def _set(table: Any) -> str:
+    return ",\n    ".join(
+        f"{column.name} = excluded.{column.name}" for column in table.columns if not column.primary_key
+    )
+
+
+MERGE_POINTS: Final = f"""
+WITH replaced AS (
+    SELECT t.series_id, t.time, true AS replaced, {", ".join(f"t.{name}" for name in _COUNTED)}
+      FROM {{table}} t
+      JOIN {{incoming}} i USING (series_id, time)
+     WHERE (i.event_id, -i.version) > (t.event_id, -t.version)
+), won AS (
+    INSERT INTO {{table}} AS t
+    SELECT * FROM {{incoming}}
+    ON CONFLICT (series_id, time) DO UPDATE SET
+    {_set(POINTS_TABLE)}
+    WHERE (excluded.event_id, -excluded.version) > (t.event_id, -t.version)
+    RETURNING series_id, time
+)
+SELECT series_id, (extract(epoch FROM time) * 1000000)::bigint, replaced, {", ".join(_COUNTED)}
+  FROM won
+  LEFT JOIN replaced USING (series_id, time)
+"""
+
+MERGE_SERIES: Final = f"""
+INSERT INTO {{table}} AS t
+SELECT * FROM {{incoming}}
+ON CONFLICT (series_id) DO UPDATE SET
+    {_set(SERIES_TABLE)}
+WHERE (excluded.time, excluded.event_id, -excluded.version) > (t.time, t.event_id, -t.version)
+"""
+
+MERGE_MINUTES: Final = """
+INSERT INTO {table} AS t
+SELECT * FROM {incoming}
+ON CONFLICT (series_id, minute) DO UPDATE SET
+    points = t.points + excluded.points,
+    count = t.count + excluded.count,
+    sum = t.sum + excluded.sum,
+    buckets = CASE WHEN excluded.buckets IS NULL
+                   THEN t.buckets
+                   ELSE (SELECT jsonb_object_agg(upper, count)
+                           FROM (SELECT key AS upper, sum(value::numeric) AS count
+                                   FROM (SELECT key, value FROM jsonb_each_text(t.buckets)
+                                          UNION ALL
+                                         SELECT key, value FROM jsonb_each_text(excluded.buckets)) AS both_of_them
+                                  GROUP BY key) AS added
+                          WHERE count <> 0)
+              END
+"""
+
+_POINTS: Final = CopyTarget(POINTS_TABLE)
+_SERIES: Final = CopyTarget(SERIES_TABLE)
+_MINUTES: Final = CopyTarget(MINUTES_TABLE)
