@@ -10,7 +10,7 @@ from typing import Final
 
 import httpx
 
-from spanfold.demo.processes import Shop
+from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION, Shop
 
 CONCURRENCY: Final = 8
 _LOOK_EVERY_S: Final = 0.25
@@ -39,7 +39,8 @@ def run_load(shop: Shop, *, seconds: float, spans: int | None, watch: Watch) -> 
 async def _run(shop: Shop, seconds: float, spans: int | None, watch: Watch) -> Served:
     served, enough = Served(), asyncio.Event()
     started = time.monotonic()
-    async with httpx.AsyncClient(base_url=shop.urls["storefront"], timeout=30) as client, asyncio.TaskGroup() as group:
+    client = httpx.AsyncClient(base_url=shop.urls["storefront"], timeout=30, limits=ONE_REQUEST_A_CONNECTION)
+    async with client, asyncio.TaskGroup() as group:
         for number in range(CONCURRENCY):
             group.create_task(_customer(client, random.Random(number), served, enough))  # noqa: S311
         while not enough.is_set():

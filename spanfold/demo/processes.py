@@ -18,6 +18,9 @@ from spanfold.errors import SpanfoldError
 from spanfold.settings import Settings
 
 SERVICES: Final = ("storefront", "inventory", "payments")
+ONE_REQUEST_A_CONNECTION: Final = httpx.Limits(max_keepalive_connections=0)
+"""uvicorn closes the connection after an unhandled error, just when the client may be sending its next request."""
+
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 20.0
 _LOG_TAIL_BYTES: Final = 2000

@@ -30,6 +30,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.trace import SpanKind, Tracer
 
 from producers.opentelemetry import SpanfoldSpanProcessor
+from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION
 
 RUN_TAG: Final = "demo.run"
 """The attribute that all spans of one run of the demo carry."""
@@ -67,7 +68,10 @@ class Service:
         self.provider.add_span_processor(self.counter)
         self.provider.add_span_processor(self.spanfold)
         self.tracer: Tracer = self.provider.get_tracer("spanfold.demo")
-        self.clients = {each: httpx.AsyncClient(base_url=url, timeout=10) for each, url in urls.items()}
+        self.clients = {
+            each: httpx.AsyncClient(base_url=url, timeout=10, limits=ONE_REQUEST_A_CONNECTION)
+            for each, url in urls.items()
+        }
         for client in self.clients.values():
             HTTPXClientInstrumentor.instrument_client(client, tracer_provider=self.provider)
         self.app = FastAPI(title=name, lifespan=self._lifespan)
@@ -173,8 +177,7 @@ def main() -> None:
     name, run, descriptor, urls = sys.argv[1], sys.argv[2], int(sys.argv[3]), json.loads(sys.argv[4])
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     service = Service(name, run, urls)
-    # connections are kept longer than clients keep theirs: none is closed while a request is on its way
-    config = uvicorn.Config(service.app, log_level="warning", access_log=False, timeout_keep_alive=60)
+    config = uvicorn.Config(service.app, log_level="warning", access_log=False)
     server = uvicorn.Server(config)
     server.run(sockets=[socket.socket(fileno=descriptor)])
 
