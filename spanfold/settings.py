@@ -37,6 +37,14 @@ class Settings(BaseSettings):
         default=10_000, ge=1, description="records of one poll, hence of one transaction, at most"
     )
     fetch_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
+    parked_share_limit: float = Field(
+        default=0.5, gt=0, le=1, description="a worker stops when more of a topic's recent records can't be folded"
+    )
+    worker_host: str = Field(default="127.0.0.1", description="where a worker serves /metrics and /healthz")
+    worker_port: int = Field(default=0, ge=0, le=65535, description="port of the same; 0 is a free one")
+    watch_interval_s: float = Field(default=5.0, gt=0, description="a worker asks so often how far it is behind")
+    stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
+    unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")
     log_level: str = "INFO"
 
 

@@ -25,6 +25,7 @@ from tenacity import (
 
 from projections.store import Outcome, Prepared, Store
 from spanfold.errors import StoreUnavailable
+from stream_processors.metrics import Metrics
 
 Result = TypeVar("Result")
 
@@ -50,9 +51,10 @@ def is_transient(error: BaseException) -> bool:
 class Committer:
     """One connection, one thread: batches are committed in the order in which they were handed over."""
 
-    def __init__(self, dsn: str, store: Store) -> None:
+    def __init__(self, dsn: str, store: Store, metrics: Metrics) -> None:
         self._dsn = dsn
         self._store = store
+        self._metrics = metrics
         self._connection: Connection[Any] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spanfold-committer")
         self._stopping = threading.Event()
@@ -96,6 +98,7 @@ class Committer:
 
     def _say_why(self, state: RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome else None
+        self._metrics.postgres_retries.inc()
         log.warning("postgres_retry", attempt=state.attempt_number, error=str(error).strip())
 
     def stop(self) -> None:

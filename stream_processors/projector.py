@@ -5,6 +5,7 @@ is a courtesy to lag monitors, the checkpoints in Postgres decide.
 """
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, cast
@@ -20,6 +21,8 @@ from projections.store import Gap, Outcome, Prepared, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
+from stream_processors.metrics import Metrics
+from stream_processors.parked_share import ParkedShare
 from stream_processors.transport import BatchTransport, Fetched, RawBatches
 
 log = structlog.get_logger("spanfold.projector")
@@ -28,10 +31,19 @@ log = structlog.get_logger("spanfold.projector")
 class Projector:
     """What the agent does with the batches of its partitions."""
 
-    def __init__(self, store: Store, committer: Committer, topics: Mapping[str, TopicOnBroker]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        committer: Committer,
+        topics: Mapping[str, TopicOnBroker],
+        metrics: Metrics,
+        parked_share: ParkedShare,
+    ) -> None:
         self._store = store
         self._committer = committer
         self._topics = {found.name: found for found in topics.values()}
+        self._metrics = metrics
+        self._parked_share = parked_share
         self._in_flight: asyncio.Task[None] | None = None
         self._sought: dict[TP, int] = {}
 
@@ -49,7 +61,8 @@ class Projector:
         return batch_of(found, event.message.partition, cast(Fetched, event.value))
 
     async def _commit(self, event: EventT[Any], prepared: Prepared) -> None:
-        tp = event.message.tp
+        tp, began = event.message.tp, time.monotonic()
+        self._parked_share.admit(prepared)
         try:
             outcomes = await self._committer.commit(prepared)
         except Gap as gap:
@@ -57,6 +70,10 @@ class Projector:
         else:
             self._sought.pop(tp, None)
             _report(tp, prepared, outcomes)
+            batch, duration_s = prepared.judged.batch, time.monotonic() - began
+            self._metrics.committed(
+                batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
+            )
         event.ack()
 
     async def _go_back(self, app: Any, tp: TP, gap: Gap) -> None:
@@ -64,6 +81,7 @@ class Projector:
         if self._sought.get(tp) != gap.next_offset:
             log.warning("refold", topic=tp.topic, partition=tp.partition, next_offset=gap.next_offset, why=str(gap))
             self._sought[tp] = gap.next_offset
+            self._metrics.refolds.labels(self._topics[tp.topic].topic.name).inc()
             await app.consumer.seek_wait({tp: gap.next_offset})
 
     def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
@@ -100,7 +118,9 @@ def _report(tp: TP, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
                 log.info(kind, topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end, **counts)
 
 
-def projector_app(settings: Settings, store: Store, committer: Committer, topics: Mapping[str, TopicOnBroker]) -> Any:
+def projector_app(
+    settings: Settings, store: Store, committer: Committer, topics: Mapping[str, TopicOnBroker], metrics: Metrics
+) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
     app = faust.App(
         f"{settings.group}-projector",
@@ -115,6 +135,7 @@ def projector_app(settings: Settings, store: Store, committer: Committer, topics
         stream_buffer_maxsize=16,
         stream_wait_empty=False,
         table_standby_replicas=0,
+        datadir=settings.home / "faust",
         topic_allow_declare=False,
         topic_disable_leader=True,
         web_enabled=False,
@@ -128,7 +149,7 @@ def projector_app(settings: Settings, store: Store, committer: Committer, topics
         return {tp: at[names[tp.topic], tp.partition] for tp in partitions}
 
     app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=checkpoints)
-    projector = Projector(store, committer, topics)
+    projector = Projector(store, committer, topics, metrics, ParkedShare(settings.parked_share_limit))
     source = app.topic(*names, schema=RawBatches(), internal=True)
     app.agent(source, name="projector", concurrency=1)(projector.run)
     app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)

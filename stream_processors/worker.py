@@ -1,32 +1,105 @@
 """Runs a worker as a process: prepares topics and tables, then folds until it is told to stop."""
 
+import atexit
 import gc
 import logging
+import os
+import sys
+from collections.abc import Collection, Set
+from typing import Any, Final
 
 import faust
 import structlog
+from faust.types import TP
+from sqlalchemy.exc import OperationalError
 
 from producers.topics import ensure_topics
 from projections import generations
 from projections.projection import installed
 from projections.store import Store
-from spanfold.errors import Misconfigured
+from spanfold.errors import Misconfigured, SpanfoldError, StoreUnavailable
 from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
+from stream_processors.metrics import Metrics
 from stream_processors.projector import projector_app
+from stream_processors.serving import serve
+from stream_processors.watch import Watch
+
+log = structlog.get_logger("spanfold.worker")
+
+FOLDER: Final = "workers"
+"""In the home: there each worker leaves its URL in `<pid>.url` while it runs."""
 
 
 def run_projector(settings: Settings) -> None:
-    """Fold until SIGTERM or SIGINT. Ends the process: exit code 0 when it was told to stop, 1 on an error."""
+    """Fold until SIGTERM or SIGINT. Ends the process: exit code 0 when it was told to stop, 1 on an error that nobody
+    foresaw. Raises the SpanfoldError that ended it.
+    """
+    configure_logging(settings.log_level)
     dsn = postgres_dsn(settings)
     topics = ensure_topics(settings)
-    generations.prepare(dsn, topics.values(), installed())
-    store = Store(installed())
-    committer = Committer(dsn, store)
-    app = projector_app(settings, store, committer, topics)
-    configure_logging(settings.log_level)
+    _prepare(dsn, topics.values())
+    store, metrics = Store(installed()), Metrics(found.topic.name for found in topics.values())
+    watch = Watch(settings, dsn, topics.values(), metrics)
+    app = projector_app(settings, store, Committer(dsn, store, metrics), topics, metrics)
+    _tell_owned(app, watch)
+    _serve(settings, metrics, watch)
     _spare_the_collector()
-    faust.Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False).execute_from_commandline()
+    worker = faust.Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False)
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        if isinstance(worker.crash_reason, SpanfoldError):
+            raise worker.crash_reason from None
+        raise
+    finally:
+        watch.stop()
+
+
+def _prepare(dsn: str, topics: Collection[TopicOnBroker]) -> None:
+    try:
+        generations.prepare(dsn, topics, installed())
+    except OperationalError as error:
+        raise StoreUnavailable(f"Postgres can't be used: {' '.join(str(error.orig).split())}") from error
+
+
+def _tell_owned(app: Any, watch: Watch) -> None:
+    """Let the watch know which partitions the group assigns to this worker."""
+
+    def assigned(_app: Any, partitions: Set[TP], **_: Any) -> None:
+        watch.owned = [(each.topic, each.partition) for each in partitions]
+
+    def revoked(_app: Any, _partitions: Set[TP], **_: Any) -> None:
+        watch.owned = ()
+
+    app.on_partitions_assigned.connect(assigned, weak=False)
+    app.on_partitions_revoked.connect(revoked, weak=False)
+
+
+def _serve(settings: Settings, metrics: Metrics, watch: Watch) -> None:
+    """Begin to watch and to answer; the URL is logged, and left where `spanfold status` looks for it."""
+    url = serve(settings.worker_host, settings.worker_port, metrics.registry, watch.unwell)
+    watch.start()
+    log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
+    folder = settings.home / FOLDER
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for other in folder.glob("*.url"):
+        if not _runs(int(other.stem)):  # it was killed
+            other.unlink(missing_ok=True)
+    own = folder / f"{os.getpid()}.url"
+    own.write_text(url)
+    atexit.register(own.unlink, missing_ok=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def _spare_the_collector() -> None:
@@ -48,4 +121,7 @@ def postgres_dsn(settings: Settings) -> str:
 def configure_logging(level: str) -> None:
     """One line an event, with its fields, to standard error."""
     logging.basicConfig(level=level)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]))
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

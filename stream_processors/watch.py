@@ -1,0 +1,121 @@
+"""Asks the broker and Postgres, every few seconds and in a thread of its own, how far the worker's partitions are behind.
+
+It has connections of its own, so that it sees what is when the worker hangs.
+"""
+
+import threading
+import time
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from typing import Any, Final
+
+import psycopg
+import structlog
+from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
+from psycopg.conninfo import make_conninfo
+
+from producers.topics import kafka_config
+from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
+from stream_processors import health
+from stream_processors.health import KAFKA, POSTGRES, Partition
+from stream_processors.metrics import Metrics
+from stream_processors.projector import CHECKPOINTS
+
+log = structlog.get_logger("spanfold.watch")
+
+REQUEST_TIMEOUT_S: Final = 5.0
+STOP_S: Final = 2.0
+CONNECTION: Final[Mapping[str, int]] = {
+    "connect_timeout": 5,
+    # a peer that is gone without a word is noticed within half a minute
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
+
+
+class Watch:
+    """What is known of the worker's partitions. `owned` is set by whoever hears of a rebalance; by broker names."""
+
+    def __init__(self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], metrics: Metrics) -> None:
+        self.owned: Collection[tuple[str, int]] = ()
+        self.observations = health.nothing_seen(time.monotonic())
+        self.limits = health.Limits(settings.stalled_after_s, settings.unowned_after_s)
+        self._interval_s = settings.watch_interval_s
+        self._names = {found.name: found.topic.name for found in topics}
+        self._admin = AdminClient(kafka_config(settings))
+        self._dsn = make_conninfo(dsn, application_name="spanfold watch", **CONNECTION)
+        self._connection: psycopg.Connection[Any] | None = None
+        self._metrics = metrics
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spanfold-watch", daemon=True)
+
+    def start(self) -> None:
+        """Look for the first time now, then every `watch_interval_s`."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Look no more."""
+        self._stopping.set()
+        self._thread.join(STOP_S)
+
+    def unwell(self) -> list[str]:
+        """What is wrong now; see health.unwell."""
+        return health.unwell(self.observations, time.monotonic(), self.limits)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            self._look()
+            self._stopping.wait(self._interval_s)
+        if self._connection is not None:
+            self._connection.close()
+
+    def _look(self) -> None:
+        ends, positions = self._ends(), self._positions()
+        if ends is not None and positions is not None:
+            self.observations = health.seen(self.observations, ends, positions, time.monotonic())
+            lag = {each: standing.lag for each, standing in self.observations.standings.items()}
+            self._metrics.show_lag(lag, time.time())
+        else:
+            self._metrics.hide_lag(len(self.owned))
+
+    def _ends(self) -> Mapping[Partition, int] | None:
+        """Where each owned partition ends for a reader of committed records; None when Kafka does not say."""
+        self._asks(KAFKA)
+        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+        asked = {TopicPartition(topic, partition): latest for topic, partition in self.owned if topic in self._names}
+        try:
+            answers = self._admin.list_offsets(
+                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
+            ) if asked else {}  # fmt: skip
+            ends = {(self._names[at.topic], at.partition): found.result().offset for at, found in answers.items()}
+        except KafkaException as error:
+            self._fails(KAFKA, error.args[0].str())
+            return None
+        self.observations = health.answered(self.observations, KAFKA, time.monotonic())
+        return ends
+
+    def _positions(self) -> Mapping[Partition, int] | None:
+        """Every partition's slowest live checkpoint; None when Postgres does not say."""
+        self._asks(POSTGRES)
+        try:
+            if self._connection is None or self._connection.closed:
+                self._connection = psycopg.connect(self._dsn, autocommit=True)
+            rows = self._connection.execute(CHECKPOINTS.encode()).fetchall()
+        except psycopg.Error as error:
+            with suppress(psycopg.Error):
+                if self._connection is not None:
+                    self._connection.close()
+            self._fails(POSTGRES, " ".join(str(error).split()))
+            return None
+        self.observations = health.answered(self.observations, POSTGRES, time.monotonic())
+        return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+
+    def _asks(self, whom: str) -> None:
+        self.observations = health.asked(self.observations, whom, time.monotonic())
+
+    def _fails(self, whom: str, why: str) -> None:
+        self.observations = health.unanswered(self.observations, whom, why, time.monotonic())

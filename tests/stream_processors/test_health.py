@@ -1,0 +1,325 @@
+"""What a worker says of itself: when it is well, what it counts, and when it refuses to go on."""
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.records import headers_of, key_of
+from spanfold.settings import Settings
+from spanfold.topics import TRACES
+from stream_processors.health import (
+    KAFKA,
+    POSTGRES,
+    Limits,
+    Observations,
+    answered,
+    asked,
+    nothing_seen,
+    seen,
+    unanswered,
+    unwell,
+)
+from stream_processors.parked_share import ParkedShare
+from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends, positions, until
+from tests.stream_processors.test_projector import publish, raw_producer, stories
+
+Ledger = psycopg.Connection[Any]
+Story = Callable[[Observations], Observations]
+
+LIMITS = Limits(stalled_s=60, unowned_s=300)
+P0, P1 = ("spanfold.traces", 0), ("spanfold.traces", 1)
+
+
+# The decision
+
+
+def looks(*looks: tuple[float, dict[Any, tuple[int, int]]]) -> Observations:
+    """What is known after these looks: when, and for each owned partition the log's end and the checkpoint."""
+    known = nothing_seen(0)
+    for now, partitions in looks:
+        ends, at = (
+            {each: end for each, (end, _) in partitions.items()},
+            {each: p for each, (_, p) in partitions.items()},
+        )
+        known = seen(known, ends, at, now)
+    return known
+
+
+STALLED = "spanfold.traces/0 has not moved from offset 5 for 61 s, and is 45 records behind the log"
+
+
+@pytest.mark.parametrize(
+    ("known", "now", "problems"),
+    [
+        pytest.param(nothing_seen(0), 59, [], id="just begun"),
+        pytest.param(looks((0, {P0: (9, 9)}), (99, {P0: (9, 9)})), 99, [], id="idle"),
+        pytest.param(looks((0, {P0: (9, 5)}), (60, {P0: (50, 5)})), 60, [], id="not yet for long"),
+        pytest.param(looks((0, {P0: (9, 5)}), (61, {P0: (50, 5)})), 61, [STALLED], id="stalled while the log grows"),
+        pytest.param(looks((0, {P0: (50, 5)}), (61, {P0: (50, 5)})), 61, [STALLED], id="stalled, nothing new"),
+        pytest.param(looks((0, {P0: (50, 5)}), (40, {P0: (90, 6)}), (99, {P0: (90, 6)})), 99, [], id="slow, moving"),
+        pytest.param(
+            looks((0, {P0: (50, 5), P1: (9, 9)}), (61, {P0: (50, 5), P1: (99, 50)})), 61, [STALLED], id="one of two"
+        ),
+        pytest.param(looks((0, {P0: (50, 5)}), (61, {P0: (50, 5)}), (62, {P0: (50, 8)})), 62, [], id="moves again"),
+        pytest.param(looks((0, {P0: (50, 5)}), (61, {P1: (50, 5)})), 61, [], id="a stalled one was given away"),
+        pytest.param(looks((0, {P0: (9, 9)}), (90, {P0: (10, 9)})), 90, [], id="idle for long, then one record"),
+        pytest.param(looks((299, {})), 300, [], id="owns nothing yet"),
+        pytest.param(looks((299, {})), 301, ["it has owned no partition for 301 s"], id="owns nothing"),
+        pytest.param(looks((0, {P0: (9, 9)}), (100, {}), (399, {})), 399, [], id="owns nothing since lately"),
+        pytest.param(looks((9, {P0: (9, 9)})), 70, ["nobody has asked Kafka and Postgres for 61 s"], id="no look"),
+        pytest.param(
+            unanswered(asked(looks((9, {P0: (9, 9)})), POSTGRES, 10), POSTGRES, "refused", 69),
+            71, ["Postgres has not answered for 61 s: refused"], id="Postgres refuses",
+        ),
+        pytest.param(
+            asked(looks((9, {P0: (9, 9)})), POSTGRES, 10),
+            71, ["Postgres has not answered for 61 s: no answer yet"], id="Postgres hangs",
+        ),
+        pytest.param(asked(looks((9, {P0: (9, 9)})), POSTGRES, 10), 69, [], id="Postgres hangs for a moment"),
+        pytest.param(
+            asked(unanswered(asked(nothing_seen(0), KAFKA, 1), KAFKA, "timed out", 6), KAFKA, 60),
+            62, ["Kafka has not answered for 61 s: timed out"], id="Kafka is away",
+        ),
+        pytest.param(
+            answered(asked(unanswered(asked(nothing_seen(0), KAFKA, 1), KAFKA, "timed out", 6), KAFKA, 60), KAFKA, 61),
+            62, [], id="Kafka is back",
+        ),
+    ],
+)  # fmt: skip
+def test_a_worker_is_well_until_it_has_had_time_enough(known: Observations, now: float, problems: list[str]) -> None:
+    assert unwell(known, now, LIMITS) == problems
+
+
+def test_more_than_one_thing_may_be_wrong() -> None:
+    known = replace(looks((0, {P0: (50, 5)}), (61, {P0: (50, 5)})), unowned_since=-300)
+    assert [each.split()[0] for each in unwell(unanswered(known, KAFKA, "away", 0), 61, LIMITS)] == [
+        "Kafka",
+        "it",
+        "spanfold.traces/0",
+    ]
+
+
+# Workers
+
+
+def answer(worker: Worker, page: str) -> tuple[int, str]:
+    """Status and body of a page of the worker's."""
+    url = until(lambda: re.search(r"http://127\.0\.0\.1:\d+", worker.said()), "the worker's URL", worker.said)[0]
+    try:
+        with urllib.request.urlopen(f"{url}{page}", timeout=10) as response:  # noqa: S310  # the worker's own
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as refusal:
+        return refusal.code, refusal.read().decode()
+
+
+def health_of(worker: Worker) -> tuple[int, list[str]]:
+    status, body = answer(worker, "/healthz")
+    said = json.loads(body)
+    assert said["pid"] == worker.process.pid
+    assert said["healthy"] == (status == 200)
+    return status, said["problems"]
+
+
+def metrics_of(worker: Worker) -> dict[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels, in the order of the labels' names."""
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(answer(worker, "/metrics")[1])
+        for sample in family.samples
+    }
+
+
+def test_a_worker_counts_what_it_does(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
+    events = stories(200)
+    publish(stack_settings, events)
+    publish(stack_settings, events[:10])
+    producer, produce = raw_producer(stack_settings)
+    unseen = stories(205)[200]
+    produce(b"?", key_of(unseen), headers_of(unseen))
+    assert producer.flush(30) == 0
+    worker = start(watch_interval_s=0.1)
+    folded_to_the_end(ledger, worker)
+    lags = [("spanfold_lag_records", str(number), "spanfold.traces") for number in range(stack_settings.partitions)]
+    until(lambda: all(metrics_of(worker).get(each) == 0 for each in lags), "no lag", lambda: metrics_of(worker))
+    shown, topic = metrics_of(worker), "spanfold.traces"
+    assert shown["spanfold_events_folded_total", topic] == 200
+    assert shown["spanfold_records_rejected_total", topic, "duplicate"] == 10
+    assert shown["spanfold_records_parked_total", "unreadable", topic] == 1
+    assert shown["spanfold_batch_records_sum", topic] == 211
+    assert (
+        shown["spanfold_batches_committed_total", topic] == shown["spanfold_commit_duration_seconds_count", topic] >= 1
+    )
+    assert shown["spanfold_refolds_total", topic] == shown["spanfold_batches_fenced_total", topic] == 0
+    assert shown["spanfold_last_progress_timestamp_seconds",] > events[0].occurred_at / 1e6
+    assert shown["spanfold_partitions_owned",] >= stack_settings.partitions
+    assert answer(worker, "/else")[0] == 404
+    assert worker.stop() == 0
+
+
+def test_an_idle_worker_is_well_and_one_that_cannot_commit_is_not(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    publish(stack_settings, stories(50))
+    worker = start(watch_interval_s=0.1, stalled_after_s=2)
+    folded_to_the_end(ledger, worker)
+    with psycopg.connect(str(stack_settings.postgres_dsn)) as blocking:
+        blocking.execute("SELECT FROM spanfold_core.checkpoints FOR UPDATE")
+        blocking.execute("SELECT pg_sleep(3)")
+        assert health_of(worker) == (200, [])
+        publish(stack_settings, stories(100)[50:])
+        until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+        problems = health_of(worker)[1]
+        assert all("records behind the log" in each for each in problems)
+        behind = {at: end for at, end in log_ends(stack_settings).items() if end > positions(ledger)[at]}
+        assert {each.partition(" ")[0] for each in problems} <= {f"spanfold.traces/{at}" for at in behind}
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    folded_to_the_end(ledger, worker)
+    assert worker.stop() == 0
+
+
+@pytest.fixture
+def close_to_others(servers: Any, ledger: Ledger) -> Callable[[bool], None]:
+    """Let Postgres refuse new connections to this test's database, and end the worker's; or let them in again."""
+
+    def close(closed: bool) -> None:
+        with psycopg.connect(servers.postgres_dsn, autocommit=True) as elsewhere:
+            allowed = "false" if closed else "true"
+            elsewhere.execute(f"ALTER DATABASE {ledger.info.dbname} WITH ALLOW_CONNECTIONS {allowed}".encode())
+            ledger.execute(END_OTHERS.encode())
+
+    return close
+
+
+END_OTHERS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
+
+
+def test_a_worker_whose_postgres_is_away_says_so_and_recovers(
+    stack_settings: Settings, ledger: Ledger, start: Start, close_to_others: Callable[[bool], None]
+) -> None:
+    publish(stack_settings, stories(50))
+    worker = start(watch_interval_s=0.1, stalled_after_s=2)
+    folded_to_the_end(ledger, worker)
+    close_to_others(True)
+    publish(stack_settings, stories(100)[50:])
+    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+    assert any(
+        re.match(r"Postgres has not answered for \d+ s: .*not currently accepting connections", each)
+        for each in health_of(worker)[1]
+    )
+    assert metrics_of(worker)["spanfold_postgres_retries_total",] > 0
+    assert not [each for each in metrics_of(worker) if each[0] == "spanfold_lag_records"]
+    close_to_others(False)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    folded_to_the_end(ledger, worker)
+    assert worker.stop() == 0
+
+
+def test_a_worker_whose_postgres_hangs_says_so_and_recovers(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    worker = start(watch_interval_s=0.1, stalled_after_s=1)
+    until(lambda: metrics_of(worker).get(("spanfold_partitions_owned",)), "an owner", worker.said)
+    with psycopg.connect(str(stack_settings.postgres_dsn)) as blocking:
+        blocking.execute("LOCK TABLE spanfold_core.checkpoints IN ACCESS EXCLUSIVE MODE")
+        until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+        assert health_of(worker)[1][0].startswith("Postgres has not answered for ")
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+
+
+def test_a_worker_that_owns_nothing_is_unwell(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
+    worker = start(watch_interval_s=0.1, unowned_after_s=0.01)
+    assert health_of(worker)[1][0].startswith("it has owned no partition for ")
+    until(lambda: health_of(worker)[0] == 200, "an owner", worker.said)
+    assert metrics_of(worker)["spanfold_partitions_owned",] >= stack_settings.partitions
+    assert worker.stop() == 0
+
+
+def test_a_port_that_is_taken_stops_the_worker_with_what_to_do(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    first = start()
+    url = until(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", first.said()), "the worker's URL", first.said)
+    second = start(worker_port=int(url[1]))
+    assert second.process.wait(60) == 3
+    assert f"spanfold: the worker can't listen on 127.0.0.1:{url[1]}: Address already in use" in second.said()
+
+
+# Too much to park
+
+
+def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    producer, produce = raw_producer(stack_settings)
+    for event in stories(2000):
+        produce(b"\0\0\0\0\7 another schema", key_of(event), headers_of(event))
+    assert producer.flush(30) == 0
+    worker = start()
+    assert worker.process.wait(90) == 3
+    last = worker.said().splitlines()[-1]
+    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces can't be folded", last), worker.said()
+    assert "unknown_schema: schema id 7 is unknown here" in last
+    (parked,) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() or (None,)
+    assert parked is not None
+    assert parked < 1000
+    assert sum(positions(ledger).values()) == parked
+    permitted = start(parked_share_limit=1.0)
+    folded_to_the_end(ledger, permitted)
+    assert permitted.stop() == 0
+
+
+class Batch:
+    """As much of a prepared batch as the guard looks at."""
+
+    topic = TRACES
+    partition, start, end = 0, 0, 1
+
+    def __init__(self, good: int, bad: int) -> None:
+        self.records = good + bad
+        self.parked = {index: PoisonRecord("unreadable", "?") for index in range(bad)}
+        self.judged = self
+        self.batch = self
+
+    def __len__(self) -> int:
+        return self.records
+
+
+@pytest.mark.parametrize(
+    ("limit", "batches", "stops"),
+    [
+        (0.5, [(0, 999)], False),
+        (0.5, [(0, 1000)], True),
+        (0.5, [(500, 500)], False),
+        (0.5, [(499, 501)], True),
+        (0.5, [(0, 600), (10_000, 0), (4_000, 5_000)], False),
+        (0.5, [(10_000, 0), (0, 5_000), (0, 1)], True),
+        (0.5, [(0, 999), (1, 0)], False),
+        (0.1, [(800, 201)], True),
+        (1.0, [(0, 20_000)], False),
+    ],
+)
+def test_the_share_of_the_last_ten_thousand_decides(limit: float, batches: list[tuple[int, int]], stops: bool) -> None:
+    guard, stopped = ParkedShare(limit), False
+    for good, bad in batches:
+        try:
+            guard.admit(Batch(good, bad))  # type: ignore[arg-type]
+        except Misconfigured:
+            stopped = True
+    assert stopped == stops
+
+
+@pytest.mark.parametrize("share", [0, -1, 1.1])
+def test_a_share_is_more_than_nothing_and_at_most_all(share: float) -> None:
+    with pytest.raises(ValueError, match="parked_share_limit"):
+        Settings(parked_share_limit=share)
