@@ -6,22 +6,24 @@ Beside these an event may carry `event_id` (a UUID), `occurred_at` and `source`;
 fields, named as in spanfold.events. Times are RFC 3339 text with an offset (digits beyond µs are cut) or integers, µs
 since 1970 UTC.
 
-| absent      | taken from                                                                                      |
-|-------------|-------------------------------------------------------------------------------------------------|
-| event_id    | what the event is: the same facts given twice are the same event                                |
-| occurred_at | event_data (start_time for TraceCreated, else end_time), so that a retry is the same event; else now |
-| start_time  | TraceCreated: occurred_at                                                                       |
-| end_time    | TraceCompleted, TraceFailed: occurred_at                                                        |
-| source      | the caller                                                                                      |
+| absent       | taken from                                                                        |
+|--------------|-----------------------------------------------------------------------------------|
+| event_id     | what the event is: the same facts given twice are the same event                  |
+| occurred_at  | event_data (TraceCreated: start_time, others: end_time), so that a retry is the same event; else now |
+| start_time   | TraceCreated: occurred_at                                                         |
+| end_time     | TraceCompleted, TraceFailed: occurred_at                                          |
+| aggregate_id | ErrorLogged: trace_id, else service_name; MetricUpdated: the series of service_name, scope, name and labels |
+| source       | the caller                                                                        |
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, Final
 
+from spanfold import metric_json
 from spanfold.errors import InvalidInput
-from spanfold.events import EVENT_TYPES, Event, SpanRecorded
+from spanfold.events import EVENT_TYPES, ErrorLogged, Event, MetricUpdated, SpanRecorded, series_id
 from spanfold.ids import id_text
 from spanfold.json_values import (
     Reader,
@@ -38,10 +40,15 @@ from spanfold.json_values import (
     text,
     time_text,
     time_us,
+    wrong,
 )
+from spanfold.topics import ON_EVERY_TOPIC
 
 MAX_NAME_CHARACTERS: Final = 512
 """Of an aggregate id, a span id, a source, and a service's or operation's name."""
+
+MAX_KEY_BYTES: Final = 512
+"""Of an aggregate id, which is the record's key: the log's readers reject what is longer."""
 
 ENVELOPE: Final = ("event_type", "aggregate_id", "event_id", "occurred_at", "source", "event_data")
 
@@ -66,6 +73,14 @@ _READERS: Final[dict[str, Reader]] = {
 _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     "SpanRecorded": {"status": choice("unset", "ok", "error")},
     "TraceCompleted": {"status": _NAME},
+    "MetricUpdated": {"name": _NAME, **metric_json.READERS},
+    "ErrorLogged": {
+        **{name: or_null(text) for name in ("exception_type", "exception_message", "stacktrace")},
+        **{name: or_null(_NAME) for name in ("trace_id", "span_id")},
+        "message": text,
+        "severity": _NAME,
+        "logger": text,
+    },
 }
 
 _OWN_TIME: Final = {
@@ -75,6 +90,11 @@ _OWN_TIME: Final = {
     "TraceFailed": "end_time",
 }
 """The field whose time is the event's time."""
+
+_TIMES: Final = ("start_time", "end_time")
+
+PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in ON_EVERY_TOPIC)
+"""The types that anybody may publish."""
 
 
 def own_fields(event_type: str) -> tuple[str, ...]:
@@ -89,16 +109,17 @@ def event_from_json(obj: Any, now_us: int, source: str) -> Event:
     """
     envelope = mapping(obj, "event")
     refuse_unknown(envelope, ENVELOPE, "event")
-    refuse_missing(envelope, ("event_type", "aggregate_id"), "event")
+    refuse_missing(envelope, ("event_type",), "event")
     event_type = _event_type(envelope["event_type"])
+    refuse_missing(envelope, () if event_type in _AGGREGATE_OF else ("aggregate_id",), "event")
     data = _data(event_type, envelope.get("event_data", {}))
-    own_time = _OWN_TIME[event_type]
+    own_time = _OWN_TIME.get(event_type, "")
     occurred_at = time_us(envelope.get("occurred_at", data.get(own_time, now_us)), "occurred_at")
-    if event_type != SpanRecorded.__name__:
+    if own_time and event_type != SpanRecorded.__name__:
         data.setdefault(own_time, occurred_at)
     _complete(event_type, data)
     return EVENT_TYPES[event_type](
-        aggregate_id=_NAME(envelope["aggregate_id"], "aggregate_id"),
+        aggregate_id=_aggregate_id(event_type, envelope, data),
         event_id=_event_id(envelope.get("event_id")),
         occurred_at=occurred_at,
         source=_NAME(envelope.get("source", source), "source"),
@@ -109,12 +130,14 @@ def event_from_json(obj: Any, now_us: int, source: str) -> Event:
 def event_to_json(event: Event) -> dict[str, Any]:
     """The inverse of event_from_json, with nothing left out; times are RFC 3339 in UTC."""
     data = {each.name: getattr(event, each.name) for each in _own_fields(event.event_type)}
-    for name in ("start_time", "end_time"):
-        if name in data:
+    for name in _TIMES:
+        if data.get(name) is not None:
             data[name] = time_text(data[name])
     if isinstance(event, SpanRecorded):
         data["events"] = [{**each, "time": time_text(each["time"])} for each in event.events]
         data["links"] = [dict(each) for each in event.links]
+    if isinstance(event, MetricUpdated):
+        data = metric_json.as_json(data)
     return {
         "event_type": event.event_type,
         "aggregate_id": event.aggregate_id,
@@ -126,10 +149,35 @@ def event_to_json(event: Event) -> dict[str, Any]:
 
 
 def _event_type(value: Any) -> str:
-    if not isinstance(value, str) or value not in EVENT_TYPES:
-        hint = closest(value, tuple(EVENT_TYPES))
-        raise InvalidInput(f"event_type: unknown type {value!r}{hint}; known are {', '.join(EVENT_TYPES)}")
+    if value in ON_EVERY_TOPIC:
+        raise InvalidInput(f"event_type: {value} is about a parked record, and comes from `spanfold parked` only")
+    if not isinstance(value, str) or value not in PUBLISHABLE:
+        hint = closest(value, PUBLISHABLE)
+        raise InvalidInput(f"event_type: unknown type {value!r}{hint}; known are {', '.join(PUBLISHABLE)}")
     return value
+
+
+def _aggregate_id(event_type: str, envelope: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """What was given, else what the type derives it from."""
+    derived = _AGGREGATE_OF[event_type](data) if event_type in _AGGREGATE_OF else None
+    given = envelope.get("aggregate_id", derived)
+    if event_type == ErrorLogged.__name__ and data.get("trace_id") and given != derived:
+        raise wrong("aggregate_id", f"the trace_id {derived}, or nothing at all", given)
+    aggregate_id = str(_NAME(given, "aggregate_id"))
+    if len(aggregate_id.encode()) > MAX_KEY_BYTES:
+        raise wrong("aggregate_id", f"at most {MAX_KEY_BYTES} bytes of UTF-8", aggregate_id)
+    return aggregate_id
+
+
+def _series(data: Mapping[str, Any]) -> str:
+    resource = {"service.name": data["service_name"]}
+    return series_id(resource, data.get("scope", ""), data["name"], data.get("labels", {}))
+
+
+_AGGREGATE_OF: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "ErrorLogged": lambda data: str(data.get("trace_id") or data["service_name"]),
+    "MetricUpdated": _series,
+}
 
 
 def _event_id(value: Any) -> bytes:
@@ -155,6 +203,8 @@ def _complete(event_type: str, data: dict[str, Any]) -> None:
     refuse_missing(data, required, f"event_data of {event_type}")
     if event_type == SpanRecorded.__name__ and data["end_time"] < data["start_time"]:
         raise InvalidInput("event_data: end_time lies before start_time")
+    if event_type == MetricUpdated.__name__:
+        metric_json.refuse_incoherent(data)
 
 
 def _own_fields(event_type: str) -> list[Field[Any]]:

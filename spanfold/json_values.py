@@ -2,6 +2,7 @@
 InvalidInput that says where, what was expected and what was found.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ _US: Final = timedelta(microseconds=1)
 _FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _US
 _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _US
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+_NO_JSON_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
+_INT64: Final = range(-(1 << 63), 1 << 63)
 _SHOWN_CHARACTERS: Final = 60
 
 
@@ -60,6 +63,43 @@ def choice(*allowed: str) -> Reader:
 def or_null(read: Reader) -> Reader:
     """What `read` takes, or null."""
     return lambda value, where: None if value is None else read(value, where)
+
+
+def flag(value: Any, where: str) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise wrong(where, "true or false", value)
+    return value
+
+
+def integer(least: int, greatest: int) -> Reader:
+    """A whole number from `least` to `greatest`."""
+
+    def read(value: Any, where: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
+            raise wrong(where, f"a whole number from {least} to {greatest}", value)
+        return value
+
+    return read
+
+
+def number(value: Any, where: str) -> int | float:
+    """A number; what JSON has no number for is text: NaN, Infinity, -Infinity."""
+    if isinstance(value, str) and value in _NO_JSON_NUMBER:
+        return float(value)
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value in _INT64):
+        return value
+    raise wrong(where, 'a number ("NaN", "Infinity" and "-Infinity" are text)', value)
+
+
+def real(value: Any, where: str) -> float:
+    """The same, as a floating-point number."""
+    return float(number(value, where))
+
+
+def number_text(value: float) -> int | float | str:
+    """The inverse of `number`: text for what JSON has no number for."""
+    return value if math.isfinite(value) else json.dumps(value)
 
 
 def time_us(value: Any, where: str) -> int:
@@ -165,7 +205,7 @@ def _scalar(value: Any, where: str) -> Scalar:
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        if not -(1 << 63) <= value < 1 << 63:
+        if value not in _INT64:
             raise wrong(where, "an integer of 64 bits (write a larger one as text)", value)
         return value
     if isinstance(value, float) and math.isfinite(value):

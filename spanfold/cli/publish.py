@@ -1,7 +1,7 @@
 """`spanfold publish`: one event from flags, or many from JSON lines."""
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,8 +16,8 @@ from spanfold.cli.publishing import Sent, events_of_lines, now_us, parsed, send
 from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
-from spanfold.event_json import event_from_json
-from spanfold.events import Event
+from spanfold.event_json import PUBLISHABLE, event_from_json
+from spanfold.events import ErrorLogged, Event, MetricUpdated
 from spanfold.settings import Settings
 
 SOURCE: Final = "spanfold-cli"
@@ -29,8 +29,9 @@ def publish(
     file: Annotated[
         Path | None, typer.Argument(help="JSON lines, one event each; - is standard input.", show_default=False)
     ] = None,
-    event_type: Annotated[_Text, typer.Option("--type", help="TraceCreated, SpanRecorded, …")] = None,
-    trace_id: Annotated[_Text, typer.Option("--trace-id", "--aggregate-id", help="The trace.")] = None,
+    event_type: Annotated[_Text, typer.Option("--type", help=", ".join(PUBLISHABLE))] = None,
+    trace_id: Annotated[_Text, typer.Option("--trace-id", help="The trace.")] = None,
+    aggregate_id: Annotated[_Text, typer.Option(help="The same, or a metric's series; else derived.")] = None,
     at: Annotated[_Text, typer.Option("--at", help="occurred_at, RFC 3339.")] = None,
     event_id: Annotated[_Text, typer.Option(help="A UUID; else derived from the event.")] = None,
     source: Annotated[str, typer.Option(help="Who publishes.")] = SOURCE,
@@ -41,9 +42,15 @@ def publish(
     kind: Annotated[_Text, typer.Option(help="kind: server, client, …")] = None,
     status: Annotated[_Text, typer.Option(help="status")] = None,
     error: Annotated[_Text, typer.Option(help="error, of TraceFailed")] = None,
+    message: Annotated[_Text, typer.Option(help="message, of ErrorLogged")] = None,
+    name: Annotated[_Text, typer.Option(help="name, of MetricUpdated")] = None,
+    value: Annotated[_Text, typer.Option(help="value, of MetricUpdated")] = None,
+    unit: Annotated[_Text, typer.Option(help="unit, of MetricUpdated")] = None,
     start: Annotated[_Text, typer.Option("--start", help="start_time, RFC 3339")] = None,
     end: Annotated[_Text, typer.Option("--end", help="end_time, RFC 3339")] = None,
-    tag: Annotated[list[str] | None, typer.Option(help="key=value, repeatable; 200 and true are JSON")] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option(help="key=value, repeatable; 200 and true are JSON; a metric's label")
+    ] = None,
     data: Annotated[_Text, typer.Option(help="event_data as a JSON object; flags go on top of it.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Send nothing if any line is refused.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the read models show the events.")] = False,
@@ -58,9 +65,11 @@ def publish(
     Example: spanfold publish --type TraceCreated --trace-id t1 --service shop --operation 'GET /cart' --tag cart=7
     --wait
 
+    Example: spanfold publish --type MetricUpdated --service shop --name queue.length --value 7 --tag queue=mail
+
     Example: echo '{"event_type": "TraceCompleted", "aggregate_id": "t1"}' | spanfold publish -
     """
-    own = {
+    own: dict[str, Any] = {
         "service_name": service,
         "operation_name": operation,
         "span_id": span_id,
@@ -68,10 +77,18 @@ def publish(
         "kind": kind,
         "status": status,
         "error": error,
+        "message": message,
+        "name": name,
+        "value": None if value is None else _json_or_text(value),
+        "unit": unit,
         "start_time": start,
         "end_time": end,
     }
-    envelope = {"event_type": event_type, "aggregate_id": trace_id, "occurred_at": at, "event_id": event_id}
+    if event_type == ErrorLogged.__name__:
+        own["trace_id"] = trace_id
+    else:
+        aggregate_id = aggregate_id or trace_id
+    envelope = {"event_type": event_type, "aggregate_id": aggregate_id, "occurred_at": at, "event_id": event_id}
     flags = _event_object(envelope, own, tag or [], data)
     refused: list[str] = []
     connected = running_settings(chosen_settings(home))
@@ -88,7 +105,7 @@ def publish(
 
 
 def _event_object(
-    envelope: dict[str, _Text], own: dict[str, _Text], tags: Sequence[str], data: _Text
+    envelope: Mapping[str, _Text], own: Mapping[str, Any], tags: Sequence[str], data: _Text
 ) -> dict[str, Any]:
     """The event that the flags describe, as event_json takes it; empty when there were no flags."""
     given: dict[str, Any] = {name: value for name, value in envelope.items() if value is not None}
@@ -97,7 +114,8 @@ def _event_object(
         raise InvalidInput("--data: expected a JSON object")
     event_data |= {name: value for name, value in own.items() if value is not None}
     if tags:
-        event_data["tags"] = {**event_data.get("tags", {}), **dict(map(_tag, tags))}
+        field = "labels" if envelope["event_type"] == MetricUpdated.__name__ else "tags"
+        event_data[field] = {**event_data.get(field, {}), **dict(map(_tag, tags))}
     return given | {"event_data": event_data} if given or event_data else {}
 
 
@@ -105,10 +123,14 @@ def _tag(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise InvalidInput(f"--tag {text}: expected key=value")
+    return key, _json_or_text(value)
+
+
+def _json_or_text(value: str) -> Any:
     try:
-        return key, parsed(value)
+        return parsed(value)
     except InvalidInput:
-        return key, value
+        return value
 
 
 def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list[str]) -> Iterator[Event]:

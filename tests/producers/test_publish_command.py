@@ -18,6 +18,7 @@ from spanfold import settings as settings_module
 from spanfold.cli.publish import publish
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.events import series_id
 from spanfold.settings import Settings
 
 Run = Callable[..., Result]
@@ -92,12 +93,30 @@ def test_json_says_where_each_event_lies(run: Run, read_all: ReadAll) -> None:
     assert told == {(each.key().decode(), each.partition(), each.offset()) for each in read_all(50)}
 
 
+def test_a_metric_point_from_flags(run: Run, points: Callable[[int], list[dict[str, Any]]]) -> None:
+    flags = ("--service", "shop", "--name", "queue.length", "--value", "7", "--tag", "queue=mail", "--unit", "{mail}")
+    result = run("--type", "MetricUpdated", *flags)
+    assert result.exit_code == 0, result.output
+    (point,) = points(1)
+    assert (point["value"], point["labels"], point["unit"]) == (7, {"queue": "mail"}, "{mail}")
+    assert point["aggregate_id"] == series_id({"service.name": "shop"}, "", "queue.length", {"queue": "mail"})
+
+
+def test_an_error_from_flags_belongs_to_its_trace(run: Run, errors: Callable[[int], list[dict[str, Any]]]) -> None:
+    flags = ("--type", "ErrorLogged", "--service", "shop", "--message", "boom")
+    assert run(*flags, "--trace-id", "t-1", "--tag", "disk=sda").exit_code == 0
+    assert run(*flags).exit_code == 0
+    found = {each["aggregate_id"]: each for each in errors(2)}
+    assert found.keys() == {"t-1", "shop"}
+    assert (found["t-1"]["trace_id"], found["t-1"]["tags"]) == ("t-1", {"disk": "sda"})
+
+
 def test_bad_lines_are_named_and_the_others_are_sent(run: Run, read_all: ReadAll) -> None:
     result = run("-", stdin=_lines(COMPLETED) + "\nnot json\n" + _lines({"event_type": "TraceEnded"}, COMPLETED))
     assert isinstance(result.exception, InvalidInput)
     assert str(result.exception) == "2 lines were refused, the others were sent"
     assert "line 3: not JSON" in result.stderr
-    assert "line 4: event: missing aggregate_id" in result.stderr
+    assert "line 4: event_type: unknown type 'TraceEnded'" in result.stderr
     assert len(read_all(2)) == 2
 
 
@@ -115,6 +134,8 @@ def test_strict_sends_nothing_when_a_line_is_bad(run: Run, read_all: ReadAll, tm
     [
         (("--type", "TraceCompleted", "events.jsonl"), "either flags or JSON lines"),
         (("--type", "TraceCompleted"), "missing aggregate_id"),
+        (("--type", "MetricUpdated", "--service", "s", "--name", "n", "--value", "x"), "value: expected a number"),
+        (("--type", "RecordDiscarded", "--aggregate-id", "t"), "comes from `spanfold parked` only"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--tag", "novalue"), "expected key=value"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--data", "[]"), "expected a JSON object"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--at", "noon"), "occurred_at: expected a time"),
