@@ -5,7 +5,7 @@ a first generation of every installed projection. `prepare` is idempotent and sa
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import Connection, create_engine, pool, text
 
@@ -37,9 +37,8 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
             add_checkpoints(connection, JOURNAL, [topic.topic])
         _show_journals(connection, [found.topic for found in topics])
         for projection in projections.values():
-            if _live(connection, projection.name) is None:
-                schema = create_generation(connection, projection, 1, "live")
-                show(connection, projection, schema)
+            schema = _live_schema(connection, projection.name) or create_generation(connection, projection, 1, "live")
+            show(connection, projection, schema)
             add_checkpoints(connection, projection.name, projection.topics)
 
 
@@ -84,9 +83,10 @@ def _show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
     _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
 
 
-def _live(connection: Connection, projection: str) -> Any:
-    query = text(f"SELECT generation FROM {CORE}.generations WHERE projection = :p AND state = 'live'")
-    return connection.execute(query, {"p": projection}).scalar_one_or_none()
+def _live_schema(connection: Connection, projection: str) -> str | None:
+    query = text(f"SELECT schema_name FROM {CORE}.generations WHERE projection = :p AND state = 'live'")
+    found: str | None = connection.execute(query, {"p": projection}).scalar_one_or_none()
+    return found
 
 
 def create_generation(connection: Connection, projection: Projection, number: int, state: str) -> str:
@@ -108,15 +108,28 @@ def show(connection: Connection, projection: Projection, schema: str) -> None:
 
 
 def _create_view(connection: Connection, view: View, schema: str) -> None:
+    """Create or replace the view, unless it was made from the same before: replacing it would wait for its readers."""
+    statements = _view_statements(view, schema)
+    made_from = {"view": view.name, "made_from": ";\n".join(statements)}
+    known = text(f"SELECT FROM {CORE}.shown WHERE view = :view AND made_from = :made_from")
+    if connection.execute(known, made_from).first() is not None:
+        return
+    for statement in statements:
+        # exec_driver_sql: view texts have colons of their own
+        connection.exec_driver_sql(statement)
+    connection.execute(text(REMEMBER_VIEW), made_from)
+
+
+def _view_statements(view: View, schema: str) -> list[str]:
     def quoted(words: str) -> str:
         return "'" + words.format().replace("'", "''") + "'"
 
     name = f"{PUBLIC}.{view.name}"
-    # exec_driver_sql: view texts have colons and percent signs of their own
-    connection.exec_driver_sql(f"CREATE OR REPLACE VIEW {name} AS {view.select.format(schema=schema)}")
-    connection.exec_driver_sql(f"COMMENT ON VIEW {name} IS {quoted(view.comment)}")
-    for column, words in view.comments.items():
-        connection.exec_driver_sql(f"COMMENT ON COLUMN {name}.{column} IS {quoted(words)}")
+    return [
+        f"CREATE OR REPLACE VIEW {name} AS {view.select.format(schema=schema)}",
+        f"COMMENT ON VIEW {name} IS {quoted(view.comment)}",
+        *(f"COMMENT ON COLUMN {name}.{column} IS {quoted(words)}" for column, words in view.comments.items()),
+    ]
 
 
 def add_checkpoints(connection: Connection, owner: str, topics: Iterable[Topic]) -> None:
@@ -124,6 +137,11 @@ def add_checkpoints(connection: Connection, owner: str, topics: Iterable[Topic])
     for topic in topics:
         connection.execute(text(ADD_CHECKPOINTS), {"owner": owner, "topic": topic.name})
 
+
+REMEMBER_VIEW: Final = f"""
+INSERT INTO {CORE}.shown (view, made_from) VALUES (:view, :made_from)
+ON CONFLICT (view) DO UPDATE SET made_from = excluded.made_from
+"""
 
 ADD_GENERATION: Final = f"""
 INSERT INTO {CORE}.generations (projection, generation, schema_name, fold_version, state)

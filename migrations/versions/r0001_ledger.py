@@ -33,6 +33,12 @@ CREATE TABLE spanfold_core.generations (
 );
 CREATE UNIQUE INDEX one_live_generation ON spanfold_core.generations (projection) WHERE state = 'live';
 
+-- what each public view was made from: a view is replaced, which waits for its readers, only if that changed
+CREATE TABLE spanfold_core.shown (
+    view text PRIMARY KEY,
+    made_from text NOT NULL
+);
+
 -- the journal's own checkpoint is generation 0 of 'journal'
 CREATE TABLE spanfold_core.checkpoints (
     topic text NOT NULL REFERENCES spanfold_core.topics,

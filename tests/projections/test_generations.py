@@ -1,0 +1,26 @@
+"""Preparing a database again changes nothing and waits for nobody."""
+
+import threading
+from typing import Any
+
+import psycopg
+
+from projections import generations
+from projections.projection import installed
+from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
+
+
+def test_a_worker_that_starts_does_not_wait_for_those_who_read(
+    ledger: psycopg.Connection[Any], stack_settings: Settings, topics: dict[str, TopicOnBroker]
+) -> None:
+    dsn = stack_settings.postgres_dsn
+    assert dsn
+    with psycopg.connect(dsn) as reader:
+        for view in ("journal", "verdicts", "traces", "spans", "checkpoints"):
+            reader.execute(f"SELECT * FROM spanfold.{view}".encode())
+        starting = threading.Thread(target=generations.prepare, args=(dsn, topics.values(), installed()), daemon=True)
+        starting.start()
+        starting.join(30)
+        waiting = ledger.execute("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall()
+        assert not starting.is_alive(), waiting
