@@ -6,6 +6,7 @@ Rows are tuples in the table's column order, already in wire terms: times as µs
 
 import struct
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from psycopg import Cursor, sql
@@ -60,8 +61,15 @@ def _array(oid: int, code: str, values: Sequence[float]) -> bytes:
     """Dimensions, no nulls, the elements' type; length and lower bound; length and bytes of each element (array_recv)."""
     if not values:
         return struct.pack(">3i", 0, 0, oid)
-    elements = [part for value in values for part in (8, value)]
-    return struct.pack(f">5i{('i' + code) * len(values)}", 1, 0, oid, len(values), 1, *elements)
+    length = len(values)
+    elements: list[float] = [8] * (2 * length)
+    elements[1::2] = values
+    return _array_layout(code, length).pack(1, 0, oid, length, 1, *elements)
+
+
+@lru_cache(maxsize=1024)
+def _array_layout(code: str, length: int) -> struct.Struct:
+    return struct.Struct(f">5i{('i' + code) * length}")
 
 
 def copy_into(

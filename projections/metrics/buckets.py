@@ -5,7 +5,7 @@ The bounds of exponential buckets are powers of 2^(2^-scale). They are made of s
 a machine's own pow() may differ from another's in the last digit, and so would the rows.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Context, Decimal
 from functools import lru_cache
 from itertools import accumulate, repeat
@@ -20,13 +20,17 @@ _ROOTS: Final = tuple(accumulate(repeat(None, MAX_SCALE), lambda root, _: _CONTE
 """2^(2^-k) at index k, as far as the greatest scale needs."""
 
 
-def buckets_of(measured: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def buckets_of(measured: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
     """(upper bound, count) of each bucket of a point of either kind of histogram that is not empty."""
     if measured["kind"] == "histogram":
-        uppers = [*map(bound_text, measured["bounds"]), "Infinity"]
-        pairs = zip(uppers, measured["bucket_counts"], strict=False)
-        return ((upper, count) for upper, count in pairs if count)
+        uppers = _uppers(tuple(measured["bounds"]))
+        return [pair for pair in zip(uppers, measured["bucket_counts"], strict=False) if pair[1]]
     return _exponential(measured)
+
+
+@lru_cache(maxsize=1024)
+def _uppers(bounds: tuple[float, ...]) -> tuple[str, ...]:
+    return (*map(bound_text, bounds), "Infinity")
 
 
 def _exponential(measured: Mapping[str, Any]) -> Iterator[tuple[str, int]]:

@@ -67,5 +67,6 @@ def _add_histogram(minute: Minute, measured: Mapping[str, Any], sign: int) -> No
     number = exact(measured["sum"] or 0)
     if number.is_finite():
         minute.sum = _EXACT.add(minute.sum, number) if sign > 0 else _EXACT.subtract(minute.sum, number)
+    buckets = minute.buckets
     for upper, count in buckets_of(measured):
-        minute.buckets[upper] = minute.buckets.get(upper, 0) + sign * count
+        buckets[upper] = buckets.get(upper, 0) + sign * count
