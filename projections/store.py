@@ -5,7 +5,7 @@ they have passed is not folded again, and if one of them lies before `start`, so
 not matter who commits, how often, or what a process believes that it owns.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -150,7 +150,7 @@ class Store:
             cursor.execute(LOCK_CHECKPOINTS, where)
             positions = {(name, number): offset for name, number, offset in cursor}
             cursor.execute(LIVE_GENERATIONS)
-            live = [row for row in cursor if self._carries(batch.topic, row[0], row[3])]
+            live = [row for row in cursor if self._carries(batch.topic.name, row[0], row[3])]
             if (JOURNAL, 0) not in positions:
                 raise Misconfigured(
                     f"{where[0]}[{where[1]}] has no checkpoint: register its topic with `spanfold migrate`"
@@ -164,9 +164,21 @@ class Store:
         ]
         return positions[JOURNAL, 0], generations
 
-    def _carries(self, topic: Topic, name: str, fold_version: int) -> bool:
+    def _carries(self, topic: str, name: str, fold_version: int) -> bool:
         projection = self._projections.get(name)
-        return projection is not None and topic in projection.topics and projection.fold_version == fold_version
+        if projection is None or projection.fold_version != fold_version:
+            return False
+        return any(each.name == topic for each in projection.topics)
+
+    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]:
+        """Where to read each (topic, partition) from: the least checkpoint of the journal and of the live generations
+        that this process folds. `checkpoints` are rows of CHECKPOINTS.
+        """
+        at: dict[tuple[str, int], int] = {}
+        for topic, partition, name, fold_version, next_offset in checkpoints:
+            if name == JOURNAL or self._carries(topic, name, fold_version):
+                at[topic, partition] = min(next_offset, at.get((topic, partition), next_offset))
+        return at
 
     def _decide(
         self, cursor: Cursor[Any], prepared: Prepared, arbiter: Arbiter, journal_at: int
@@ -286,6 +298,13 @@ SELECT projection, generation, next_offset
  WHERE topic = %s AND partition = %s
  ORDER BY projection, generation
    FOR UPDATE
+"""
+
+CHECKPOINTS: Final = f"""
+SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
+  FROM {CORE}.checkpoints c
+  LEFT JOIN {CORE}.generations g USING (projection, generation)
+ WHERE c.projection = '{JOURNAL}' OR g.state = 'live'
 """
 
 LIVE_GENERATIONS: Final = f"""

@@ -16,11 +16,11 @@ from faust.types import TP, EventT
 from mode.supervisors import CrashingSupervisor
 
 from projections.batch import Batch
-from projections.journal import CORE
-from projections.store import Gap, Outcome, Prepared, Store
+from projections.store import CHECKPOINTS, Gap, Outcome, Prepared, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
+from stream_processors.credentials import credentials
 from stream_processors.metrics import Metrics
 from stream_processors.parked_share import ParkedShare
 from stream_processors.transport import BatchTransport, Fetched, RawBatches
@@ -82,7 +82,8 @@ class Projector:
             log.warning("refold", topic=tp.topic, partition=tp.partition, next_offset=gap.next_offset, why=str(gap))
             self._sought[tp] = gap.next_offset
             self._metrics.refolds.labels(self._topics[tp.topic].topic.name).inc()
-            await app.consumer.seek_wait({tp: gap.next_offset})
+            if tp in app.consumer.assignment():
+                await app.consumer.seek_wait({tp: gap.next_offset})
 
     def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
@@ -125,6 +126,7 @@ def projector_app(
     app = faust.App(
         f"{settings.group}-projector",
         broker=f"kafka://{settings.kafka_bootstrap}",
+        broker_credentials=credentials(settings),
         agent_supervisor=CrashingSupervisor,
         broker_session_timeout=settings.session_timeout_s,
         broker_heartbeat_interval=settings.session_timeout_s / 5,
@@ -144,8 +146,7 @@ def projector_app(
     names = {found.name: found.topic.name for found in topics.values()}
 
     async def checkpoints(partitions: Sequence[TP]) -> Mapping[TP, int]:
-        rows = await committer.query(CHECKPOINTS)
-        at = {(topic, partition): offset for topic, partition, offset in rows}
+        at = store.start_offsets(await committer.query(CHECKPOINTS))
         return {tp: at[names[tp.topic], tp.partition] for tp in partitions}
 
     app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=checkpoints)
@@ -154,12 +155,3 @@ def projector_app(
     app.agent(source, name="projector", concurrency=1)(projector.run)
     app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)
     return app
-
-
-CHECKPOINTS = f"""
-SELECT c.topic, c.partition, min(c.next_offset)
-  FROM {CORE}.checkpoints c
-  LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.projection = 'journal' OR g.state = 'live'
- GROUP BY c.topic, c.partition
-"""

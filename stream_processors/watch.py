@@ -16,12 +16,12 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from psycopg.conninfo import make_conninfo
 
 from producers.topics import kafka_config
+from projections.store import CHECKPOINTS, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors import health
 from stream_processors.health import KAFKA, POSTGRES, Partition
 from stream_processors.metrics import Metrics
-from stream_processors.projector import CHECKPOINTS
 
 log = structlog.get_logger("spanfold.watch")
 
@@ -40,7 +40,9 @@ CONNECTION: Final[Mapping[str, int]] = {
 class Watch:
     """What is known of the worker's partitions. `owned` is set by whoever hears of a rebalance; by broker names."""
 
-    def __init__(self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], metrics: Metrics) -> None:
+    def __init__(
+        self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], store: Store, metrics: Metrics
+    ) -> None:
         self.owned: Collection[tuple[str, int]] = ()
         self.observations = health.nothing_seen(time.monotonic())
         self.limits = health.Limits(settings.stalled_after_s, settings.unowned_after_s)
@@ -49,6 +51,7 @@ class Watch:
         self._admin = AdminClient(kafka_config(settings))
         self._dsn = make_conninfo(dsn, application_name="spanfold watch", **CONNECTION)
         self._connection: psycopg.Connection[Any] | None = None
+        self._start_offsets = store.start_offsets
         self._metrics = metrics
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spanfold-watch", daemon=True)
@@ -99,7 +102,7 @@ class Watch:
         return ends
 
     def _positions(self) -> Mapping[Partition, int] | None:
-        """Every partition's slowest live checkpoint; None when Postgres does not say."""
+        """The slowest checkpoint that this worker moves in every partition; None when Postgres does not say."""
         self._asks(POSTGRES)
         try:
             if self._connection is None or self._connection.closed:
@@ -112,7 +115,7 @@ class Watch:
             self._fails(POSTGRES, " ".join(str(error).split()))
             return None
         self.observations = health.answered(self.observations, POSTGRES, time.monotonic())
-        return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+        return self._start_offsets(rows)
 
     def _asks(self, whom: str) -> None:
         self.observations = health.asked(self.observations, whom, time.monotonic())

@@ -41,7 +41,7 @@ def run_projector(settings: Settings) -> None:
     topics = ensure_topics(settings)
     _prepare(dsn, topics.values())
     store, metrics = Store(installed()), Metrics(found.topic.name for found in topics.values())
-    watch = Watch(settings, dsn, topics.values(), metrics)
+    watch = Watch(settings, dsn, topics.values(), store, metrics)
     app = projector_app(settings, store, Committer(dsn, store, metrics), topics, metrics)
     _tell_owned(app, watch)
     _serve(settings, metrics, watch)
