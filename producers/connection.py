@@ -8,6 +8,7 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, Message, Producer
 
 from producers.topics import kafka_config
+from producers.trouble import Trouble
 from spanfold.settings import Settings
 
 Report = Callable[[KafkaError | None, Message], None]
@@ -41,6 +42,7 @@ class Connection:
 
     def __init__(self, settings: Settings, *, linger_ms: float, message_timeout_s: float) -> None:
         config = producer_config(settings, linger_ms=linger_ms, message_timeout_s=message_timeout_s)
+        self.trouble: Trouble = config["error_cb"]
         self.producer = Producer(config)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="spanfold-publisher", daemon=True)

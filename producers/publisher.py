@@ -68,9 +68,7 @@ class TelemetryPublisher:
         message_timeout_s: float = 120.0,
         codec: Codec | None = None,
     ) -> None:
-        """`settings`, or Kafka's host:port. `linger_ms` is how long an event may wait for others to share its
-        batch.
-        """
+        """`settings`, or Kafka's host:port. `linger_ms` is how long an event may wait for others to share its batch."""
         self._settings = Settings(kafka_bootstrap=settings) if isinstance(settings, str) else settings
         self._on_full, self._block_timeout_s = on_full, block_timeout_s
         self._connect: Callable[[], Connection] = lambda: Connection(
@@ -105,8 +103,8 @@ class TelemetryPublisher:
     def publish_and_wait(
         self, event: DomainEvent, traceparent: str | None = None, *, timeout_s: float = 30.0
     ) -> Delivery:
-        """Return where the event lies in the log. LogUnavailable after `timeout_s`: it may still arrive; try
-        it again.
+        """Return where the event lies in the log. LogUnavailable after `timeout_s`: it may still arrive; try it again.
+        Misconfigured when Kafka refuses this client.
         """
         told = threading.Event()
         outcomes: list[Outcome] = []
@@ -117,22 +115,21 @@ class TelemetryPublisher:
 
         self._wait_for_room(self._record(event, traceparent), tell)
         if not told.wait(timeout_s):
-            raise LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s: it may still, and a retry is safe")
+            late = LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s: it may still, and a retry is safe")
+            raise self._explained(late)
         if isinstance(outcomes[0], Delivery):
             return outcomes[0]
         raise outcomes[0]
 
     async def apublish(self, event: DomainEvent, traceparent: str | None = None) -> Delivery:
-        """Like publish_and_wait, without a thread: resolves when Kafka has acknowledged, or the message timed
-        out.
-        """
+        """Like publish_and_wait, without a thread: resolves when Kafka has acknowledged, or the message timed out."""
         loop = asyncio.get_running_loop()
         waiter = self._waiters.get(loop) or self._waiters.setdefault(loop, LoopWaiter(loop))
         future, tell = waiter.expect()
         record, deadline = self._record(event, traceparent), loop.time() + self._patience_s
         while not self._offer(record, tell):
             if loop.time() >= deadline:
-                raise self._no_room()
+                raise self._explained(self._no_room())
             await asyncio.sleep(_RETRY_S)
         return await future
 
@@ -199,7 +196,7 @@ class TelemetryPublisher:
             time.sleep(_RETRY_S)
             if self._offer(record, tell):
                 return
-        raise self._no_room()
+        raise self._explained(self._no_room())
 
     def _offer(self, record: _Record, tell: OnDelivery | None) -> bool:
         """Whether the record was taken over; False when there is no room for it now."""
@@ -239,6 +236,7 @@ class TelemetryPublisher:
         outcome = outcome_of(error, message)
         self._counters.add("acknowledged" if isinstance(outcome, Delivery) else "failed")
         if not isinstance(outcome, Delivery):
+            outcome = self._explained(outcome)
             self._log.warning("an event was not delivered", reason=str(outcome))
         if tell:
             tell(outcome)
@@ -258,6 +256,10 @@ class TelemetryPublisher:
                 self._connection = self._connect()
         broken.close(0)
 
+    def _explained(self, error: SpanfoldError) -> SpanfoldError:
+        connection = self._connection
+        return connection.trouble.explained(error) if connection else error
+
     def _no_room(self) -> LogUnavailable:
         return LogUnavailable(
             f"Kafka at {self._settings.kafka_bootstrap} takes no events and the publisher's buffer is full"
@@ -270,9 +272,7 @@ class TelemetryPublisher:
         self._waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiter] = WeakKeyDictionary()
 
     def _after_fork(self) -> None:
-        """In the child: librdkafka's threads are the parent's, so its handle is left alone, not even
-        destroyed.
-        """
+        """In the child: librdkafka's threads are the parent's, so its handle is left alone, not even destroyed."""
         self._start_empty()
         if self._connection:
             self._connection.abandon()

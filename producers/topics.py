@@ -1,6 +1,6 @@
 """The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
-from producers.throttled_log import ThrottledLog
+from producers.security import librdkafka_security
+from producers.trouble import Trouble
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TOPICS, Topic, TopicOnBroker
@@ -23,7 +24,8 @@ MAX_BATCH_BYTES: Final = 1_048_588
 
 
 def kafka_config(settings: Settings) -> dict[str, Any]:
-    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named.
+    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named,
+    or when the settings of its security contradict each other.
 
     Trouble goes to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
     """
@@ -33,13 +35,9 @@ def kafka_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "spanfold",
         "log_level": 2,  # librdkafka's own lines come several a second while Kafka is away, and land on standard error
-        "error_cb": _error_logger(),
+        "error_cb": Trouble(settings),
+        **librdkafka_security(settings),
     }
-
-
-def _error_logger() -> Callable[[KafkaError], None]:
-    log = ThrottledLog("spanfold.kafka")
-    return lambda error: log.warning("Kafka is in trouble; spanfold keeps trying", reason=error.str())
 
 
 def topic_config(settings: Settings) -> dict[str, str]:
@@ -65,7 +63,8 @@ def ensure_topics(
     operators may move and add them.
     """
     wanted = {topic.on_broker(settings.topic_prefix): topic for topic in topics}
-    admin = AdminClient(kafka_config(settings))
+    config = kafka_config(settings)
+    admin = AdminClient(config)
     try:
         _create_missing(admin, sorted(wanted), settings, timeout_s)
         # a broker may not know yet what the controller has just created
@@ -79,7 +78,8 @@ def ensure_topics(
                 found = _described(admin, wanted, timeout_s)
                 configs = _configs(admin, sorted(wanted), timeout_s)
     except KafkaException as error:
-        raise _translated(error, settings) from error
+        admin.poll(0)  # now the client's troubles are told
+        raise config["error_cb"].explained(_translated(error, settings)) from error
     if differences := _differences(found, configs, settings):
         raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
     return {each.topic.name: each for each in found}

@@ -1,13 +1,14 @@
 """Settings, read from the environment (prefix `SPANFOLD_`); every process takes them from here.
 
-Both Kafka clients (librdkafka and aiokafka) get their connection from the same fields.
+Both Kafka clients (librdkafka and aiokafka) get their connection from the same fields. An empty text is the same as none.
 """
 
 import os
 from functools import lru_cache
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -15,6 +16,14 @@ def default_home() -> Path:
     """`$XDG_DATA_HOME/spanfold`, else `~/.local/share/spanfold`."""
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     return Path(data) / "spanfold"
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
+SaslMechanism = Annotated[Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
 
 
 class Settings(BaseSettings):
@@ -26,6 +35,15 @@ class Settings(BaseSettings):
 
     home: Path = Field(default_factory=default_home, description="where the embedded stack keeps its data and state")
     kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port…] of an existing Kafka")
+    kafka_security_protocol: SecurityProtocol = Field(default="PLAINTEXT", description="SASL_SSL, SSL, …")
+    kafka_sasl_mechanism: SaslMechanism = Field(default="", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_ssl_cafile: str = Field(default="", description="PEM file of who signs brokers; else the system's")
+    kafka_ssl_certfile: str = Field(default="", description="PEM file of this client's certificate and its chain")
+    kafka_ssl_keyfile: str = Field(default="", description="PEM file of the certificate's private key")
+    kafka_ssl_key_password: SecretStr = SecretStr("")
+    kafka_ssl_check_hostname: bool = Field(default=True, description="whether a broker's certificate must name its host")
     postgres_dsn: str | None = Field(default=None, description="postgresql://… of an existing Postgres")
     topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
     partitions: int = Field(default=4, ge=1, le=1000, description="partitions of a telemetry topic; for life")

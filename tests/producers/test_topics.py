@@ -1,3 +1,4 @@
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -57,6 +58,8 @@ def test_a_foreign_topic_of_that_name_is_refused_with_every_difference(
 def test_a_recreated_topic_has_another_id(admin: AdminClient, settings: Settings) -> None:
     before = ensure_topics(settings)["spanfold.traces"]
     admin.delete_topics([before.name])[before.name].result()
+    while before.name in admin.list_topics(timeout=10).topics:  # the controller knows first, the broker a moment later
+        time.sleep(0.05)
     after = ensure_topics(settings)["spanfold.traces"]
     assert after.topic_id != before.topic_id
 
