@@ -192,7 +192,7 @@ def _never_parked(connection: Connection, missing: Sequence[Position]) -> str:
     first, others = missing[0], len(missing) - 1
     row = connection.execute(VERDICT.encode(), first).fetchone()
     if row is None:
-        instead = "no record has been judged there"
+        instead = "of a record there nothing is known"
     elif row[0] == "accepted":
         instead = "that record was accepted and folded"
     else:

@@ -1,0 +1,278 @@
+"""`spanfold parked` as a user has it, on tables with parked records in them. What retrying does is tested where the workers
+are: tests/stream_processors/test_parked.py.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from typer.testing import CliRunner, Result
+
+from projections.projection import installed
+from projections.store import Store
+from schemas.codec import Codec
+from spanfold import settings as settings_module
+from spanfold.cli.app import app
+from spanfold.cli.parked_payload import hex_dump, one_line
+from spanfold.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
+from spanfold.events import SpanRecorded, TraceCompleted
+from spanfold.partitioning import partitions_of
+from spanfold.settings import Settings
+from tests.projections.strategies import LOG_TIME_MS, NOW, Record, batch, record
+
+Ledger = psycopg.Connection[Any]
+Run = Callable[..., Result]
+
+SAID: dict[str, Any] = {"occurred_at": NOW, "source": "test"}
+GOOD = TraceCompleted(aggregate_id="good", end_time=NOW, **SAID)
+BAD = TraceCompleted(aggregate_id="[bad]\n", end_time=NOW, status="x" * 3000, **SAID)
+NUL = TraceCompleted(aggregate_id="nul", end_time=NOW, status="\0", tags={"n": float("nan"), "\x1b[2J": 1}, **SAID)
+SPAN = SpanRecorded(
+    aggregate_id="span", span_id="1", parent_span_id=None, service_name="shop", operation_name="pay",
+    start_time=NOW, end_time=NOW, **SAID,
+)  # fmt: skip
+
+HOME, AWAY = 2, 3
+"""Offsets of a record whose key belongs to partition 0 on the broker too, and of one whose key does not."""
+
+AFTER = "2026-11-18T11:06:42Z"
+"""Two seconds after the first record."""
+
+
+def log() -> list[Record]:
+    """Five records, a second apart: one good, one of each reason that lies in the bytes, and a rejected one."""
+    unknown = b"\0\0\0\0\7" + b"?" * 2000
+    records = [
+        record(GOOD, 0),
+        record(BAD, 1, value=Codec().encode("TraceCompleted", BAD.as_fields()) + b"!"),
+        record(SPAN, 2, value=unknown),
+        record(NUL, 3),
+        record(GOOD, 4),
+        record(replace(GOOD, aggregate_id="none", event_id=b""), 5, value=None),
+    ]
+    return [replace(each, log_time_ms=LOG_TIME_MS + each.offset * 1000) for each in records]
+
+
+@pytest.fixture
+def run(stack_settings: Settings, ledger: Ledger) -> Iterator[Run]:
+    store = Store(installed())
+    store.commit(ledger, store.prepare(batch(log())))
+    named = {
+        f"SPANFOLD_{name.upper()}": str(value)
+        for name, value in stack_settings.model_dump().items()
+        if value is not None
+    }
+
+    def invoke(*words: str, stdin: str | None = None, **environment: str) -> Result:
+        settings_module.settings.cache_clear()
+        return CliRunner().invoke(app, ["parked", *words], input=stdin, env=named | environment)
+
+    yield invoke
+    settings_module.settings.cache_clear()
+
+
+def told(run: Run, *words: str) -> Any:
+    done = run(*words, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def refusal(done: Result, kind: type[SpanfoldError] = InvalidInput) -> str:
+    assert isinstance(done.exception, kind), done.output
+    return str(done.exception)
+
+
+# list
+
+
+def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Run) -> None:
+    listed = told(run, "list")
+    assert [each["position"] for each in listed] == [f"spanfold.traces[0]@{offset}" for offset in (1, 2, 3, 5)]
+    assert [each["reason"] for each in listed] == ["unreadable", "unknown_schema", "invalid", "unreadable"]
+    assert {each["state"] for each in listed} == {"parked"}
+    assert listed[1] == {
+        "position": "spanfold.traces[0]@2", "topic": "spanfold.traces", "partition": 0, "kafka_offset": 2,
+        "reason": "unknown_schema", "detail": "schema id 7 is unknown here: upgrade, then retry",
+        "event_id": listed[1]["event_id"], "event_type": "SpanRecorded", "aggregate_id": "span",
+        "occurred_at": "2026-11-18T11:06:40+00:00", "log_time": "2026-11-18T11:06:42+00:00",
+        "state": "parked", "settled_at": None, "last_tried_at": None, "payload_bytes": 2005,
+    }  # fmt: skip
+
+
+def test_a_table_has_a_line_for_each_whatever_its_texts_hold(run: Run) -> None:
+    done = run("list")
+    assert len(done.stdout.splitlines()) == 5
+    assert "[bad]\\n" in done.stdout
+    assert done.stderr == "(4 records)\n"
+    assert run("list", "--limit", "3").stderr == "(3 records, the newest of 4: --limit shows more)\n"
+
+
+FILTERS: dict[tuple[str, ...], list[int]] = {
+    ("--reason", "unreadable"): [1, 5],
+    ("--topic", "spanfold.traces"): [1, 2, 3, 5],
+    ("--topic", "logs"): [],
+    ("--since", AFTER): [2, 3, 5],
+    ("--until", AFTER): [1],
+    ("--since", AFTER, "--until", "2026-11-18T12:06:43+01:00"): [2],
+    ("--aggregate", "nul"): [3],
+    ("--limit", "2"): [3, 5],
+    ("--state", "discarded"): [],
+    ("--state", "all", "--reason", "invalid"): [3],
+}
+
+
+def test_filters_choose(run: Run) -> None:
+    for words, offsets in FILTERS.items():
+        assert [each["kafka_offset"] for each in told(run, "list", *words)] == offsets, words
+
+
+def test_the_summary_counts_by_topic_and_reason(run: Run) -> None:
+    counts = {"invalid": 1, "unknown_schema": 1, "unreadable": 2}
+    rows = [{"topic": "spanfold.traces", "reason": reason, "records": count} for reason, count in counts.items()]
+    assert told(run, "list", "--summary", "--limit", "1") == rows
+    assert [line.split() for line in run("list", "--summary").stdout.splitlines()][3] == [
+        "spanfold.traces",
+        "unreadable",
+        "2",
+    ]
+    assert run("list", "--summary", "--topic", "logs").stdout.split() == ["topic", "reason", "records", "nothing", "0"]
+
+
+# show
+
+
+def test_what_can_be_read_is_shown(run: Run) -> None:
+    shown = told(run, "show", "spanfold.traces[0]@3")
+    assert shown == told(run, "show", "traces[0]@3") == told(run, "show", "spanfold.traces", "0", "3")
+    assert shown["decoded"]["event_type"] == "TraceCompleted"
+    assert shown["decoded"]["error"] is None
+    fields = shown["decoded"]["fields"]
+    assert (fields["aggregate_id"], fields["status"], fields["end_time"]) == ("nul", "\0", NOW)
+    assert fields["tags"] == {"n": "NaN", "\x1b[2J": 1}
+    assert fields["event_id"] == shown["event_id"] == dict(shown["headers"])["event_id"]
+    assert bytes.fromhex(shown["payload"]) == log()[3].value
+    assert bytes.fromhex(shown["key"]) == b"nul"
+
+
+def test_no_byte_of_a_record_moves_the_terminal(run: Run) -> None:
+    done = run("show", "traces[0]@3")
+    assert "\x1b[2J" not in done.stdout
+    assert "\0" not in done.stdout
+    assert "NUL character in status" in done.stdout
+
+
+def test_what_cannot_be_read_is_shown_byte_by_byte(run: Run) -> None:
+    done = run("show", "traces[0]@2")
+    assert "unknown_schema: schema id 7 is unknown here" in done.stdout
+    assert "Schema 7: unknown here" in done.stdout
+    assert "00000000  00 00 00 00 07 3f 3f 3f  3f 3f 3f 3f 3f 3f 3f 3f  |.....???????????|" in done.stdout
+    assert "000003f0  " in done.stdout
+    assert "00000400  " not in done.stdout
+    assert "… and 981 bytes more: --full shows them" in done.stdout
+    whole = run("show", "traces[0]@2", "--full").stdout
+    assert whole.splitlines()[-1] == "000007d0  3f 3f 3f 3f 3f" + " " * 36 + "|?????|"
+
+
+def test_of_broken_bytes_the_schema_is_known_and_of_none_nothing(run: Run) -> None:
+    broken = told(run, "show", "traces[0]@1")["decoded"]
+    assert (broken["event_type"], broken["fields"]) == ("TraceCompleted", None)
+    assert broken["error"] == "unreadable: 1 bytes after the end of TraceCompleted"
+    nothing = told(run, "show", "traces[0]@5")
+    assert (nothing["payload"], nothing["decoded"]["event_type"]) == (None, None)
+    assert "the record's value is null" in run("show", "traces[0]@5").stdout
+
+
+def test_hex_dumps_and_lines_are_what_terminals_can_show() -> None:
+    assert list(hex_dump(b"")) == []
+    assert list(hex_dump(b"\x1f ~\x7f")) == ["00000000  1f 20 7e 7f" + " " * 39 + "|. ~.|"]
+    assert one_line({"a": "b\u2028"}) == '{"a":"b\\u2028"}'
+    assert one_line("ü 🜁") == "ü 🜁"
+
+
+# What is wrong is explained
+
+
+MISTAKES: dict[tuple[str, ...], str] = {
+    ("show", "traces[0]@0"): "spanfold.traces[0]@0 is not parked: that record was accepted and folded",
+    ("show", "traces[0]@4"): "is not parked: that record was rejected as duplicate, which is for ever",
+    ("retry", "traces[0]@1", "traces[0]@77", "--yes"): "spanfold.traces[0]@77 is not parked: of a record there nothing is known",
+    ("discard", "traces[3]@1", "--yes"): "`spanfold parked list` shows what is",
+    ("show", "traces@1"): "'traces@1' is no position: expected spanfold.traces[0]@42",
+    ("show", "traces[0]@1", "traces[0]@2"): "one position at a time",
+    ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.traces, ",
+    ("list", "--since", "noon"): "--since: expected a time",
+    ("retry", "--yes"): "say which records, in one way",
+    ("retry", "--all", "--reason", "invalid", "--yes"): "say which records, in one way",
+    ("discard", "traces[0]@1", "--topic", "traces", "--yes"): "say which records, in one way",
+    ("discard", "--all"): "nobody answers: say --yes",
+}  # fmt: skip
+
+
+def test_wrong_use_is_explained_and_does_nothing(run: Run) -> None:
+    for words, complaint in MISTAKES.items():
+        assert complaint in refusal(run(*words)), words
+    assert len(told(run, "list")) == 4
+
+
+def test_a_reason_that_there_is_not_is_wrong_usage(run: Run) -> None:
+    assert run("list", "--reason", "ugly").exit_code == 2
+
+
+def test_where_nothing_is_chosen_nothing_is_done(run: Run) -> None:
+    done = run("retry", "--reason", "refused")
+    assert (done.exit_code, done.stdout) == (0, "nothing to do: no record is parked that this is about\n")
+
+
+def test_who_says_no_is_obeyed(run: Run) -> None:
+    done = run("discard", "--reason", "unreadable", stdin="\n")
+    assert done.exit_code == 1
+    assert "Discard for good: 2 records? [y/N]" in done.stderr
+    assert len(told(run, "list")) == 4
+
+
+# Facts, where no worker is
+
+
+def at_home(offset: int) -> bool:
+    """Whether the record's key belongs to partition 0 also of the topic on the broker."""
+    return int(partitions_of([log()[offset].key or b""], 4)[0]) == 0
+
+
+def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Run) -> None:
+    assert at_home(HOME)
+    outcome = told(run, "retry", f"traces[0]@{HOME}", "--yes", "--no-wait")
+    assert outcome == {"appended": 1, "retried": None, "discarded": None, "still_parked": None}
+    assert run("retry", f"traces[0]@{HOME}", "--yes", "--no-wait").stdout.startswith("1 fact appended; ")
+
+
+def test_who_waits_in_vain_is_told_what_is_behind(run: Run, ledger: Ledger) -> None:
+    ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
+    done = run("discard", f"traces[0]@{HOME}", "--yes", "--timeout", "1")
+    assert "partition 0 of spanfold.traces is folded up to offset 0 of 1" in refusal(done, StoreUnavailable)
+
+
+def test_what_passed_and_is_still_parked_says_why(run: Run) -> None:
+    # the checkpoints are beyond the fact already: this is what a fact in vain looks like
+    done = run("retry", f"traces[0]@{HOME}", "--yes")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("0 records retried and folded, 1 still parked\n")
+
+
+def test_a_fact_that_does_not_come_to_its_record_is_an_error(run: Run) -> None:
+    # these tables say that the topic has one partition; on the broker it has four
+    assert not at_home(AWAY)
+    wrong = refusal(run("retry", f"traces[0]@{AWAY}", "--yes"), Misconfigured)
+    assert f"the fact about spanfold.traces[0]@{AWAY} went to partition " in wrong
+
+
+def test_a_database_without_read_models_says_what_to_do(run: Run, servers: Any) -> None:
+    empty = servers.postgres_dsn.rsplit("/", 1)[0] + "/template1"
+    assert "spanfold migrate" in refusal(run("list", SPANFOLD_POSTGRES_DSN=empty), Misconfigured)
+
+
+def test_a_postgres_that_does_not_answer_is_worth_another_try(run: Run) -> None:
+    away = "postgresql://nobody:secret@127.0.0.1:1/nothing"
+    assert "secret" not in refusal(run("list", SPANFOLD_POSTGRES_DSN=away), StoreUnavailable)
