@@ -35,6 +35,10 @@ COMMANDS: Final[dict[str, Entry]] = {
         "Publish events to the log: one from flags, or JSON lines from a file or standard input.",
     ),
     "status": Entry("spanfold.cli.status", "status", "Show what runs, and how far the read models are behind the log."),
+    "tail": Entry("spanfold.cli.tail", "tail", "Show the records of a topic, decoded, as they come."),
+    "doctor": Entry(
+        "spanfold.cli.doctor", "doctor", "Look at all that spanfold needs here, and say what to do where it is amiss."
+    ),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
     "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
     "migrate": Entry(

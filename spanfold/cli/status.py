@@ -32,6 +32,7 @@ from spanfold.cli.stack import (
     running_settings,
     unreachable_postgres,
 )
+from spanfold.cli.worker_urls import url_of
 from spanfold.embedded import StackState, read_state
 from spanfold.embedded.identity import Identity
 from spanfold.errors import LogUnavailable, Misconfigured, SpanfoldError
@@ -47,11 +48,14 @@ TopicAndPartition = tuple[str, int]
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A program of the stack; without `uptime_s` it isn't alive at this moment."""
+    """A program of the stack; without `uptime_s` it isn't alive at this moment. `url`: where a worker has /metrics and
+    /healthz.
+    """
 
     name: str
     pid: int
     uptime_s: float | None
+    url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +162,7 @@ def _look(shown: Status, state: StackState | None, settings: Settings) -> int:
 
 def _processes(state: StackState, now: float) -> Iterator[Process]:
     for name, identity in {"supervisor": state.supervisor, **state.processes}.items():
-        yield Process(name, identity.pid, _uptime_s(identity, now))
+        yield Process(name, identity.pid, _uptime_s(identity, now), url_of(state.home, identity))
 
 
 def _uptime_s(identity: Identity, now: float) -> float | None:
@@ -268,8 +272,11 @@ def _show(shown: Status) -> None:
 
 def _sections(shown: Status) -> Iterator[RenderableType]:
     if shown.processes:
-        rows = [(each.name, each.pid, _duration(each.uptime_s)) for each in shown.processes]
-        yield table(("process", "pid", "uptime"), rows)
+        rows = [
+            (each.name, each.pid, _duration(each.uptime_s), f"{each.url}/metrics" if each.url else "")
+            for each in shown.processes
+        ]
+        yield table(("process", "pid", "uptime", "metrics"), rows)
     if shown.group:
         members = [
             (each.member_id, each.host, ", ".join(each.owns) or _alarm("owns nothing")) for each in shown.group.members

@@ -12,6 +12,7 @@ import typer
 
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_stack, sigterm_interrupts
+from spanfold.cli.worker_urls import worker_urls
 from spanfold.embedded import StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.errors import InvalidInput, SpanfoldError
@@ -107,6 +108,7 @@ def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
         ("Query", command_line(home, "sql", "SELECT * FROM traces LIMIT 10")),
         ("Status", command_line(home, "status")),
         ("Stop", stop),
+        *(("Metrics", f"{url}/metrics") for url in worker_urls(state).values()),
     ]
     shown = table(("", ""), rows)
     console().print(shown)
@@ -121,6 +123,7 @@ def _facts(state: StackState) -> dict[str, Any]:
         "logs": str(state.logs),
         "pid": state.supervisor.pid,
         "processes": state.pids,
+        "workers": worker_urls(state),
     }
 
 

@@ -1,0 +1,22 @@
+"""Where the workers of a stack serve their metrics: each leaves its URL in HOME/workers/<pid>.url."""
+
+from pathlib import Path
+
+from spanfold.embedded import StackState
+from spanfold.embedded.identity import Identity
+
+
+def worker_urls(state: StackState) -> dict[str, str]:
+    """The URL of each worker of the stack that serves by now, without a slash at its end, by the program's name."""
+    found = {name: url_of(state.home, identity) for name, identity in state.processes.items()}
+    return {name: url for name, url in found.items() if url}
+
+
+def url_of(home: Path, process: Identity) -> str | None:
+    """The URL that this process left, if it is a worker."""
+    left = home / "workers" / f"{process.pid}.url"
+    try:
+        # pids are used again: what was left before the process began is another's
+        return left.read_text() if left.stat().st_mtime >= process.created - 1 else None
+    except FileNotFoundError:
+        return None
