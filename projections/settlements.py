@@ -35,6 +35,9 @@ def settle(cursor: Cursor[Any], codec: Codec, batch: Batch, facts: Iterable[Fact
     for offset, event_type, fields in sorted(facts, key=lambda fact: fact[0]):
         if offset < journal_at:
             found = _settled_before(cursor, codec, batch, offset)
+        elif offset <= fields["record_offset"]:
+            # it names a place that the log had not reached; that its batch may already hold a record there means nothing
+            found = []
         elif event_type == "RecordDiscarded":
             found = _discard(cursor, codec, batch, offset, fields["record_offset"])
         else:

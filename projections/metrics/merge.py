@@ -153,13 +153,14 @@ ON CONFLICT (series_id) DO UPDATE SET
 WHERE (excluded.time, excluded.event_id, -excluded.version) > (t.time, t.event_id, -t.version)
 """
 
+# trim_scale: a point with more digits that came and was replaced leaves no zeros behind, so equal sums are equal rows
 MERGE_MINUTES: Final = """
 INSERT INTO {table} AS t
-SELECT * FROM {incoming}
+SELECT series_id, minute, points, count, trim_scale(sum), buckets FROM {incoming}
 ON CONFLICT (series_id, minute) DO UPDATE SET
     points = t.points + excluded.points,
     count = t.count + excluded.count,
-    sum = t.sum + excluded.sum,
+    sum = trim_scale(t.sum + excluded.sum),
     buckets = CASE WHEN excluded.buckets IS NULL
                    THEN t.buckets
                    ELSE (SELECT jsonb_object_agg(upper, count)

@@ -456,6 +456,14 @@ def exact_sum(*values: Any) -> Decimal:
 
 
 @pytest.mark.parametrize("first", [0, 1])
+def test_a_point_that_is_replaced_leaves_no_trailing_zeros(ledger: Ledger, first: int) -> None:
+    fine = gauge(0.12345)
+    coarse = next(rival for rival in map(gauge, range(1, 100)) if rival.event_id > fine.event_id)
+    fold_one_by_one(ledger, gauge(2.0, NOW + 1), (fine, coarse)[first], (fine, coarse)[1 - first])
+    assert one_row(ledger, "SELECT sum::text FROM spanfold.metric_minutes") == (str(2 + int(coarse.value or 0)),)
+
+
+@pytest.mark.parametrize("first", [0, 1])
 def test_a_bucket_that_is_emptied_by_a_replacement_is_gone(ledger: Ledger, first: int) -> None:
     rivals = [histogram(bucket_counts=counted) for counted in ((6, 0, 0), (0, 0, 6))]
     rivals.sort(key=lambda event: event.event_id)

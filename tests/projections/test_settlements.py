@@ -1,5 +1,6 @@
 """A parked record is retried or given up by a fact in the log: there its bytes are folded, once, by every replay."""
 
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,7 +13,7 @@ from spanfold.events import Event, RecordDiscarded, RecordRetried
 from spanfold.settings import Settings
 from spanfold.topics import TRACES, TopicOnBroker
 from tests.projections.reference import shown, told
-from tests.projections.strategies import NOW, Record, batch, record
+from tests.projections.strategies import NOW, Record, batch, cut, record
 from tests.projections.test_store import EVENTS, LOG, Forgetful, rows_of, with_second
 
 Ledger = psycopg.Connection[Any]
@@ -99,6 +100,22 @@ def test_a_record_parked_and_retried_in_one_batch_is_folded_once_readable(ledger
     assert states(ledger) == dict.fromkeys(SPANS, "parked")
     commit(ledger, Store(installed()), [fact(RecordRetried, offset, 60 + n, again=1) for n, offset in enumerate(SPANS)])
     assert shown(ledger) == told(EVENTS)
+
+
+@pytest.mark.parametrize("cls", [RecordDiscarded, RecordRetried])
+@pytest.mark.parametrize("cuts", [[], [1]])
+def test_a_fact_about_a_record_that_has_not_come_yet_settles_nothing_wherever_the_batch_is_cut(
+    ledger: Ledger, cls: type[RecordRetried] | type[RecordDiscarded], cuts: list[int]
+) -> None:
+    later = replace(LOG[SPANS[0]], offset=1)
+    early = cls(
+        aggregate_id=EVENTS[SPANS[0]].aggregate_id, occurred_at=NOW, source="test",
+        record_topic=TRACES.name, record_offset=1,
+    )  # fmt: skip
+    for part in cut([record(early, 0), later], cuts):  # type: ignore[arg-type]
+        older().commit(ledger, older().prepare(part))
+    rows = ledger.execute("SELECT kafka_offset, state, last_tried_at FROM spanfold.parked_records").fetchall()
+    assert rows == [(1, "parked", None)]
 
 
 def test_a_generation_that_follows_folds_at_the_same_places(
