@@ -212,11 +212,13 @@ def test_a_worker_whose_postgres_is_away_says_so_and_recovers(
     folded_to_the_end(ledger, worker)
     close_to_others(True)
     publish(stack_settings, stories(100)[50:])
-    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
-    assert any(
-        re.match(r"Postgres has not answered for \d+ s: .*not currently accepting connections", each)
-        for each in health_of(worker)[1]
+    refused = re.compile(r"Postgres has not answered for \d+ s: .*not currently accepting connections")
+    until(
+        lambda: any(map(refused.match, health_of(worker)[1])),
+        "what is wrong",
+        lambda: (health_of(worker), worker.said()),
     )
+    assert health_of(worker)[0] == 503
     assert metrics_of(worker)["spanfold_postgres_retries_total",] > 0
     assert not [each for each in metrics_of(worker) if each[0] == "spanfold_lag_records"]
     close_to_others(False)
@@ -232,8 +234,9 @@ def test_a_worker_whose_postgres_hangs_says_so_and_recovers(
     until(lambda: metrics_of(worker).get(("spanfold_partitions_owned",)), "an owner", worker.said)
     with psycopg.connect(str(stack_settings.postgres_dsn)) as blocking:
         blocking.execute("LOCK TABLE spanfold_core.checkpoints IN ACCESS EXCLUSIVE MODE")
-        until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
-        assert health_of(worker)[1][0].startswith("Postgres has not answered for ")
+        hangs = "Postgres has not answered for "
+        until(lambda: any(each.startswith(hangs) for each in health_of(worker)[1]), "what is wrong", worker.said)
+        assert health_of(worker)[0] == 503
     until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
 
 
