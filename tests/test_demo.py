@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from spanfold.demo.processes import running_shop
-from spanfold.demo.report import read_report, show_report, waterfall_line
+from spanfold.demo.report import plot_line, read_report, show_report, waterfall_line
 from spanfold.demo.run import run_demo
 from spanfold.errors import LogUnavailable
 from spanfold.settings import Settings
@@ -44,14 +45,21 @@ def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
     assert outcome.report.counts["traces"] == outcome.served.requests
     broken = outcome.served.answers[502]
     assert outcome.report.counts["failed"] == broken
+    assert outcome.points == outcome.report.counts["points"] > 10
+    assert outcome.records["ErrorLogged"] == outcome.report.counts["errors"] == 2 * broken
+    assert sum(row["requests"] for row in outcome.report.requests) == outcome.served.requests
 
     shown = StringIO()
     show_report(Console(file=shown, width=160), outcome.report)
     assert "storefront POST /checkout" in shown.getvalue()
+    assert shown.getvalue().count("█") > len(outcome.report.requests) > 0
+    assert ("CardNetworkUnreachable" in shown.getvalue()) == (broken > 0)
     crossing = {span["service_name"] for trace in outcome.report.slowest for span in trace["spans"]}
     assert len(crossing) >= 2
     assert all(trace["span_count"] == len(trace["spans"]) for trace in outcome.report.slowest)
-    assert read_report(str(stack_settings.postgres_dsn), "another run").counts["spans"] == 0
+    nothing = read_report(str(stack_settings.postgres_dsn), "another run")
+    assert set(nothing.counts.values()) == {0}
+    assert nothing.requests == nothing.errors == []
 
 
 def test_the_demo_does_not_claim_what_did_not_reach_kafka(stack_settings: Settings) -> None:
@@ -73,3 +81,12 @@ def test_a_waterfall_line_keeps_bars_within_the_whole() -> None:
     assert line.count("━") == 1
     assert line.endswith("50.0 ms")
     assert "…" in line
+
+
+def test_a_plot_line_is_as_long_as_its_share() -> None:
+    at = datetime(2026, 11, 23, 7, 0, tzinfo=UTC)
+    lines = [plot_line({"at": at, "requests": count, "mean_ms": 3.25}, 80).plain for count in (80, 20, 1)]
+    assert [line.count("█") for line in lines] == [40, 10, 1]
+    assert lines[0].startswith("  07:00:00  ")
+    assert lines[1].endswith("    20      3.2 ms")
+    assert len({len(line) for line in lines}) == 1

@@ -34,7 +34,8 @@ def demo(
     """Run a shop of three services under load, its OpenTelemetry spans published by spanfold, and query the result.
 
     Uses the stack that runs on this home, else starts one for as long as the demo takes. The exit code is 1 unless
-    every span that the SDKs made is in the log once and in Postgres once.
+    every span that the SDKs made is in the log once and in Postgres once, and so is every metric point and logged error that
+    the log holds.
 
     Example: spanfold demo --spans 20000 --json
     """
@@ -72,6 +73,10 @@ def _show(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
     screen.print(
         f"[bold]{outcome.spans_made:,}[/bold] spans made by the SDKs, [bold]{outcome.records.get('SpanRecorded', 0):,}[/bold] "
         f"records on the topic, [bold]{counts['spans']:,}[/bold] rows in spanfold.spans"
+    )
+    screen.print(
+        f"{outcome.points:,} metric points and {outcome.records.get('ErrorLogged', 0):,} logged errors on their topics, "
+        f"{counts['points']:,} rows in spanfold.metric_points and {counts['errors']:,} in spanfold.error_logs"
     )
     slowest = "SELECT trace_id, operation_name, duration_ms FROM traces ORDER BY duration_ms DESC LIMIT 5"
     screen.print(f"\nPostgres  {settings.postgres_dsn}", soft_wrap=True)

@@ -1,30 +1,46 @@
-"""What the log holds of a run: read record by record from the topic, not taken from anybody's word."""
+"""What the log holds of a run: read record by record from the topics, not taken from anybody's word."""
 
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
 
 from producers.topics import kafka_config
 from schemas.codec import Codec
 from spanfold.cli.visible import Partition
 from spanfold.errors import LogUnavailable, PoisonRecord
 from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.topics import TOPICS
 
 TIMEOUT_S: Final = 60.0
 ANSWER_S: Final = 10.0
 
 
+@dataclass
+class Recorded:
+    """The records of a run by event type, and the points of each of its metric series by their times."""
+
+    records: Counter[str] = field(default_factory=Counter)
+    series: dict[str, set[int]] = field(default_factory=dict)
+
+    @property
+    def points(self) -> int:
+        """How many points there are: one for each series and time."""
+        return sum(map(len, self.series.values()))
+
+
 def ends_of_log(settings: Settings) -> dict[Partition, int]:
-    """The next offset of each partition of the trace topic. LogUnavailable when Kafka doesn't answer."""
+    """The next offset of each partition of each topic. LogUnavailable when Kafka doesn't answer."""
     consumer = _consumer(settings)
     try:
         return {
-            (TRACES.name, each.partition): consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1]
-            for each in _partitions(consumer, settings)
+            (topic.name, each.partition): consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1]
+            for topic in TOPICS
+            for each in _partitions(consumer, topic.on_broker(settings.topic_prefix))
         }
     except KafkaException as error:
         raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
@@ -33,26 +49,37 @@ def ends_of_log(settings: Settings) -> dict[Partition, int]:
 
 
 def records_between(
-    settings: Settings, starts: dict[Partition, int], ends: dict[Partition, int], tag: str, value: str
-) -> Counter[str]:
-    """How many records of each event type lie there whose tags have this value. LogUnavailable after TIMEOUT_S."""
-    codec, found = Codec(), Counter[str]()
-    left = {partition: end for (_, partition), end in ends.items() if end > starts.get((TRACES.name, partition), 0)}
-    consumer = _consumer(settings)
-    topic = TRACES.on_broker(settings.topic_prefix)
-    consumer.assign([TopicPartition(topic, each, starts.get((TRACES.name, each), 0)) for each in left])
+    settings: Settings, starts: Mapping[Partition, int], ends: Mapping[Partition, int], run: str
+) -> Recorded:
+    """The records there whose source is an instance of this run. LogUnavailable after TIMEOUT_S."""
+    found, codec, consumer = Recorded(), Codec(), _consumer(settings)
+    names = {topic.name: topic.on_broker(settings.topic_prefix) for topic in TOPICS}
+    left = {
+        (names[topic], number): end for (topic, number), end in ends.items() if end > starts.get((topic, number), 0)
+    }
+    begin = {(names[topic], number): start for (topic, number), start in starts.items()}
+    consumer.assign([TopicPartition(*each, begin.get(each, 0)) for each in left])
     deadline = time.monotonic() + TIMEOUT_S
     while left:
         if time.monotonic() > deadline:
-            raise LogUnavailable(f"{topic} could not be read within {TIMEOUT_S:g} s")
+            raise LogUnavailable(f"{', '.join(names.values())} could not be read within {TIMEOUT_S:g} s")
         for message in consumer.consume(5000, 0.5):
-            with suppress(PoisonRecord):  # somebody else's
-                event_type, fields = codec.decode(message.value())
-                found[event_type] += fields["tags"].get(tag) == value
-            if (message.offset() or 0) + 1 >= left.get(message.partition() or 0, 1 << 62):
-                del left[message.partition() or 0]
+            _note(found, codec, message, run)
+            place = (message.topic() or "", message.partition() or 0)
+            if (message.offset() or 0) + 1 >= left.get(place, 1 << 62):
+                del left[place]
     consumer.close()
     return found
+
+
+def _note(found: Recorded, codec: Codec, message: Message, run: str) -> None:
+    with suppress(PoisonRecord):  # somebody else's
+        event_type, fields = codec.decode(message.value())
+        if not fields["source"].endswith(f"/{run}"):
+            return
+        found.records[event_type] += 1
+        if event_type == "MetricUpdated":
+            found.series.setdefault(fields["aggregate_id"], set()).add(fields["occurred_at"])
 
 
 def _consumer(settings: Settings) -> Consumer:
@@ -60,7 +87,6 @@ def _consumer(settings: Settings) -> Consumer:
     return Consumer(kafka_config(settings) | own)
 
 
-def _partitions(consumer: Consumer, settings: Settings) -> list[TopicPartition]:
-    topic = TRACES.on_broker(settings.topic_prefix)
+def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
     known = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
     return [TopicPartition(topic, each) for each in known]

@@ -70,6 +70,7 @@ def _start(
         **os.environ,
         "SPANFOLD_KAFKA_BOOTSTRAP": str(settings.kafka_bootstrap),
         "SPANFOLD_TOPIC_PREFIX": settings.topic_prefix,
+        "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # http.server.request.duration, rather than its older names
     }
     process = subprocess.Popen(
         [sys.executable, "-m", "spanfold.demo.shop", name, run, str(listening.fileno()), json.dumps(others)],

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -51,8 +52,39 @@ SELECT service_name, operation_name, count(*) AS calls,
  ORDER BY service_name, calls DESC, operation_name
 """
 
+REQUESTS: Final = """
+SELECT time_bucket AS at, sum(count)::bigint AS requests, (sum(sum) / sum(count) * 1000)::float8 AS mean_ms
+  FROM spanfold.metric_points,
+       date_bin(make_interval(secs => %(step_s)s), time, 'epoch') AS time_bucket
+ WHERE series_id = ANY (%(series)s)
+   AND name = 'http.server.request.duration'
+   AND service_name = 'storefront'
+ GROUP BY time_bucket
+HAVING sum(count) > 0
+ ORDER BY time_bucket
+"""
+
+SPAN_OF_TIME: Final = """
+SELECT coalesce(extract(epoch FROM max(time) - min(time)), 0)::float8 AS seconds
+  FROM spanfold.metric_points
+ WHERE series_id = ANY (%(series)s)
+"""
+
+ERRORS: Final = """
+SELECT e.service_name, e.message, coalesce(e.exception_type, '') AS exception_type, count(*) AS times,
+       (array_agg(e.trace_id ORDER BY e.occurred_at DESC))[1] AS latest_trace
+  FROM spanfold.error_logs e
+  JOIN spanfold.traces t USING (trace_id)
+ WHERE t.tags ->> %(tag)s = %(run)s
+ GROUP BY 1, 2, 3
+ ORDER BY times DESC, 1, 2
+"""
+
 COUNTS: Final = """
 SELECT (SELECT count(*) FROM spanfold.spans WHERE tags ->> %(tag)s = %(run)s) AS spans,
+       (SELECT count(*) FROM spanfold.metric_points WHERE series_id = ANY (%(series)s)) AS points,
+       (SELECT count(*) FROM spanfold.error_logs JOIN spanfold.traces t USING (trace_id)
+         WHERE t.tags ->> %(tag)s = %(run)s) AS errors,
        count(*) AS traces,
        count(*) FILTER (WHERE status = 'completed') AS completed,
        count(*) FILTER (WHERE status = 'failed') AS failed,
@@ -62,36 +94,61 @@ SELECT (SELECT count(*) FROM spanfold.spans WHERE tags ->> %(tag)s = %(run)s) AS
 """
 
 BAR_WIDTH: Final = 40
+MOST_BARS: Final = 20
+LEAST_STEP_S: Final = 2
+"""Points come once a second, not on the second: in shorter steps some would be empty."""
+
 _NAME_WIDTH: Final = 46
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is shown: `slowest` are traces with their spans in `tree` order, under the key `spans`."""
+    """Everything that is shown: `slowest` are traces with their spans in `tree` order, under the key `spans`; `requests`
+    are the storefront's in steps of `step_s` seconds.
+    """
 
     slowest: Sequence[Row]
     operations: Sequence[Row]
+    requests: Sequence[Row]
+    step_s: int
+    errors: Sequence[Row]
     counts: Row
 
 
-def read_report(postgres_dsn: str, run: str, *, slowest: int = 3) -> Report:
-    """Ask Postgres about one run."""
+def read_report(postgres_dsn: str, run: str, series: Sequence[str] = (), *, slowest: int = 3) -> Report:
+    """Ask Postgres about one run, whose metrics are these series."""
     with psycopg.connect(postgres_dsn, autocommit=True, row_factory=dict_row) as connection:
-        about: Row = {"tag": RUN_TAG, "run": run}
+        about: Row = {"tag": RUN_TAG, "run": run, "series": list(series)}
         traces = _rows(connection, SLOWEST_TRACES, about | {"limit": slowest})
         for trace in traces:
             trace["spans"] = _rows(connection, SPANS_AS_TREE, {"trace_id": trace["trace_id"]})
-        operations = _rows(connection, OPERATIONS, about)
-        return Report(traces, operations, _rows(connection, COUNTS, about)[0])
+        step_s = max(LEAST_STEP_S, ceil(_rows(connection, SPAN_OF_TIME, about)[0]["seconds"] / MOST_BARS))
+        return Report(
+            slowest=traces,
+            operations=_rows(connection, OPERATIONS, about),
+            requests=_rows(connection, REQUESTS, about | {"step_s": step_s}),
+            step_s=step_s,
+            errors=_rows(connection, ERRORS, about),
+            counts=_rows(connection, COUNTS, about)[0],
+        )
 
 
 def show_report(console: Console, report: Report) -> None:
-    """The slowest traces as waterfalls, then the operations."""
+    """The slowest traces as waterfalls, the operations, a metric as a plot, and the errors."""
     console.print("\n[bold]The slowest traces[/bold]")
     for trace in report.slowest:
         _show_waterfall(console, trace)
     console.print("\n[bold]Calls by service and operation[/bold]")
     console.print(table(("service", "operation", "calls", "errors %", "p50 ms", "p95 ms", "p99 ms"), _cells(report)))
+    console.print(f"\n[bold]Requests to the storefront each {report.step_s} s[/bold], and what they took on average")
+    most = max((row["requests"] for row in report.requests), default=0)
+    for row in report.requests:
+        console.print(plot_line(row, most), soft_wrap=True)
+    if report.errors:
+        console.print("\n[bold]Logged errors[/bold]")
+        columns = ("service_name", "message", "exception_type", "times", "latest_trace")
+        rows = [tuple(row[name] for name in columns) for row in report.errors]
+        console.print(table(("service", "message", "exception", "times", "latest trace"), rows))
 
 
 def _rows(connection: psycopg.Connection[Row], query: LiteralString, values: Row) -> list[Row]:
@@ -120,6 +177,13 @@ def waterfall_line(span: Row, whole_ms: float) -> Text:
     line = Text(f"  {name:<{_NAME_WIDTH}} " + " " * begin)
     line.append("━" * length, style="red" if span["status"] == "error" else "cyan")
     return line.append(f"{' ' * (BAR_WIDTH - begin - length)} {span['duration_ms']:9.1f} ms")
+
+
+def plot_line(row: Row, most: int) -> Text:
+    """Time, bar by the number of requests, number, mean duration."""
+    line = Text(f"  {row['at']:%H:%M:%S}  ")
+    line.append(f"{'█' * max(1, round(row['requests'] / most * BAR_WIDTH)):<{BAR_WIDTH}}", style="cyan")
+    return line.append(f" {row['requests']:6,}  {row['mean_ms']:7.1f} ms")
 
 
 def _cells(report: Report) -> list[tuple[Any, ...]]:

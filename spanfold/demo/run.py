@@ -14,7 +14,6 @@ from spanfold.demo.counted import ends_of_log, records_between
 from spanfold.demo.load import Served, Watch, run_load
 from spanfold.demo.processes import running_shop
 from spanfold.demo.report import Report, read_report
-from spanfold.demo.shop import RUN_TAG
 from spanfold.errors import SpanfoldError
 from spanfold.settings import Settings
 
@@ -29,6 +28,7 @@ class Outcome:
     served: Served
     services: dict[str, dict[str, int]]
     records: dict[str, int]
+    points: int
     report: Report
 
     @property
@@ -46,6 +46,8 @@ class Outcome:
             "spans made, spans that spanfold.traces counts": (self.spans_made, counts["spans_of_traces"]),
             "TraceCreated in the log, rows in spanfold.traces": (records.get("TraceCreated", 0), counts["traces"]),
             "traces ended in the log, ended rows": (ended, counts["completed"] + counts["failed"]),
+            "metric points in the log, rows in spanfold.metric_points": (self.points, counts["points"]),
+            "ErrorLogged in the log, rows in spanfold.error_logs": (records.get("ErrorLogged", 0), counts["errors"]),
         }
         return [f"{what}: {one} and {other}" for what, (one, other) in pairs.items() if one != other]
 
@@ -59,6 +61,7 @@ class Outcome:
             "spans_made": self.spans_made,
             "services": self.services,
             "records": self.records,
+            "points": self.points,
             "rows": self.report.counts,
             "differences": self.differences(),
             **{name: value for name, value in asdict(self.report).items() if name != "counts"},
@@ -82,8 +85,9 @@ def run_demo(settings: Settings, console: Console, *, seconds: float, spans: int
     after = ends_of_log(settings)
     with console.status("waiting until every row is visible"):
         wait_until_visible(dsn, after, VISIBLE_TIMEOUT_S)
-    records = records_between(settings, before, after, RUN_TAG, run)
-    return Outcome(run, served, services, dict(records), read_report(dsn, run))
+    found = records_between(settings, before, after, run)
+    report = read_report(dsn, run, list(found.series))
+    return Outcome(run, served, services, dict(found.records), found.points, report)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
-"""The shop: three FastAPI services that call each other over HTTP, traced by OpenTelemetry's public instrumentation.
+"""The shop: three FastAPI services that call each other over HTTP, observed by OpenTelemetry's public instrumentation.
 
 Each is a process of its own (`python -m spanfold.demo.shop NAME`) with its own TracerProvider. What makes it a spanfold
-user is one line: `provider.add_span_processor(SpanfoldSpanProcessor())`. Some of its queries are slow, some charges
-fail.
+user is one line a signal: a SpanfoldSpanProcessor, a SpanfoldMetricExporter, a SpanfoldLogHandler. Some of its queries are
+slow, some charges fail.
 """
 
 import asyncio
 import json
+import logging
 import os
 import random
 import signal
@@ -25,15 +26,20 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, Tracer
 
-from producers.opentelemetry import SpanfoldSpanProcessor
+from producers.log_handler import SpanfoldLogHandler
+from producers.opentelemetry import SpanfoldMetricExporter, SpanfoldSpanProcessor
 from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION
 
 RUN_TAG: Final = "demo.run"
 """The attribute that all spans of one run of the demo carry."""
+
+METRICS_EVERY_MS: Final = 1000
 
 SLOW_SHARE: Final = 0.03
 DECLINED_SHARE: Final = 0.06
@@ -58,32 +64,47 @@ class RunProcessor(SpanProcessor):
             self.ended += 1
 
 
+class CardNetworkUnreachable(Exception):
+    """Nobody knows whether the card is good."""
+
+
 class Service:
-    """A FastAPI application with its tracing, and a client that carries the trace on to the other services."""
+    """A FastAPI application with its telemetry, and clients that carry the trace on to the other services."""
 
     def __init__(self, name: str, run: str, urls: Mapping[str, str]) -> None:
-        self.provider = TracerProvider(resource=Resource.create({"service.name": name}))
+        resource = Resource.create({"service.name": name, "service.instance.id": run})
+        self.provider = TracerProvider(resource=resource)
         self.counter = RunProcessor(run)
         self.spanfold = SpanfoldSpanProcessor()
         self.provider.add_span_processor(self.counter)
         self.provider.add_span_processor(self.spanfold)
+        exporter = SpanfoldMetricExporter(self.spanfold.publisher, temporality="delta")
+        reader = PeriodicExportingMetricReader(exporter, export_interval_millis=METRICS_EVERY_MS)
+        self.meters = MeterProvider(metric_readers=[reader], resource=resource)
+        self.log = logging.getLogger(f"shop.{name}")
+        self.log.addHandler(SpanfoldLogHandler(self.spanfold.publisher))
         self.tracer: Tracer = self.provider.get_tracer("spanfold.demo")
         self.clients = {
             each: httpx.AsyncClient(base_url=url, timeout=10, limits=ONE_REQUEST_A_CONNECTION)
             for each, url in urls.items()
         }
         for client in self.clients.values():
-            HTTPXClientInstrumentor.instrument_client(client, tracer_provider=self.provider)
+            HTTPXClientInstrumentor.instrument_client(client, tracer_provider=self.provider, meter_provider=self.meters)
         self.app = FastAPI(title=name, lifespan=self._lifespan)
         self.app.add_api_route("/telemetry", self.telemetry)
         ROUTES[name](self)
         FastAPIInstrumentor.instrument_app(
-            self.app, tracer_provider=self.provider, excluded_urls="telemetry", exclude_spans=["receive", "send"]
+            self.app,
+            tracer_provider=self.provider,
+            meter_provider=self.meters,
+            excluded_urls="telemetry",
+            exclude_spans=["receive", "send"],
         )
 
     async def telemetry(self, flush: bool = False) -> dict[str, int]:
         """How many spans the SDK ended, and what became of the events."""
         if flush:
+            await asyncio.to_thread(self.meters.force_flush)
             await self.spanfold.publisher.aflush()
         return {"spans": self.counter.ended, **asdict(self.spanfold.publisher.counts())}
 
@@ -99,6 +120,7 @@ class Service:
         yield
         for client in self.clients.values():
             await client.aclose()
+        await asyncio.to_thread(self.meters.shutdown)
         await asyncio.to_thread(self.provider.shutdown)
 
 
@@ -126,6 +148,7 @@ def storefront(service: Service) -> None:
             raise HTTPException(402, "payment declined")
         if charge.is_error:
             trace.get_current_span().record_exception(RuntimeError("payments is broken: the order was not placed"))
+            service.log.error("an order was not placed", extra={"amount": amount, "answer": charge.status_code})
             raise HTTPException(502, "payments is broken")
         await service.query("INSERT order")
         return {"order": "placed"}
@@ -157,7 +180,11 @@ def payments(service: Service) -> None:
             await asyncio.sleep(_chance.uniform(0.002, 0.01))
             luck = _chance.random()
             if luck < BROKEN_SHARE:
-                raise RuntimeError("card network unreachable")
+                try:
+                    raise CardNetworkUnreachable("no route to the acquirer")
+                except CardNetworkUnreachable:
+                    service.log.exception("a charge failed", extra={"amount": amount})
+                    raise
             if luck < BROKEN_SHARE + DECLINED_SHARE:
                 span.add_event("declined", {"amount": amount, "code": 51})
                 raise HTTPException(402, "declined")
