@@ -1,15 +1,16 @@
 """`spanfold parked`: records that could not be folded: which there are, what they carry, and how they are settled."""
 
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Annotated, Any, Final
 
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
+from producers.publisher import TelemetryPublisher
 from spanfold.cli.output import console, notices, print_json, print_json_rows, table
 from spanfold.cli.parked_payload import decoded, hex_dump, one_line
 from spanfold.cli.parked_records import (
@@ -26,24 +27,26 @@ from spanfold.cli.parked_records import (
 )
 from spanfold.cli.parked_settling import (
     SETTLED_AS,
-    Appended,
     Fact,
     Settled,
     append_facts,
     counts_by,
+    facts_about,
     to_settle,
     what_became_of,
 )
 from spanfold.cli.publishing import now_us
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
-from spanfold.errors import InvalidInput
+from spanfold.errors import InvalidInput, SpanfoldError
 from spanfold.events import RecordDiscarded, RecordRetried
 from spanfold.settings import Settings
 
 DUMPED_BYTES: Final = 1024
 SHOWN_CHARACTERS: Final = 1000
 LISTED_STILL_PARKED: Final = 20
+PIECE: Final = 1000
+"""So many facts are appended at a time: what --timeout bounds, and what is at most under way when this is interrupted."""
 
 ByReason = Annotated[Reason | None, typer.Option("--reason", help="Parked for this reason.")]
 ByTopic = Annotated[str | None, typer.Option("--topic", help="Of this topic: spanfold.traces, or just traces.")]
@@ -58,7 +61,9 @@ Limit = Annotated[int | None, typer.Option(min=1, help="No more than so many, th
 Why = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the log, with who did it.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when the read models have passed the facts.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka, and for --wait.")]
+Timeout = Annotated[
+    float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka and for --wait, of each 1,000 records.")
+]
 
 parked = typer.Typer(
     no_args_is_help=True,
@@ -321,15 +326,14 @@ def _settle(settings: Settings, fact: Fact, chosen: Sequence[ParkedRecord], how:
     """Append the facts and say what became of the records; exit code 1 when some are still parked."""
     if chosen and not how.yes and not _confirmed(fact, chosen):
         raise typer.Exit(1)
-    appended = Appended()
     if chosen:
-        shown = _progressing(chosen)
-        appended = append_facts(settings, fact, shown, why=how.why, now_us=now_us(), timeout_s=how.timeout_s)
-    settled = _awaited(settings, appended, chosen, how.timeout_s) if how.wait else None
+        _append(settings, fact, chosen, how)
+    positions = [each.position for each in chosen]
+    settled = what_became_of(named_postgres(settings), positions) if how.wait else None
     if how.as_json:
-        print_json(_outcome(appended, settled))
+        print_json(_outcome(len(chosen), settled))
     else:
-        _report(fact, appended, settled)
+        _report(fact, len(chosen), settled)
     if settled and settled.still_parked:
         raise typer.Exit(1)
 
@@ -347,35 +351,43 @@ def _confirmed(fact: Fact, chosen: Sequence[ParkedRecord]) -> bool:
     return answer.strip().lower() in ("y", "yes")
 
 
-def _progressing(chosen: Sequence[ParkedRecord]) -> Iterator[ParkedRecord]:
-    """The same records; on a terminal a bar shows how far they are."""
+def _append(settings: Settings, fact: Fact, chosen: Sequence[ParkedRecord], how: How) -> None:
+    """Append the facts, PIECE at a time; a piece is waited for before the next one goes, if they are waited for at all."""
+    events, done, wait_s = facts_about(fact, chosen, how.why, now_us()), 0, how.timeout_s
+    with TelemetryPublisher(settings, block_timeout_s=wait_s, message_timeout_s=wait_s) as publisher, _bar() as bar:
+        task = bar.add_task("", total=len(chosen))
+        while piece := list(islice(events, PIECE)):
+            try:
+                appended = append_facts(publisher, piece, wait_s)
+                if how.wait:
+                    wait_until_visible(named_postgres(settings), appended.ends, wait_s)
+            except SpanfoldError:
+                notices().print(f"{done:,} of {len(chosen):,} were done; the same command goes on with the others")
+                raise
+            done += len(piece)
+            bar.update(task, completed=done)
+
+
+def _bar() -> Progress:
+    """How many of the records are done, shown on a terminal."""
     screen = notices()
-    columns = (TextColumn("Appending facts"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as progress:
-        yield from progress.track(chosen)
+    columns = (TextColumn("Settling"), BarColumn(), MofNCompleteColumn())
+    return Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal)
 
 
-def _awaited(settings: Settings, appended: Appended, chosen: Sequence[ParkedRecord], timeout_s: float) -> Settled:
-    """What became of the records, once the journal and all projections have passed their facts."""
-    screen, dsn = notices(), named_postgres(settings)
-    with screen.status("Until the read models have passed the facts") if screen.is_terminal else nullcontext():
-        wait_until_visible(dsn, appended.ends, timeout_s)
-        return what_became_of(dsn, [each.position for each in chosen])
-
-
-def _report(fact: Fact, appended: Appended, settled: Settled | None) -> None:
-    if not appended.count:
+def _report(fact: Fact, appended: int, settled: Settled | None) -> None:
+    if not appended:
         console().print("nothing to do: no record is parked that this is about")
     elif settled is None:
         hint = "`spanfold parked list --state all` tells what becomes of them"
-        console().print(f"{_counted(appended.count, 'fact')} appended; {hint}")
+        console().print(f"{_counted(appended, 'fact')} appended; {hint}")
     else:
         _print_settled(fact, settled)
 
 
-def _outcome(appended: Appended, settled: Settled | None) -> dict[str, Any]:
+def _outcome(appended: int, settled: Settled | None) -> dict[str, Any]:
     """What programs are told; null is not known, since nobody waited."""
-    known: dict[str, Any] = {"appended": appended.count, "retried": None, "discarded": None, "still_parked": None}
+    known: dict[str, Any] = {"appended": appended, "retried": None, "discarded": None, "still_parked": None}
     if settled:
         known |= {name: settled.states.get(name, 0) for name in SETTLED_AS.values()}
         known["still_parked"] = [record.as_json() for record in settled.still_parked]

@@ -4,7 +4,7 @@ import getpass
 import os
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
@@ -15,8 +15,7 @@ from projections.reading import BEHIND
 from spanfold.cli.parked_records import ParkedRecord, Position, named, reader
 from spanfold.cli.visible import Partition
 from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
-from spanfold.events import RecordDiscarded, RecordRetried
-from spanfold.settings import Settings
+from spanfold.events import DomainEvent, RecordDiscarded, RecordRetried
 from spanfold.topics import ON_EVERY_TOPIC
 
 Fact = type[RecordRetried] | type[RecordDiscarded]
@@ -29,7 +28,6 @@ SETTLED_AS: Final[dict[Fact, str]] = {RecordRetried: "retried", RecordDiscarded:
 class Appended:
     """Where the facts lie. `ends` is the next offset of each partition that has some."""
 
-    count: int = 0
     ends: dict[Partition, int] = field(default_factory=dict)
     failures: list[SpanfoldError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -38,7 +36,6 @@ class Appended:
         """Called by the publisher, once a fact."""
         with self._lock:
             if isinstance(outcome, Delivery) and outcome.partition == record.partition:
-                self.count += 1
                 partition = (record.topic, outcome.partition)
                 self.ends[partition] = max(self.ends.get(partition, 0), outcome.offset + 1)
             else:
@@ -85,25 +82,15 @@ def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
 
 
 def append_facts(
-    settings: Settings, fact: Fact, records: Iterable[ParkedRecord], *, why: str, now_us: int, timeout_s: float
+    publisher: TelemetryPublisher, events: Iterable[tuple[ParkedRecord, DomainEvent]], timeout_s: float
 ) -> Appended:
-    """Append one fact a record, dated `now_us` (µs since 1970 UTC), and wait until Kafka has them all.
-
-    LogUnavailable or Misconfigured when any was not delivered to the partition of its record.
+    """Append the fact about each record, and wait until Kafka has them all. LogUnavailable or Misconfigured when any was
+    not delivered to the partition of its record.
     """
-    appended, source = Appended(), user_at_host()
-    with TelemetryPublisher(settings, block_timeout_s=timeout_s, message_timeout_s=timeout_s) as publisher:
-        for record in records:
-            event = fact(
-                aggregate_id=record.aggregate_id,
-                occurred_at=now_us,
-                source=source,
-                record_topic=record.topic,
-                record_offset=record.kafka_offset,
-                why=why,
-            )
-            publisher.publish(event, on_delivery=partial(appended.note, record))
-        unsent = publisher.flush(timeout_s)
+    appended = Appended()
+    for record, event in events:
+        publisher.publish(event, on_delivery=partial(appended.note, record))
+    unsent = publisher.flush(timeout_s)
     if appended.failures:
         raise appended.failures[0]
     if unsent:
@@ -111,6 +98,25 @@ def append_facts(
             f"Kafka did not acknowledge {unsent} facts within {timeout_s:g} s; doing the same again is safe"
         )
     return appended
+
+
+def facts_about(
+    fact: Fact, records: Iterable[ParkedRecord], why: str, now_us: int
+) -> Iterator[tuple[ParkedRecord, DomainEvent]]:
+    """Each record with the fact about it, dated `now_us` (µs since 1970 UTC)."""
+    source = user_at_host()
+    for record in records:
+        yield (
+            record,
+            fact(
+                aggregate_id=record.aggregate_id,
+                occurred_at=now_us,
+                source=source,
+                record_topic=record.topic,
+                record_offset=record.kafka_offset,
+                why=why,
+            ),
+        )
 
 
 def user_at_host() -> str:
