@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test check lock bench clean
+.PHONY: help setup demo test faults check lock bench clean
 
 help: ## Show these verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -22,6 +22,10 @@ demo: setup ## The main job on a real program: publish, keep, fold, query
 
 test: setup ## The whole test suite on a real Kafka and a real Postgres
 	$(BIN)/python -m pytest
+
+faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone; RESUME=1 goes on
+	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults)
+	$(BIN)/python -m tests.faults --runs $(or $(RUNS),40) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
 
 check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

@@ -4,7 +4,6 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -14,12 +13,13 @@ from confluent_kafka.admin import AdminClient
 
 from spanfold.topics import TRACES
 from tests.faults.proxy import Proxy
-from tests.faults.servers import Process, Servers
+from tests.faults.servers import Servers
 from tests.faults.waiting import DidNotBite, until
 from tests.faults.workers import Worker, Workers
 
 KILL_POINTS: Final = ("before_merge", "before_commit", "before_ack")
-STOP_POINTS: Final = ("before_begin", "before_begin", "before_ack", "anywhere")
+STOP_POINTS: Final = ("before_begin", "before_begin", "before_commit", "before_ack", "anywhere")
+"""Before a commit it holds the locks, and whoever has got its partitions must wait for it."""
 
 
 @dataclass
@@ -75,7 +75,12 @@ def kill_worker_anywhere(scene: Scene) -> None:
 
 def zombie(scene: Scene) -> None:
     """A worker stops for longer than its session; others get its partitions; it wakes and believes that it has them."""
-    worker, point = scene.any_worker(), scene.rng.choice(STOP_POINTS)
+    make_zombie(scene, scene.rng.choice(STOP_POINTS))
+
+
+def make_zombie(scene: Scene, point: str) -> None:
+    """Of any worker, which stops when it is at the point next."""
+    worker = scene.any_worker()
     scene.workers.settled(len(scene.workers.running))
     others = len(scene.workers.running) - 1
     if not others:
@@ -89,12 +94,20 @@ def zombie(scene: Scene) -> None:
         until(lambda: worker.bit, f"{point} is reached")
     try:
         scene.workers.settled(others)
+        if point == "before_begin":
+            until(lambda: _offered_to_another(scene, worker), "its batch is another worker's")
         scene.note(f"stopped {point}, its partitions were taken")
         time.sleep(scene.rng.random())
     finally:
         worker.process.send(signal.SIGCONT)
     scene.workers.settled(len(scene.workers.running))
     scene.note("woken and back in the group" if worker.running else "woken, and ended")
+
+
+def _offered_to_another(scene: Scene, zombie: Worker) -> bool:
+    *_, (topic, partition, start, _, _) = zombie.attempts()
+    others = (attempt for each in scene.workers.all if each is not zombie for attempt in each.attempts())
+    return (topic, partition, start) in (attempt[:3] for attempt in others)
 
 
 def worker_joins(scene: Scene) -> None:
@@ -238,17 +251,3 @@ FAULTS: Final[dict[str, Callable[[Scene], None]]] = {
         restart_postgres, crash_postgres, cut_connections, cut_after_commit, stall_connections, terminate_backends,
     )
 }  # fmt: skip
-
-
-def stopped_for(process: Process, seconds: float, number: signal.Signals) -> None:
-    """A server is away for so long."""
-    process.end(number, within_s=60)
-    time.sleep(seconds)
-    process.start().await_ready()
-
-
-def at_once(*work: Callable[[], None]) -> None:
-    """Several things at the same time; the first error is raised."""
-    with ThreadPoolExecutor(len(work)) as pool:
-        for done in [pool.submit(each) for each in work]:
-            done.result()

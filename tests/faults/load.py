@@ -17,6 +17,8 @@ from spanfold.events import (
     DomainEvent,
     ErrorLogged,
     MetricUpdated,
+    RecordDiscarded,
+    RecordRetried,
     SpanRecorded,
     TraceCompleted,
     TraceCreated,
@@ -36,10 +38,11 @@ WINDOW: Final = 300
 """How many events wait to be published: the next one is any of them."""
 
 
-def events(rng: random.Random, now_us: int) -> Iterator[DomainEvent]:
-    """For ever: traces with their spans, logs and metrics, mixed up; one in thirty comes again, soon or late."""
+def events(rng: random.Random, now_us: int, again: float = 1 / 30) -> Iterator[DomainEvent]:
+    """For ever: traces with their spans, logs and metrics, mixed up; this share of them comes again, soon or late."""
     waiting: list[DomainEvent] = []
     published: list[DomainEvent] = []
+    seen: set[bytes] = set()
     while True:
         while len(waiting) < WINDOW:
             waiting += _trace(rng, now_us)
@@ -47,9 +50,13 @@ def events(rng: random.Random, now_us: int) -> Iterator[DomainEvent]:
         at = rng.randrange(len(waiting))
         waiting[at], waiting[-1] = waiting[-1], waiting[at]
         event = waiting.pop()
+        if not again:
+            if event.event_id in seen:
+                continue
+            seen.add(event.event_id)
         yield event
         published.append(event)
-        if rng.random() < 1 / 30:
+        if rng.random() < again:
             yield rng.choice(published[-rng.choice((1, 50, 5000)) :])
 
 
@@ -101,7 +108,7 @@ def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRec
 
 
 def _metrics(rng: random.Random, now_us: int) -> list[DomainEvent]:
-    service, at = rng.choice(SERVICES[:5]), now_us - rng.randrange(600) * SECOND
+    service, at = rng.choice(SERVICES[:5]), now_us - rng.randrange(300) * SECOND
     said: dict[str, Any] = {"source": "load", "service_name": service, "occurred_at": at, "start_time": at - DAY}
     labels = {"zone": rng.choice("abc")}
 
@@ -139,17 +146,20 @@ class Acknowledged:
 
 
 class Load:
-    """Publishes in threads until it is told that the faults are over and `least` events have been published."""
+    """Publishes in threads until it is told that the faults are over and `least` events have been published. A `clean` load
+    has no doubled, unreadable or transactional records.
+    """
 
-    def __init__(self, settings: Settings, seed: int, least: int, per_second: float) -> None:
+    def __init__(self, settings: Settings, seed: int, least: int, per_second: float, *, clean: bool = False) -> None:
         self.acknowledged = Acknowledged()
         self.published = 0
         self._settings, self._seed, self._least, self._per_second = settings, seed, least, per_second
+        self._again = 0 if clean else 1 / 30
         self._enough, self._over = threading.Event(), threading.Event()
         self._errors: list[BaseException] = []
         self._threads = [
             threading.Thread(target=self._guarded, args=(run,), daemon=True)
-            for run in (self._publish, self._publish_bad, self._transact)
+            for run in (self._publish, *(() if clean else (self._publish_bad, self._transact)))
         ]
 
     def start(self) -> None:
@@ -173,7 +183,7 @@ class Load:
             self._over.set()
 
     def _publish(self) -> None:
-        source = events(random.Random(self._seed), time.time_ns() // 1000)
+        source = events(random.Random(self._seed), time.time_ns() // 1000, self._again)
         begun = time.monotonic()
         with TelemetryPublisher(self._settings, block_timeout_s=90) as publisher:
             while self.published < self._least or not self._enough.is_set():
@@ -181,29 +191,32 @@ class Load:
                     event = next(source)
                     publisher.publish(event, on_delivery=self.acknowledged.of(event))
                 self.published += 100
-                ahead = self.published / self._per_second - (time.monotonic() - begun)
-                if ahead > 0:
+                if self.published >= self._least:
+                    time.sleep(5 * 100 / self._per_second)  # enough: only so that the faults still meet some
+                elif (ahead := self.published / self._per_second - (time.monotonic() - begun)) > 0:
                     time.sleep(ahead)
             assert publisher.flush(90) == 0
         self._over.set()
 
     def _publish_bad(self) -> None:
-        """Records that no publisher of ours would write."""
-        rng, codec = random.Random(self._seed + 1), Codec()
+        """Records that no publisher of ours would write, and facts about those that will be parked."""
+        rng, codec, parked = random.Random(self._seed + 1), Codec(), list[tuple[str, int]]()
         producer = Producer(
             {"bootstrap.servers": self._settings.kafka_bootstrap, "enable.idempotence": True, "log_level": 0}
         )
         topic = TRACES.on_broker(self._settings.topic_prefix)
+
+        def lies(error: KafkaError | None, message: Message) -> None:
+            if error is None and is_text(message.key()):
+                parked.append((message.key().decode(), message.offset() or 0))  # type: ignore[union-attr]
+
         while not self._over.wait(0.03):
-            event = TraceCompleted(
-                aggregate_id=f"{rng.getrandbits(128):032x}",
-                source="bad",
-                occurred_at=time.time_ns() // 1000,
-                end_time=1,
-            )
-            value, key, headers, stray = _spoilt(rng, codec, event)
+            record = _settlement(rng, codec, parked) if parked and rng.random() < 0.2 else _spoilt(rng, codec)
+            value, key, headers, stray = record
             home = int(partitions_of([key], self._settings.partitions)[0]) if key else 0
-            producer.produce(topic, value, key, (home + stray) % self._settings.partitions, headers=headers)
+            producer.produce(
+                topic, value, key, (home + stray) % self._settings.partitions, headers=headers, on_delivery=lies
+            )
             producer.poll(0)
         assert producer.flush(90) == 0
 
@@ -257,18 +270,46 @@ def _noting(written: dict[tuple[str, int, int], bytes], event: DomainEvent) -> A
     return told
 
 
-def _spoilt(rng: random.Random, codec: Codec, event: TraceCompleted) -> tuple[bytes | None, bytes | None, Any, int]:
-    """Value, key, headers and by how many partitions it is misrouted, of a record with something wrong."""
+Record = tuple[bytes | None, bytes | None, Any, int]
+"""Value, key, headers, and by how many partitions it is misrouted."""
+
+
+def is_text(key: str | bytes | None) -> bool:
+    return isinstance(key, bytes) and key.isascii()
+
+
+def _settlement(rng: random.Random, codec: Codec, parked: list[tuple[str, int]]) -> Record:
+    """A fact about a record of ours, which may be parked, rejected, or settled already."""
+    key, offset = rng.choice(parked[-20:])
+    fact = rng.choice((RecordRetried, RecordDiscarded))(
+        aggregate_id=key,
+        source="bad",
+        occurred_at=time.time_ns() // 1000,
+        record_topic=TRACES.name,
+        record_offset=offset,
+    )
+    return codec.encode(fact.event_type, fact.as_fields()), key_of(fact), headers_of(fact), 0
+
+
+def _spoilt(rng: random.Random, codec: Codec) -> Record:
+    """A record with something wrong."""
+    now = time.time_ns() // 1000
+    said: dict[str, Any] = {"aggregate_id": f"{rng.getrandbits(128):032x}", "source": "bad", "occurred_at": now}
+    event = TraceCompleted(end_time=1, **said)
     value, key, headers = codec.encode(event.event_type, event.as_fields()), key_of(event), headers_of(event)
+    backwards = SpanRecorded(
+        span_id="1", parent_span_id=None, service_name="s", operation_name="o", start_time=now, end_time=now - 1, **said
+    )
     early, later = headers[:2], headers[2:]
-    ways: list[tuple[bytes | None, bytes | None, Any, int]] = [
+    ways: list[Record] = [
         (b"not framed", key, headers, 0),
         (None, key, headers, 0),
         (value[:-1], key, headers, 0),
         (b"\0\0\0\0\1" + value[5:], key, headers, 0),
-        (value, key, [*early, ("occurred_at", str(event.occurred_at + 1).encode())], 0),
-        (value, key, [*early, ("occurred_at", str(event.occurred_at - 40 * DAY).encode())], 0),
-        (value, key, [*early, ("occurred_at", str(event.occurred_at + 2 * DAY).encode())], 0),
+        (codec.encode(backwards.event_type, backwards.as_fields()), key, headers_of(backwards), 0),
+        (value, key, [*early, ("occurred_at", str(now + 1).encode())], 0),
+        (value, key, [*early, ("occurred_at", str(now - 40 * DAY).encode())], 0),
+        (value, key, [*early, ("occurred_at", str(now + 2 * DAY).encode())], 0),
         (value, key, [("event_id", b"not an id"), *headers[1:]], 0),
         (value, key, [headers[0], ("event_type", b"TraceFailed"), *later], 0),
         (value, None, headers, 0),

@@ -25,6 +25,9 @@ DAY: Final = 86_400_000_000
 NAME: Final = 200
 """Names are cut to so many characters in rollups."""
 
+PROJECTED: Final = ("spanfold.traces", "spanfold.metrics", "spanfold.logs")
+"""The topics that projections fold, one each."""
+
 Table = Mapping[Any, Any]
 
 
@@ -155,10 +158,19 @@ class Event(NamedTuple):
     fields: dict[str, Any]
 
 
+class Parked(NamedTuple):
+    """A record that could not be folded, and what later facts said of it, by their offsets."""
+
+    reason: str
+    state: str = "parked"
+    settled_at: int | None = None
+    last_tried_at: int | None = None
+
+
 def expected(log: Log, partitions: int) -> dict[str, Table]:
     """Every table, from every record."""
     codec, seen = Codec(), set[Any]()
-    verdicts, parked, journal = dict[Any, int](), dict[Any, str](), dict[Any, Any]()
+    verdicts, parked, journal = dict[Any, int](), dict[Any, Parked](), dict[Any, Any]()
     events: list[Event] = []
     for record in log.records:
         position = (record.topic.name, record.partition, record.offset)
@@ -174,12 +186,19 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
             journal[position] = (*(text.decode() for text in said if text), record.value, record.offset + 1)
         event = _read(record, headers, codec)
         if isinstance(event, str):
-            parked[position] = event
+            parked[position] = Parked(event)
+        elif event.type in ("RecordRetried", "RecordDiscarded"):
+            _settle(parked, event)
         else:
             events.append(event)
     checkpoints = {(topic, partition, "journal"): end for (topic, partition), end in log.ends.items()}
     tables = {"verdicts": verdicts, "journal": journal, "parked_records": parked, "checkpoints": checkpoints}
-    return tables | _trace_tables([event for event in events if event.record.topic.name == "spanfold.traces"], log)
+    traced = [event for event in events if event.record.topic.name == "spanfold.traces"]
+    logged = [event for event in events if event.record.topic.name == "spanfold.logs"]
+    measured = [event for event in events if event.record.topic.name == "spanfold.metrics"]
+    at_end = {(topic, partition): end for (topic, partition), end in log.ends.items() if topic in PROJECTED}
+    logs: dict[str, Table] = {"error_logs": Counter(map(_log_row, logged)), "projections' checkpoints": at_end}
+    return tables | _trace_tables(traced) | logs | _metric_tables(measured)
 
 
 def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | str:
@@ -200,7 +219,17 @@ def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | s
     return Event(record, event_type, fields)
 
 
-def _trace_tables(events: Sequence[Event], log: Log) -> dict[str, Table]:
+def _settle(parked: dict[Any, Parked], fact: Event) -> None:
+    """What cannot be read cannot be read a second time."""
+    position = (fact.record.topic.name, fact.record.partition, fact.fields["record_offset"])
+    about, at = parked.get(position), fact.record.offset
+    if about is None or about.settled_at is not None:
+        return
+    discarded = {"state": "discarded", "settled_at": at}
+    parked[position] = about._replace(**(discarded if fact.type == "RecordDiscarded" else {"last_tried_at": at}))
+
+
+def _trace_tables(events: Sequence[Event]) -> dict[str, Table]:
     traces = defaultdict[str, list[Event]](list)
     for event in events:
         traces[event.fields["aggregate_id"]].append(event)
@@ -210,7 +239,6 @@ def _trace_tables(events: Sequence[Event], log: Log) -> dict[str, Table]:
         "spans": Counter(map(_span_row, spans)),
         "operation_minutes": _operation_rows([event.fields for event in spans]),
         "service_dependencies": _dependency_rows(traces.values()),
-        "traces' checkpoints": {place: end for place, end in log.ends.items() if place[0] == "spanfold.traces"},
     }
 
 
@@ -250,6 +278,76 @@ def _span_row(event: Event) -> tuple[Any, ...]:
         f["status"], f["status_message"], f["start_time"], f["end_time"], (f["end_time"] - f["start_time"]) / 1000,
         _document(f["tags"]), _document(f["events"]), _document(f["links"]), event.record.offset + 1,
     )  # fmt: skip
+
+
+LOG_FIELDS: Final = (
+    "service_name", "severity", "message", "logger", "exception_type", "exception_message", "stacktrace", "trace_id",
+    "span_id", "occurred_at",
+)  # fmt: skip
+
+
+def _log_row(event: Event) -> tuple[Any, ...]:
+    f = event.fields
+    columns = (f[name] for name in LOG_FIELDS)
+    return (f["event_id"].hex(), *columns, _document(f["tags"]), event.record.offset + 1)
+
+
+def _metric_tables(events: Sequence[Event]) -> dict[str, Table]:
+    """The topic has no journal: of several events for one point the greatest event id wins, of its records the first."""
+    points: dict[tuple[str, int], Event] = {}
+    for event in events:
+        key = (event.fields["aggregate_id"], event.fields["occurred_at"])
+        if key not in points or event.fields["event_id"] > points[key].fields["event_id"]:
+            points[key] = event
+    latest: dict[str, Event] = {}
+    minutes = defaultdict[tuple[str, int], list[dict[str, Any]]](list)
+    for (series, time), event in sorted(points.items()):
+        latest[series] = event
+        minutes[series, time // MINUTE * MINUTE].append(event.fields)
+    return {
+        "metric_points": {key: _point_row(event) for key, event in points.items()},
+        "metrics": {series: _series_row(event) for series, event in latest.items()},
+        "metric_minutes": {key: _minute_row(group) for key, group in minutes.items()},
+    }
+
+
+def _number(value: float | None) -> Decimal | None:
+    return None if value is None else Decimal(repr(value))
+
+
+def _point_row(event: Event) -> tuple[Any, ...]:
+    f = event.fields
+    histogram = f["kind"] == "histogram"
+    return (
+        f["event_id"].hex(), f["kind"], f["temporality"], f["start_time"], _number(f["value"]), f["count"],
+        *(_number(f[name]) for name in ("sum", "min", "max")),
+        *(_document(f[name]) if histogram else None for name in ("bounds", "bucket_counts")),
+        event.record.offset + 1,
+    )  # fmt: skip
+
+
+def _series_row(event: Event) -> tuple[Any, ...]:
+    f = event.fields
+    return (
+        f["name"], f["unit"], f["kind"], f["service_name"], _document(f["labels"]), f["occurred_at"],
+        _number(f["value"]), f["count"], _number(f["sum"]), event.record.offset + 1,
+    )  # fmt: skip
+
+
+def _minute_row(points: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    """Of one series: values count once each; histograms, all of them deltas here, what they counted."""
+    histogram = points[0]["kind"] == "histogram"
+    buckets = Counter[str]()
+    for f in points if histogram else ():
+        buckets.update(dict(zip(("1", "5", "10", "Infinity"), f["bucket_counts"], strict=True)))
+    return (
+        len(points),
+        sum(f["count"] for f in points) if histogram else len(points),
+        sum((_number(f["sum" if histogram else "value"]) or Decimal() for f in points), Decimal()),
+        min(_number(f["min" if histogram else "value"]) or Decimal() for f in points),
+        max(_number(f["max" if histogram else "value"]) or Decimal() for f in points),
+        _document(dict(+buckets)) if +buckets else None,
+    )
 
 
 def _operation_rows(spans: Sequence[Mapping[str, Any]]) -> Table:
@@ -312,11 +410,12 @@ QUERIES: Final = {
     "journal": """
         SELECT topic, partition, kafka_offset, event_id::text, event_type, aggregate_id, payload, version
           FROM spanfold.journal""",
-    "parked_records": "SELECT topic, partition, kafka_offset, reason FROM spanfold.parked_records",
+    "parked_records": """
+        SELECT topic, partition, kafka_offset, reason, state, settled_at, last_tried_at FROM spanfold.parked_records""",
     "checkpoints": """
         SELECT topic, partition, projection, next_offset FROM spanfold.checkpoints WHERE projection = 'journal'""",
-    "traces' checkpoints": """
-        SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection = 'traces' AND live""",
+    "projections' checkpoints": """
+        SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection <> 'journal' AND live""",
     "traces": f"""
         SELECT trace_id, service_name, operation_name, status, {_us("start_time")}, {_us("end_time")}, duration_ms, tags,
                span_count, error_count, error, late_events, version, {_us("last_event_at")}
@@ -328,13 +427,26 @@ QUERIES: Final = {
     "operation_minutes": f"""
         SELECT service_name, operation_name, {_us("minute")}, calls, errors, duration_ms_sum, duration_histogram
           FROM spanfold.operation_minutes""",
+    "error_logs": f"""
+        SELECT replace(event_id::text, '-', ''), service_name, severity, message, logger, exception_type,
+               exception_message, stacktrace, trace_id, span_id, {_us("occurred_at")}, tags, version
+          FROM spanfold.error_logs""",
+    "metric_points": f"""
+        SELECT series_id, {_us("time")}, replace(event_id::text, '-', ''), kind, temporality, {_us("start_time")},
+               value, count, sum, min, max, bounds, bucket_counts, version
+          FROM spanfold.metric_points""",
+    "metrics": f"""
+        SELECT series_id, name, unit, kind, service_name, labels, {_us("time")}, value, count, sum, version
+          FROM spanfold.metrics""",
+    "metric_minutes": f"""
+        SELECT series_id, {_us("minute")}, points, count, sum, min, max, buckets FROM spanfold.metric_minutes""",
     "service_dependencies": f"""
         SELECT parent, child, {_us("minute")}, calls, errors FROM spanfold.service_dependencies""",
 }
 
 KEYS: Final = {
-    "journal": 3, "parked_records": 3, "checkpoints": 3, "traces' checkpoints": 2, "traces": 1,
-    "operation_minutes": 3, "service_dependencies": 3,
+    "journal": 3, "parked_records": 3, "checkpoints": 3, "projections' checkpoints": 2, "traces": 1,
+    "operation_minutes": 3, "service_dependencies": 3, "metric_points": 2, "metrics": 1, "metric_minutes": 2,
 }  # fmt: skip
 """How many columns are the key; a table that is not named has none, and its rows are counted."""
 
@@ -349,6 +461,7 @@ def shown(connection: Connection) -> dict[str, Table]:
         for name, query in QUERIES.items():
             rows = [tuple(map(_plain, row)) for row in connection.execute(query.encode())]
             tables[name] = _by_key(rows, KEYS[name]) if name in KEYS else Counter(rows)
+    tables["parked_records"] = {key: Parked(*row) for key, row in tables["parked_records"].items()}
     for key, row in tables["operation_minutes"].items():
         histogram = {Decimal(upper): calls for upper, calls in json.loads(row[-1]).items()}
         tables["operation_minutes"][key] = (*row[:-1], histogram)  # type: ignore[index]
@@ -396,7 +509,7 @@ def _balance(name: str, table: Table, here: Table, wrong: Sequence[Any]) -> tupl
         row = of.get(key)
         if row is None:
             return 0
-        if name in ("operation_minutes", "service_dependencies"):
+        if name in ("operation_minutes", "service_dependencies", "metric_minutes"):
             return int(row[0])
         if name == "traces":
             return 1 + int(row[7])

@@ -25,12 +25,12 @@ from tests.faults.waiting import DidNotBite, until
 from tests.faults.workers import Workers
 
 EVENTS: Final = 20_000
-PER_SECOND: Final = 2_000.0
+PER_SECOND: Final = 1_200.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a seed stands for."""
+    """What a seed stands for. `clean`: see Load."""
 
     seed: int
     brokers: int = 1
@@ -38,6 +38,7 @@ class Plan:
     batch_records: int = 500
     faults: Sequence[str] = ()
     events: int = EVENTS
+    clean: bool = False
 
     @classmethod
     def drawn(cls, seed: int) -> "Plan":
@@ -85,13 +86,14 @@ class Report:
 
 @contextmanager
 def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Scene, Load, Report]]:
-    """A database and topics of this schedule's own, its workers at work, its load not yet begun."""
+    """A database and topics of this schedule's own, its workers on their way, its load not yet begun."""
     name = f"f{uuid.uuid4().hex[:8]}"
     report = Report(plan.seed, plan.brokers)
     with psycopg.connect(servers.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     proxy = Proxy(servers.postgres_port)
     settings = Settings(
+        home=servers.home,
         kafka_bootstrap=servers.bootstrap,
         postgres_dsn=servers.dsn(name, proxy.port),
         topic_prefix=f"{name}.",
@@ -112,9 +114,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     try:
         for _ in range(plan.workers):
             workers.start()
-        workers.settled(plan.workers)
-        begun = time.monotonic()
-        load = Load(settings, plan.seed, plan.events, PER_SECOND)
+        load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean)
         yield Scene(servers, workers, proxy, random.Random(plan.seed), note), load, report
     finally:
         workers.stop()
@@ -128,7 +128,9 @@ def run(servers: Servers, plan: Plan, on_step: Callable[[str], None] = lambda _:
     report = Report(plan.seed, plan.brokers)
     try:
         with stage(servers, plan) as (scene, load, report):
+            on_step("workers start, the load begins")
             load.start()
+            scene.workers.settled(plan.workers)
             for name in plan.faults:
                 time.sleep(scene.rng.random())
                 inflict(scene, report, name, on_step)

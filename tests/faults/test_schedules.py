@@ -6,8 +6,8 @@ from tests.faults.schedule import Plan, run
 from tests.faults.servers import Servers
 
 PLANS = (
-    Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker")),
-    Plan(102, workers=2, batch_records=200, faults=("zombie", "terminate_backends", "crash_postgres")),
+    Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker"), events=6_000),
+    Plan(102, batch_records=200, faults=("zombie", "terminate_backends", "crash_postgres"), events=6_000),
 )
 
 

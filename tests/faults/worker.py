@@ -1,10 +1,10 @@
 """`python -m tests.faults.worker`: the projector as `spanfold worker projector` runs it, which can be told to die or to stop at
 a named point, or to do without a protection. It differs from production by what is replaced here, and by nothing else.
 
-FAULTS_FOLDER names a folder. A line `point n signal` in its file `arm` makes the worker send itself that signal when it is at
-that point for the n-th time from then on; before that it renames the file to `bit`. Each batch that it tries to commit is a
-line in the file `attempts`: topic, partition, start, end, nanoseconds. FAULTS_WITHOUT names protections to leave out:
-`compare` (neither the checkpoint's lock nor its compare) and `duplicates` (the journal's judgement).
+FAULTS_FOLDER names a folder. A line `point n signal topic` in its file `arm` makes the worker send itself that signal when
+it is at that point for the n-th time from then on, with records of that topic; before that it renames the file to `bit`. Each
+batch that it tries to commit is a line in the file `attempts`: topic, partition, start, end, nanoseconds. FAULTS_WITHOUT names
+protections to leave out: `compare` (neither the checkpoint's lock nor its compare) and `duplicates` (the journal's judgement).
 """
 
 import os
@@ -31,13 +31,15 @@ class Trap:
     def __init__(self) -> None:
         self._armed = FOLDER / "arm"
         self._seen = 0
+        self.topic: str | None = None
+        """Of the records that are being committed, if there are any."""
 
     def reached(self, point: str) -> None:
         """Called at each named point."""
         if not self._armed.exists():
             return
-        where, number, signal_name = self._armed.read_text().split()
-        self._seen += where == point
+        where, number, signal_name, topic = self._armed.read_text().split()
+        self._seen += (where, topic) == (point, self.topic)
         if self._seen >= int(number):
             self._seen = 0
             self._armed.rename(FOLDER / "bit")
@@ -58,6 +60,7 @@ class WatchedStore(Store):
         batch = prepared.judged.batch
         with (FOLDER / "attempts").open("a") as attempts:
             attempts.write(f"{batch.topic.name} {batch.partition} {batch.start} {batch.end} {time.time_ns()}\n")
+        TRAP.topic = batch.topic.name if batch else None
         TRAP.reached("before_begin")
         return super().commit(connection, prepared)
 
@@ -103,7 +106,7 @@ def _without_duplicates() -> None:
         accept_new(self, cursor, judged, indexes)
         return set()
 
-    Journal.accept = accept  # type: ignore[method-assign]
+    Journal._accept = accept  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

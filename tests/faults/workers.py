@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from spanfold.embedded.programs import Program
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS
+from spanfold.topics import TOPICS, TRACES
 from tests.faults.servers import Process, Servers
 from tests.faults.waiting import DidNotBite, until
 
@@ -43,10 +43,10 @@ class Worker:
         return len(re.findall(rf"\b{event}\b", re.sub(r"\x1b\[[0-9;]*m", "", self.said())))
 
     def arm(self, point: str, number: int, then: signal.Signals) -> None:
-        """Have it send itself the signal when it reaches the point for the n-th time."""
+        """Have it send itself the signal when it reaches the point for the n-th time with records of traces."""
         self.disarm()
         (self.folder / "bit").unlink(missing_ok=True)
-        (self.folder / "new").write_text(f"{point} {number} {then.name}")
+        (self.folder / "new").write_text(f"{point} {number} {then.name} {TRACES.name}")
         (self.folder / "new").rename(self.folder / "arm")
 
     def disarm(self) -> None:
