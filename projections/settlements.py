@@ -6,7 +6,7 @@ where it is settled.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, cast
 
 from psycopg import Cursor
 
@@ -16,7 +16,7 @@ from projections.reading import BEHIND, Fact, read
 from projections.verdicts import judge
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.topics import ON_EVERY_TOPIC
+from spanfold.topics import ON_EVERY_TOPIC, TopicKind
 
 Settled = tuple[int, list[Fact]]
 """(offset of the fact, what is to be folded there)."""
@@ -27,22 +27,25 @@ def is_settlement(fact: Fact) -> bool:
     return fact[1] in ON_EVERY_TOPIC
 
 
-def settle(cursor: Cursor[Any], codec: Codec, batch: Batch, facts: Iterable[Fact], journal_at: int) -> list[Settled]:
+def settle(
+    cursor: Cursor[Any],
+    codec: Codec,
+    batch: Batch,
+    facts: Iterable[Fact],
+    journal_at: int,
+    refused: PoisonRecord | None,
+) -> list[Settled]:
     """Settle what these accepted facts are about; returns what is to be folded. Below the journal's checkpoint nothing is
-    settled anew: what was folded there before is folded again.
+    settled anew: what was folded there before is folded again. `refused` says that Postgres would not have it.
     """
-    settled = []
-    for offset, event_type, fields in sorted(facts, key=lambda fact: fact[0]):
-        if offset < journal_at:
-            found = _settled_before(cursor, codec, batch, offset)
-        elif offset <= fields["record_offset"]:
-            # it names a place that the log had not reached; that its batch may already hold a record there means nothing
-            found = []
-        elif event_type == "RecordDiscarded":
-            found = _discard(cursor, codec, batch, offset, fields["record_offset"])
-        else:
-            found = _retry(cursor, codec, batch, offset, fields["record_offset"])
-        settled.append((offset, found))
+    ordered = sorted(facts, key=lambda fact: fact[0])
+    settled = _settled_before(cursor, codec, batch, [at for at, _, _ in ordered if at < journal_at])
+    # a fact that names a place which the log had not reached means nothing, also if its batch holds a record there
+    fresh = [fact for fact in ordered if fact[0] >= journal_at and fact[0] > fact[2]["record_offset"]]
+    rows = _parked(cursor, batch, "kafka_offset = ANY (%s)", [fields["record_offset"] for _, _, fields in fresh])
+    settling = _Settling(cursor, codec, batch, {row.offset: row for row in rows}, refused)
+    settled += [(at, settling.apply(at, event_type, fields["record_offset"])) for at, event_type, fields in fresh]
+    settling.write()
     return settled
 
 
@@ -52,64 +55,113 @@ def held_up(cursor: Cursor[Any], batch: Batch, aggregate_ids: Sequence[str]) -> 
     return {aggregate_id for (aggregate_id,) in cursor}
 
 
-def _retry(cursor: Cursor[Any], codec: Codec, batch: Batch, at: int, offset: int) -> list[Fact]:
-    rows = _parked(cursor, batch, "kafka_offset = %s AND settled_at IS NULL", offset)
-    if not rows:
+class _Parked(NamedTuple):
+    """A parked record that nothing has settled; a row of PARKED."""
+
+    offset: int
+    aggregate_id: str
+    log_time_ms: int
+    key: bytes
+    headers: list[list[Any]]
+    value: bytes | None
+    reason: str
+    settled_at: int | None
+
+
+class _Settling:
+    """Applies facts one after the other to the parked records that they name; `write` keeps what became of them."""
+
+    def __init__(
+        self, cursor: Cursor[Any], codec: Codec, batch: Batch, rows: dict[int, _Parked], refused: PoisonRecord | None
+    ) -> None:
+        self._cursor, self._codec, self._batch, self._refused = cursor, codec, batch, refused
+        self._rows = rows
+        self._done: list[tuple[str, int, int]] = []
+        self._tried: list[tuple[int, str, str, int]] = []
+
+    def apply(self, at: int, event_type: str, offset: int) -> list[Fact]:
+        """What the fact at `at` makes foldable."""
+        row = self._rows.get(offset)
+        if row is None:
+            return []
+        held = self._batch.topic.kind is TopicKind.CONDITIONAL and _waits_for_earlier(self._cursor, self._batch, row)
+        if event_type == "RecordDiscarded":
+            found: list[Fact] = []
+            self._done.append(("discarded", at, offset))
+        else:
+            try:
+                found = self._read(row, held)
+            except PoisonRecord as poison:
+                self._tried.append((at, poison.reason, poison.detail, offset))
+                return []
+            self._done.append(("retried", at, offset))
+        del self._rows[offset]
+        return found if held else [*found, *self._release(at, row)]
+
+    def _read(self, row: _Parked, held: bool) -> list[Fact]:
+        if self._refused is not None:
+            raise self._refused
+        if held:
+            raise PoisonRecord(BEHIND, "an earlier record of its aggregate is parked")
+        return _facts(self._codec, self._batch, row)
+
+    def _release(self, at: int, before: _Parked) -> list[Fact]:
+        """Conditional topics: what was parked behind the settled record, up to the next one that can't be read by itself."""
+        facts: list[Fact] = []
+        if self._batch.topic.kind is TopicKind.CONDITIONAL:
+            condition = "aggregate_id = %s AND kafka_offset > %s"
+            for row in _parked(self._cursor, self._batch, condition, before.aggregate_id, before.offset):
+                if row.reason != BEHIND:
+                    break
+                facts += _facts(self._codec, self._batch, row)
+                self._done.append(("retried", at, row.offset))
+        return facts
+
+    def write(self) -> None:
+        where = (self._batch.topic.name, self._batch.partition)
+        if self._done:
+            self._cursor.executemany(DONE, [(how, at, *where, offset) for how, at, offset in self._done])
+        if self._tried:
+            self._cursor.executemany(
+                TRIED, [(at, why, detail, *where, offset) for at, why, detail, offset in self._tried]
+            )
+
+
+def _waits_for_earlier(cursor: Cursor[Any], batch: Batch, row: _Parked) -> bool:
+    return bool(_parked(cursor, batch, "aggregate_id = %s AND kafka_offset < %s", row.aggregate_id, row.offset))
+
+
+def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, places: list[int]) -> list[Settled]:
+    """What was folded at these places when the facts there were judged."""
+    if not places:
         return []
-    try:
-        fact = _fact(codec, batch, rows[0])
-    except PoisonRecord as poison:
-        cursor.execute(TRIED, (at, poison.reason, poison.detail, batch.topic.name, batch.partition, offset))
-        return []
-    _mark(cursor, batch, "retried", at, [offset])
-    return [fact, *_release(cursor, codec, batch, at, rows[0])]
-
-
-def _discard(cursor: Cursor[Any], codec: Codec, batch: Batch, at: int, offset: int) -> list[Fact]:
-    rows = _parked(cursor, batch, "kafka_offset = %s AND settled_at IS NULL", offset)
-    if not rows:
-        return []
-    _mark(cursor, batch, "discarded", at, [offset])
-    return _release(cursor, codec, batch, at, rows[0])
-
-
-def _release(cursor: Cursor[Any], codec: Codec, batch: Batch, at: int, before: tuple[Any, ...]) -> list[Fact]:
-    """What was parked behind the settled record, up to the next one that can't be read by itself."""
-    condition = "aggregate_id = %s AND settled_at IS NULL AND kafka_offset > %s"
-    facts: list[Fact] = []
-    for row in _parked(cursor, batch, condition, before[_AGGREGATE], before[0]):
-        if row[_REASON] != BEHIND:
-            break
-        facts.append(_fact(codec, batch, row))
-    _mark(cursor, batch, "retried", at, [offset for offset, _, _ in facts])
-    return facts
-
-
-def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, at: int) -> list[Fact]:
-    facts = []
-    for row in _parked(cursor, batch, "settled_at = %s AND settled_as = 'retried'", at):
+    cursor.execute(RETRIED.encode(), (batch.topic.name, batch.partition, places))
+    settled: dict[int, list[Fact]] = {}
+    for row in map(_Parked._make, cursor.fetchall()):
+        at = cast(int, row.settled_at)
         try:
-            facts.append(_fact(codec, batch, row))
+            settled.setdefault(at, []).extend(_facts(codec, batch, row))
         except PoisonRecord as poison:
             raise Misconfigured(
-                f"{batch.topic.name}[{batch.partition}] offset {row[0]} was retried and folded at {at}, but this version "
-                f"cannot read it ({poison}): use the version that could"
+                f"{batch.topic.name}[{batch.partition}] offset {row.offset} was retried and folded at {at}, but this "
+                f"version cannot read it ({poison}): use the version that could"
             ) from poison
-    return facts
+    return list(settled.items())
 
 
-def _fact(codec: Codec, batch: Batch, row: tuple[Any, ...]) -> Fact:
-    """The parked record, read as if it had just come. Its fact keeps its own offset."""
-    offset, _, log_time_ms, key, headers, value, _ = row
+def _facts(codec: Codec, batch: Batch, row: _Parked) -> list[Fact]:
+    """The parked record, read as if it had just come. Its fact keeps its own offset. None if it is itself a fact about
+    another record: such a one counts only where it lies.
+    """
     one = Batch(
-        batch.topic, batch.partition, batch.partitions, offset, offset + 1,
-        [offset], [log_time_ms], [key], [_raw(headers)], [value],
+        batch.topic, batch.partition, batch.partitions, row.offset, row.offset + 1,
+        [row.offset], [row.log_time_ms], [row.key], [_raw(row.headers)], [row.value],
     )  # fmt: skip
     parked: dict[int, PoisonRecord] = {}
     facts = read(judge(one), codec, parked)
     if parked:
         raise parked[0]
-    return facts[0]
+    return [fact for fact in facts if not is_settlement(fact)]
 
 
 def _raw(headers: list[list[Any]]) -> RecordHeaders:
@@ -123,24 +175,19 @@ def _raw(headers: list[list[Any]]) -> RecordHeaders:
     return [((raw(name) or b"").decode(), raw(value)) for name, value in headers]
 
 
-def _parked(cursor: Cursor[Any], batch: Batch, condition: str, *values: Any) -> list[tuple[Any, ...]]:
-    cursor.execute(
-        f"{PARKED} AND {condition} ORDER BY kafka_offset".encode(), (batch.topic.name, batch.partition, *values)
-    )
-    return cursor.fetchall()
+def _parked(cursor: Cursor[Any], batch: Batch, condition: str, *values: Any) -> list[_Parked]:
+    """The parked records of the batch's partition that nothing has settled, in offset order."""
+    statement = f"{PARKED} AND settled_at IS NULL AND {condition} ORDER BY kafka_offset"
+    cursor.execute(statement.encode(), (batch.topic.name, batch.partition, *values))
+    return [_Parked._make(row) for row in cursor.fetchall()]
 
-
-def _mark(cursor: Cursor[Any], batch: Batch, settled_as: str, at: int, offsets: list[int]) -> None:
-    cursor.execute(MARK, (settled_as, at, batch.topic.name, batch.partition, offsets))
-
-
-_AGGREGATE: Final = 1
-_REASON: Final = 6
 
 PARKED: Final = f"""
-SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload, reason
+SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload, reason, settled_at
   FROM {CORE}.parked
  WHERE topic = %s AND partition = %s"""
+
+RETRIED: Final = f"{PARKED} AND settled_at = ANY (%s) AND settled_as = 'retried' ORDER BY settled_at, kafka_offset"
 
 HELD_UP: Final = f"""
 SELECT DISTINCT aggregate_id FROM {CORE}.parked
@@ -152,7 +199,7 @@ UPDATE {CORE}.parked SET last_tried_at = %s, reason = %s, detail = %s
  WHERE topic = %s AND partition = %s AND kafka_offset = %s
 """
 
-MARK: Final = f"""
+DONE: Final = f"""
 UPDATE {CORE}.parked SET settled_as = %s, settled_at = %s
- WHERE topic = %s AND partition = %s AND kafka_offset = ANY (%s)
+ WHERE topic = %s AND partition = %s AND kafka_offset = %s
 """

@@ -44,7 +44,8 @@ class Gap(SpanfoldError):
 class Prepared:
     """A batch read and folded as if every record that its headers allow were accepted. Needs no database.
 
-    `settlements` are facts about parked records; they are not for projections.
+    `settlements` are facts about parked records; they are not for projections. `refused`: Postgres would not have what
+    the batch's only record makes foldable.
     """
 
     judged: Judged
@@ -52,6 +53,7 @@ class Prepared:
     facts: list[Fact]
     partials: Mapping[str, Any]
     settlements: list[Fact] = field(default_factory=list)
+    refused: PoisonRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +89,20 @@ class Store:
         self.reached: Callable[[str], None] = lambda step: None
 
     def prepare(self, batch: Batch, refused: PoisonRecord | None = None) -> Prepared:
-        """Judge, decode and fold the batch: pure, for the time while Postgres commits the one before."""
+        """Judge, decode and fold the batch: pure, for the time while Postgres commits the one before. `refused`: why
+        Postgres did not take the batch's only record.
+        """
         judged = judge(batch)
-        parked = {} if refused is None else dict.fromkeys(range(len(batch)), refused)
+        parked: dict[int, PoisonRecord] = {}
         facts = read(judged, self._codec, parked)
         settlements: list[Fact] = []
         if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
             settlements = [fact for fact in facts if is_settlement(fact)]
             facts = [fact for fact in facts if not is_settlement(fact)]
-        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements)
+        if refused is not None and facts:
+            # a fact about a parked record is not parked itself: it leaves that one parked
+            parked, facts = {0: refused}, []
+        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements, refused)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
         return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
@@ -208,7 +215,9 @@ class Store:
 
     def _settle(self, cursor: Cursor[Any], prepared: Prepared, excluded: set[int], journal_at: int) -> list[Settled]:
         facts = [fact for fact in prepared.settlements if fact[0] not in excluded]
-        return settle(cursor, self._codec, prepared.judged.batch, facts, journal_at) if facts else []
+        if not facts:
+            return []
+        return settle(cursor, self._codec, prepared.judged.batch, facts, journal_at, prepared.refused)
 
     def _merge(
         self,

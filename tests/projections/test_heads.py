@@ -206,3 +206,13 @@ def test_a_discarded_record_releases_what_was_parked_behind_it(orders: Ledger) -
     commit(orders, [append(5, "a"), settle(RecordDiscarded, 1, 6, "a"), append(7, "a")])
     assert seen(orders) == [0, 3, 2, 4, 5, 7]
     assert states(orders)[0] == (1, "unknown_schema", "discarded")
+
+
+def test_only_the_earliest_parked_record_of_an_aggregate_can_be_retried(orders: Ledger) -> None:
+    log = [append(0, "a", failed=True), append(1, "a"), append(2, "a", failed=True), append(3, "a")]
+    commit(orders, log, Store(PROJECTIONS, Codec(NoFailures())))
+    commit(orders, [settle(RecordRetried, 2, 4, "a"), settle(RecordRetried, 1, 5, "a")])
+    assert seen(orders) == []
+    assert {state for _, _, state in states(orders)} == {"parked"}
+    commit(orders, [settle(RecordRetried, 0, 6, "a")])
+    assert seen(orders) == [0, 1, 2, 3]

@@ -141,3 +141,35 @@ def test_a_record_that_was_retried_and_folded_must_stay_readable(
     commit(ledger, both, LOG)
     with pytest.raises(Exception, match="was retried and folded at 40, but this version cannot read it"):
         commit(ledger, both, [retried])
+
+
+def test_a_record_that_postgres_refuses_again_stays_parked_and_the_fact_counts(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    ledger.execute("ALTER TABLE traces_g1.spans ADD CONSTRAINT no CHECK (span_id <> '1')")
+    store = Store(installed())
+    commit(ledger, store, [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS)])
+    left = {offset for offset, state in states(ledger).items() if state == "parked"}
+    assert left == {offset for offset in SPANS if getattr(EVENTS[offset], "span_id", "") == "1"}
+    rows = ledger.execute("SELECT DISTINCT reason FROM spanfold.parked_records WHERE state = 'parked'").fetchall()
+    assert rows == [("refused",)]
+    ledger.execute("ALTER TABLE traces_g1.spans DROP CONSTRAINT no")
+    commit(ledger, store, [fact(RecordRetried, offset, 60 + n, again=1) for n, offset in enumerate(sorted(left))])
+    assert shown(ledger) == told(EVENTS)
+
+
+def test_a_parked_fact_that_is_retried_is_not_for_projections(ledger: Ledger) -> None:
+    commit(ledger, older(), LOG)
+    unreadable = fact(RecordRetried, SPANS[0], 40)
+    broken = replace(unreadable, value=b"\0")
+    commit(ledger, Store(installed()), [broken])
+    ledger.execute("UPDATE spanfold_core.parked SET payload = %s WHERE kafka_offset = 40", (unreadable.value,))
+    again = RecordRetried(
+        aggregate_id=EVENTS[SPANS[0]].aggregate_id,
+        occurred_at=NOW,
+        source="test",
+        record_topic=TRACES.name,
+        record_offset=40,
+    )
+    commit(ledger, Store(installed()), [record(again, 41)])  # type: ignore[arg-type]
+    assert states(ledger)[40] == "retried"
+    assert states(ledger)[SPANS[0]] == "parked"
