@@ -1,7 +1,6 @@
 """A real Kafka that wants to know who comes: one broker with a listener for each way of asking."""
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,11 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import trustme
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
     AdminClient,
     ScramCredentialInfo,
     ScramMechanism,
     UserScramCredentialUpsertion,
+)
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
 )
 
 from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars
@@ -123,15 +129,16 @@ def make_user(bootstrap: str) -> None:
 def make_certificates(folder: Path) -> None:
     """A certificate authority, and what it signed for the broker and for a client."""
     folder.mkdir()
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    signed = {name: authority.issue_cert(HOST, "localhost", common_name=name) for name in ("broker", "client")}
+    certificate = b"".join(each.bytes() for each in signed["broker"].cert_chain_pems)
+    (folder / "broker.both").write_bytes(_pkcs8(signed["broker"]) + certificate)
+    (folder / "client.key").write_bytes(_pkcs8(signed["client"]))
+    signed["client"].cert_chain_pems[0].write_to_path(str(folder / "client.pem"))
 
-    def openssl(*arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=folder, check=True, capture_output=True, timeout=60)
 
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    openssl("req", "-x509", *key, "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test authority")
-    for name in ("broker", "client"):
-        openssl("req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}")
-        (folder / f"{name}.ext").write_text(f"subjectAltName=IP:{HOST},DNS:localhost\n")
-        signed_by = ("-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-extfile", f"{name}.ext")
-        openssl("x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.pem", "-days", "2", *signed_by)
-    (folder / "broker.both").write_text((folder / "broker.key").read_text() + (folder / "broker.pem").read_text())
+def _pkcs8(signed: trustme.LeafCert) -> bytes:
+    """The private key in the only PEM form that Kafka's broker reads."""
+    key = load_pem_private_key(signed.private_key_pem.bytes(), None)
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
