@@ -81,7 +81,7 @@ class Committer:
             wait=wait_exponential_jitter(initial=0.1, max=5.0),
             stop=stop_when_event_set(self._stopping),
             sleep=sleep_using_event(self._stopping),
-            before_sleep=self._say_why,
+            before_sleep=self._start_over,
             reraise=True,
         )
         try:
@@ -96,7 +96,12 @@ class Committer:
             self._connection = psycopg.connect(self._dsn, autocommit=True, application_name="spanfold projector")
         return self._connection
 
-    def _say_why(self, state: RetryCallState) -> None:
+    def _start_over(self, state: RetryCallState) -> None:
+        """Say why, and let go of the connection: one that was cut in the middle of a pipeline does not know that it is
+        broken, and refuses everything for ever.
+        """
+        if self._connection is not None:
+            self._connection.close()
         error = state.outcome.exception() if state.outcome else None
         self._metrics.postgres_retries.inc()
         log.warning("postgres_retry", attempt=state.attempt_number, error=str(error).strip())
