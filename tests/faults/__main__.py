@@ -14,7 +14,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -40,7 +39,7 @@ def main(
 ) -> None:
     """Run seeded schedules of faults against real workers, a real Kafka and a real Postgres."""
     # a Kafka that is away is what the report tells of
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    logging.getLogger("spanfold").setLevel(logging.CRITICAL)
     seeds = [seed] if seed is not None else list(range(first, first + runs))
     results.parent.mkdir(parents=True, exist_ok=True)
     before = _read(results) if resume else []

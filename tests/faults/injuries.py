@@ -121,6 +121,7 @@ def worker_leaves(scene: Scene) -> None:
     """SIGTERM under load; the last one is replaced first."""
     if len(scene.workers.running) == 1:
         worker_joins(scene)
+    scene.workers.settled(len(scene.workers.running))  # a process that has only begun to start ends at once
     worker = scene.any_worker()
     worker.may_end = True
     code = worker.process.end(signal.SIGTERM, within_s=15)
