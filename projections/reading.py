@@ -11,6 +11,8 @@ behind           conditional topics: an earlier record of its aggregate is parke
 """
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
+from operator import itemgetter, lt
 from typing import Any, Final
 
 import orjson
@@ -43,48 +45,65 @@ def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[
     """The facts of every record that is not rejected, grouped by type; the unreadable are added to `parked`, keyed by
     batch index.
     """
-    groups: dict[str, list[int]] = {}
-    decoded: list[Fields] = [{}] * len(judged.batch)
-    decode, rejections, types = codec.decode, judged.rejections, judged.event_types
-    for index, value in enumerate(judged.batch.values):
-        if index in rejections or index in parked:
-            continue
-        try:
-            event_type, decoded[index] = decode(value)
-        except PoisonRecord as poison:
-            parked[index] = poison
-            continue
-        if event_type != types[index]:
-            parked[index] = _contradiction(judged, index, event_type, decoded[index])
-        else:
-            groups.setdefault(event_type, []).append(index)
+    batch = judged.batch
+    decoded = _decode(judged, codec, parked)
     facts: list[Fact] = []
-    topic = judged.batch.topic
-    for event_type, indexes in groups.items():
-        if event_type not in topic.event_types and topic_of(event_type):
-            parked |= dict.fromkeys(indexes, PoisonRecord(INVALID, f"{event_type} does not belong to {topic.name}"))
+    for event_type, indexes in _by_type(judged, decoded, parked).items():
+        if event_type not in batch.topic.event_types and topic_of(event_type):
+            stray = PoisonRecord(INVALID, f"{event_type} does not belong to {batch.topic.name}")
+            parked |= dict.fromkeys(indexes, stray)
             continue
         good = _storable_ones(judged, event_type, indexes, decoded, parked)
-        facts += [
-            (offset, event_type, decoded[index])
-            for index, offset in zip(good, _at(judged.batch.offsets, good), strict=True)
-        ]
+        fields = [decoded[index][1] for index in good]
+        facts += zip(_at(batch.offsets, good), repeat(event_type), fields)
     return facts
 
 
+Decoded = list[tuple[str, Fields]]
+"""By batch index: event type and fields; the type is empty where there is nothing to read."""
+
+
+def _decode(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> Decoded:
+    values, rejections = judged.batch.values, judged.rejections
+    if not rejections:
+        try:
+            return list(map(codec.decode, values))
+        except PoisonRecord:
+            pass  # then each on its own
+    decoded: Decoded = [("", {})] * len(values)
+    for index, value in enumerate(values):
+        if index not in rejections:
+            try:
+                decoded[index] = codec.decode(value)
+            except PoisonRecord as poison:
+                parked[index] = poison
+    return decoded
+
+
+def _by_type(judged: Judged, decoded: Decoded, parked: dict[int, PoisonRecord]) -> dict[str, list[int]]:
+    """The indexes of each event type; whose header says another type is parked."""
+    types = [event_type for event_type, _ in decoded]
+    if types != judged.event_types:
+        for index, (said, found) in enumerate(zip(judged.event_types, types, strict=True)):
+            if found and said != found:
+                parked[index] = _contradiction(judged, index, *decoded[index])
+                types[index] = ""
+    return {each: [i for i, of in enumerate(types) if of == each] for each in sorted(set(types)) if each}
+
+
 def _storable_ones(
-    judged: Judged, event_type: str, indexes: list[int], decoded: list[Fields], parked: dict[int, PoisonRecord]
+    judged: Judged, event_type: str, indexes: list[int], decoded: Decoded, parked: dict[int, PoisonRecord]
 ) -> list[int]:
     """Those of one type that agree with their headers and that Postgres can hold, tags and lists turned into jsonb."""
-    group = [decoded[index] for index in indexes]
+    group = [decoded[index][1] for index in indexes]
     if _all_agree(judged, indexes, group) and not _what_fails(event_type, group) and _all_storable(event_type, group):
         return indexes
     good = []
-    for index in indexes:
+    for index, fields in zip(indexes, group, strict=True):
         try:
-            if not _all_agree(judged, [index], [decoded[index]]):
-                raise _contradiction(judged, index, event_type, decoded[index])
-            storable(event_type, decoded[index])
+            if not _all_agree(judged, [index], [fields]):
+                raise _contradiction(judged, index, event_type, fields)
+            storable(event_type, fields)
         except PoisonRecord as poison:
             parked[index] = poison
         else:
@@ -98,9 +117,9 @@ def _at(column: Sequence[Any], indexes: Sequence[int]) -> Sequence[Any]:
 
 def _all_agree(judged: Judged, indexes: Sequence[int], group: Sequence[Fields]) -> bool:
     return (
-        [fields["event_id"] for fields in group] == _at(judged.event_ids, indexes)
-        and [fields["occurred_at"] for fields in group] == _at(judged.occurred_at, indexes)
-        and [fields["aggregate_id"] for fields in group] == _at(judged.aggregate_ids, indexes)
+        list(map(itemgetter("event_id"), group)) == _at(judged.event_ids, indexes)
+        and list(map(itemgetter("occurred_at"), group)) == _at(judged.occurred_at, indexes)
+        and list(map(itemgetter("aggregate_id"), group)) == _at(judged.aggregate_ids, indexes)
     )
 
 
@@ -114,14 +133,15 @@ def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
     """Turn the tags and lists of all into jsonb, or none: False if any event might not be storable as it is."""
     texts, documents, times = _RULES.get(event_type) or _add_rules(event_type)
     for name in texts:
-        if "\0" in "".join([fields[name] or "" for fields in group]):
+        # filter: an optional text may be None
+        if "\0" in "".join(filter(None, map(itemgetter(name), group))):
             return False
     for name in times:
-        if min([fields[name] or 0 for fields in group]) < MIN_TIME_US:
+        if min(filter(None, map(itemgetter(name), group)), default=0) < MIN_TIME_US:
             return False
-    if set(times) >= _SPAN and any(fields["end_time"] < fields["start_time"] for fields in group):
+    if set(times) >= _SPAN and any(map(lt, map(itemgetter("end_time"), group), map(itemgetter("start_time"), group))):
         return False
-    columns = [[orjson.dumps(fields[name]) for fields in group] for name in documents]
+    columns = [list(map(orjson.dumps, map(itemgetter(name), group))) for name in documents]
     for column in columns:
         joined = b"".join(column)
         if b"null" in joined or b"\\u0000" in joined:
