@@ -202,13 +202,14 @@ def cut_connections(scene: Scene) -> None:
 
 def cut_after_commit(scene: Scene) -> None:
     """Postgres commits, and the worker never hears of it."""
-    for attempt in range(1, 6):
+    scene.workers.settled(len(scene.workers.running))
+    for attempt in range(1, 9):
         before = _fenced(scene)
         done = scene.proxy.cut_after_commit()
         until(done.is_set, "a commit")
         with suppress(DidNotBite):
             # else it was a commit of something else than a batch
-            until(lambda before=before: _fenced(scene) > before, "the batch is offered again", 10)  # type: ignore[misc]
+            until(lambda before=before: _fenced(scene) > before, "the batch is offered again", 6)  # type: ignore[misc]
             scene.note(f"the answer to a commit was lost (attempt {attempt})")
             return
     raise DidNotBite("no batch was offered again")

@@ -175,6 +175,12 @@ class Load:
         if self._errors:
             raise self._errors[0]
 
+    def abandon(self) -> None:
+        """Let it end soon, whatever it has not published."""
+        self._least = 0
+        self._enough.set()
+        self._over.set()
+
     def _guarded(self, run: Any) -> None:
         try:
             run()

@@ -107,6 +107,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     generations.prepare(servers.dsn(name), topics.values(), installed())
     begun = time.monotonic()
     workers = Workers(servers, settings, without)
+    load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean)
 
     def note(words: str) -> None:
         report.faults.append((round(time.monotonic() - begun, 1), words))
@@ -114,9 +115,9 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     try:
         for _ in range(plan.workers):
             workers.start()
-        load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean)
         yield Scene(servers, workers, proxy, random.Random(plan.seed), note), load, report
     finally:
+        load.abandon()
         workers.stop()
         proxy.close()
         _account(workers, report)
