@@ -10,21 +10,19 @@ from typing import Any, Final
 
 from psycopg import Connection, Cursor, sql
 from sqlalchemy import (
-    TIMESTAMP,
     BigInteger,
     Column,
     Index,
     Integer,
     LargeBinary,
     MetaData,
-    SmallInteger,
     Table,
     Text,
     Uuid,
 )
 
 from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.journal import CORE
+from projections.journal import CORE, record_columns
 from projections.verdicts import Judged, Rejection, Verdict
 from spanfold.topics import Topic
 
@@ -58,13 +56,7 @@ def conditional_journal_table(topic: Topic) -> Table:
     return Table(
         name,
         MetaData(schema=CORE),
-        Column("partition", SmallInteger, nullable=False),
-        Column("kafka_offset", BigInteger, nullable=False),
-        Column("event_id", Uuid, nullable=False),
-        Column("aggregate_id", Text(collation="C"), nullable=False),
-        Column("event_type", Text, nullable=False),
-        Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
-        Column("log_time", TIMESTAMP(timezone=True), nullable=False),
+        *record_columns(),
         Column("version", BigInteger, nullable=False),
         Column("payload", LargeBinary),
         Index(f"{name}_version", "aggregate_id", "version", unique=True),

@@ -33,12 +33,9 @@ _SEEN: Final = Rejection(Verdict.DUPLICATE, "its event id is in the journal")
 _EPOCH: Final = date(1970, 1, 1)
 
 
-def journal_table(topic: Topic) -> Table:
-    """The shape of the topic's journal."""
-    return Table(
-        f"journal_{topic.short_name}",
-        MetaData(schema=CORE),
-        Column("day", Date, nullable=False),
+def record_columns() -> list[Column[Any]]:
+    """What every journal keeps of a record's position, key and headers; new columns for each table."""
+    return [
         Column("partition", SmallInteger, nullable=False),
         Column("kafka_offset", BigInteger, nullable=False),
         Column("event_id", Uuid, nullable=False),
@@ -46,6 +43,16 @@ def journal_table(topic: Topic) -> Table:
         Column("event_type", Text, nullable=False),
         Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
         Column("log_time", TIMESTAMP(timezone=True), nullable=False),
+    ]
+
+
+def journal_table(topic: Topic) -> Table:
+    """The shape of the topic's journal."""
+    return Table(
+        f"journal_{topic.short_name}",
+        MetaData(schema=CORE),
+        Column("day", Date, nullable=False),
+        *record_columns(),
         Column("payload", LargeBinary),
         Index(f"journal_{topic.short_name}_once", "day", "partition", "event_id", unique=True),
         # looked up by equality alone; a B-tree of random ids costs twice as much to keep
