@@ -105,9 +105,10 @@ def make_zombie(scene: Scene, point: str) -> None:
 
 
 def _offered_to_another(scene: Scene, zombie: Worker) -> bool:
-    *_, (topic, partition, start, _, _) = zombie.attempts()
+    """Whether another worker has tried to commit what the zombie's last batch begins with, however its batches are cut."""
+    *_, (topic, partition, at, _, _) = zombie.attempts()
     others = (attempt for each in scene.workers.all if each is not zombie for attempt in each.attempts())
-    return (topic, partition, start) in (attempt[:3] for attempt in others)
+    return any((topic, partition) == (name, number) and start <= at < end for name, number, start, end, _ in others)
 
 
 def worker_joins(scene: Scene) -> None:
