@@ -122,8 +122,8 @@ def worker_leaves(scene: Scene) -> None:
     """SIGTERM under load; the last one is replaced first."""
     if len(scene.workers.running) == 1:
         worker_joins(scene)
-    scene.workers.settled(len(scene.workers.running))  # a process that has only begun to start ends at once
     worker = scene.any_worker()
+    until(lambda: worker.times("Worker ready"), f"{worker.process.program.name} is at work")
     worker.may_end = True
     code = worker.process.end(signal.SIGTERM, within_s=15)
     if code:
@@ -192,10 +192,10 @@ def crash_postgres(scene: Scene) -> None:
 
 def cut_connections(scene: Scene) -> None:
     """Every connection is reset, and new ones for a while."""
+    # the workers may still be waiting to connect again, after the fault before
+    cut = until(scene.proxy.cut, "a connection to cut")
     scene.proxy.refuse(True)
-    cut = scene.proxy.cut()
-    if not cut:
-        raise DidNotBite("there was no connection to cut")
+    cut += scene.proxy.cut()
     time.sleep(scene.rng.random() * 3)
     scene.proxy.refuse(False)
     scene.note(f"{cut} connections cut")

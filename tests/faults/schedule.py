@@ -1,6 +1,7 @@
 """One schedule: servers, workers and a load; the faults that its seed draws; then the tables are compared with the log."""
 
 import random
+import threading
 import time
 import traceback
 import uuid
@@ -26,6 +27,8 @@ from tests.faults.workers import Workers
 
 EVENTS: Final = 20_000
 PER_SECOND: Final = 1_200.0
+ALEMBIC: Final = threading.Lock()
+"""It keeps its configuration in a module: one migration at a time."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         min_insync_replicas=min(2, plan.brokers),
     )
     topics = ensure_topics(settings)
-    generations.prepare(servers.dsn(name), topics.values(), installed())
+    with ALEMBIC:
+        generations.prepare(servers.dsn(name), topics.values(), installed())
     begun = time.monotonic()
     workers = Workers(servers, settings, without)
     load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean)
