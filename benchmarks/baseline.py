@@ -17,7 +17,7 @@ from fastavro import parse_schema, schemaless_reader
 from schemas.catalogue import committed
 from schemas.codec import plain
 
-BATCH = 10_000
+BATCH = 20_000
 PG_EPOCH_US = 946_684_800_000_000
 KINDS = ["text", "text", "text", "int8", "bytea", "text", "int8"]
 

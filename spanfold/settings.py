@@ -43,7 +43,9 @@ class Settings(BaseSettings):
     kafka_ssl_certfile: str = Field(default="", description="PEM file of this client's certificate and its chain")
     kafka_ssl_keyfile: str = Field(default="", description="PEM file of the certificate's private key")
     kafka_ssl_key_password: SecretStr = SecretStr("")
-    kafka_ssl_check_hostname: bool = Field(default=True, description="whether a broker's certificate must name its host")
+    kafka_ssl_check_hostname: bool = Field(
+        default=True, description="whether a broker's certificate must name its host"
+    )
     postgres_dsn: str | None = Field(default=None, description="postgresql://… of an existing Postgres")
     topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
     partitions: int = Field(default=4, ge=1, le=1000, description="partitions of a telemetry topic; for life")
@@ -52,9 +54,9 @@ class Settings(BaseSettings):
     group: str = Field(default="spanfold", description="prefix of the workers' consumer groups")
     session_timeout_s: float = Field(default=10.0, ge=6, description="after kill -9 partitions wait this long")
     batch_records: int = Field(
-        default=10_000, ge=1, description="records of one poll, hence of one transaction, at most"
+        default=20_000, ge=1, description="records of one poll, hence of one transaction, at most"
     )
-    fetch_bytes: int = Field(default=2 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
+    fetch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
     parked_share_limit: float = Field(
         default=0.5, gt=0, le=1, description="a worker stops when more of a topic's recent records can't be folded"
     )

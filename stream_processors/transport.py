@@ -7,19 +7,21 @@ nothing else does:
 - `_fetch_records` wraps each partition's records with the range of positions that they cover, also when the range holds
   no record (aborted transactions, control records), so that checkpoints follow the consumer's position;
 - `seek_to_committed` starts each partition where the checkpoints say, not where Kafka's committed offset does;
+- records are handed on as aiokafka's parser made them: wrapping each once more would double what fetching costs;
 - acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
 - the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump.
 
-These are private names of faust-streaming, which is why its version is pinned and a contract test holds them.
+These are private names of faust-streaming and aiokafka, which is why their versions are pinned and a contract test holds
+them.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 
 import aiokafka
+from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import NoOffsetForPartitionError
-from aiokafka.structs import ConsumerRecord
 from faust import Schema
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
@@ -31,9 +33,9 @@ Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
 
 
 class Fetched(NamedTuple):
-    """The records of one poll of one partition: all that committed transactions left in [start, end)."""
+    """The records of one poll of one partition, see ParsedRecords: all that committed transactions left in [start, end)."""
 
-    records: list[ConsumerRecord]
+    records: list[Any]
     start: int
     end: int
 
@@ -46,6 +48,17 @@ class RawBatches(Schema[Any, Any]):
 
     def loads_value(self, app: Any, message: Message, **_: Any) -> Any:
         return message.value
+
+
+class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's records of one fetch: key, value, headers, offset and timestamp (ms) of each, not copied."""
+
+    def _consumer_record(self, tp: TP, record: Any) -> Any:
+        return record
+
+
+# the fetcher makes its own, and has no other way to be told of another class
+fetcher.PartitionRecords = ParsedRecords
 
 
 class BatchConsumerThread(stock.AIOKafkaConsumerThread):

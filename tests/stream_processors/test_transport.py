@@ -18,7 +18,7 @@ from spanfold.partitioning import partitions_of
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
 from spanfold.topics import TRACES
-from stream_processors.transport import BatchConsumer, BatchConsumerThread, BatchTransport
+from stream_processors.transport import BatchConsumer, BatchConsumerThread, BatchTransport, ParsedRecords
 from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends
 from tests.stream_processors.test_projector import stories
 
@@ -28,9 +28,11 @@ Ledger = psycopg.Connection[Any]
 # Faust
 
 
-def test_faust_is_the_version_whose_private_names_are_known() -> None:
+def test_faust_and_aiokafka_are_the_versions_whose_private_names_are_known() -> None:
     assert version("faust-streaming") == "0.15.3"
     assert "faust-streaming==0.15.3" in (requires("spanfold") or [])
+    assert version("aiokafka") == "0.14.0"
+    assert "aiokafka[lz4]==0.14.0" in (requires("spanfold") or [])
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,7 @@ def test_faust_is_the_version_whose_private_names_are_known() -> None:
         (BatchConsumerThread, stock.AIOKafkaConsumerThread, "on_partitions_revoked"),
         (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_seek_wait"),
         (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_fetch_records"),
+        (ParsedRecords, ParsedRecords.__base__, "_consumer_record"),
         (BatchConsumer, stock.Consumer, "_new_consumer_thread"),
         (BatchConsumer, stock.Consumer, "_to_message"),
         (BatchConsumer, stock.Consumer, "seek_to_committed"),
