@@ -20,11 +20,12 @@ from tenacity import (
     retry_if_exception,
     sleep_using_event,
     stop_when_event_set,
-    wait_exponential_jitter,
+    wait_random_exponential,
 )
 
 from projections.store import Outcome, Prepared, Store
 from spanfold.errors import StoreUnavailable
+from stream_processors.dsn import worker_dsn
 from stream_processors.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -45,14 +46,15 @@ def is_transient(error: BaseException) -> bool:
         return False
     if error.sqlstate is None:
         return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-    return error.sqlstate[:2] in TRANSIENT_CLASSES
+    # 25P03: the session was ended because its transaction had been idle for too long
+    return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate == "25P03"
 
 
 class Committer:
     """One connection, one thread: batches are committed in the order in which they were handed over."""
 
     def __init__(self, dsn: str, store: Store, metrics: Metrics) -> None:
-        self._dsn = dsn
+        self._dsn = worker_dsn(dsn, "spanfold projector")
         self._store = store
         self._metrics = metrics
         self._connection: Connection[Any] | None = None
@@ -78,7 +80,7 @@ class Committer:
     def _patiently(self, work: Callable[[Connection[Any]], Result]) -> Result:
         attempts = Retrying(
             retry=retry_if_exception(is_transient),
-            wait=wait_exponential_jitter(initial=0.1, max=5.0),
+            wait=wait_random_exponential(multiplier=0.2, max=5.0),
             stop=stop_when_event_set(self._stopping),
             sleep=sleep_using_event(self._stopping),
             before_sleep=self._start_over,
@@ -93,7 +95,7 @@ class Committer:
 
     def _connected(self) -> Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True, application_name="spanfold projector")
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
         return self._connection
 
     def _start_over(self, state: RetryCallState) -> None:

@@ -13,13 +13,13 @@ import psycopg
 import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
-from psycopg.conninfo import make_conninfo
 
 from producers.topics import kafka_config
 from projections.store import CHECKPOINTS, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors import health
+from stream_processors.dsn import worker_dsn
 from stream_processors.health import KAFKA, POSTGRES, Partition
 from stream_processors.metrics import Metrics
 
@@ -27,14 +27,6 @@ log = structlog.get_logger("spanfold.watch")
 
 REQUEST_TIMEOUT_S: Final = 5.0
 STOP_S: Final = 2.0
-CONNECTION: Final[Mapping[str, int]] = {
-    "connect_timeout": 5,
-    # a peer that is gone without a word is noticed within half a minute
-    "keepalives_idle": 10,
-    "keepalives_interval": 5,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 30_000,
-}
 
 
 class Watch:
@@ -49,7 +41,7 @@ class Watch:
         self._interval_s = settings.watch_interval_s
         self._names = {found.name: found.topic.name for found in topics}
         self._admin = AdminClient(kafka_config(settings))
-        self._dsn = make_conninfo(dsn, application_name="spanfold watch", **CONNECTION)
+        self._dsn = worker_dsn(dsn, "spanfold watch")
         self._connection: psycopg.Connection[Any] | None = None
         self._start_offsets = store.start_offsets
         self._metrics = metrics

@@ -14,6 +14,7 @@ import pytest
 
 from spanfold.cli import doctor
 from spanfold.settings import Settings
+from tests.stream_processors.conftest import until
 
 from .conftest import Shell
 
@@ -43,8 +44,14 @@ def test_status_and_up_tell_where_the_metrics_are(running: Shell) -> None:
     processes = {each["name"]: each for each in running.json("status")["processes"]}
     url = processes["projector-1"]["url"]
     assert processes["kafka"]["url"] is None
-    with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310  # the worker's own
-        assert b"spanfold_lag_records{" in answer.read()
+
+    def metrics() -> bytes:
+        with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:  # noqa: S310  # the worker's own
+            said: bytes = answer.read()
+            return said
+
+    # the worker asks the broker every few seconds, for the first time before it owns anything
+    until(lambda: b"spanfold_lag_records{" in metrics(), "the worker's lag is known", metrics)
     assert f"{url}/metrics" in running("status").stdout
 
 
