@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from spanfold.topics import TOPICS
+
 from .conftest import Shell, alive, end_order
 
 pytestmark = pytest.mark.timeout(180)
@@ -38,17 +40,17 @@ def test_a_second_up_names_the_first(running: Shell) -> None:
 
 
 def test_migrate_finds_nothing_to_do_after_up(running: Shell) -> None:
-    assert running.json("migrate") == {"done": [], "checked": ["spanfold.traces"]}
+    assert running.json("migrate") == {"done": [], "checked": sorted(topic.name for topic in TOPICS)}
 
 
 def test_servers_of_ones_own_are_prepared_and_not_stopped(
     running: Shell, shell: Shell, own_servers: dict[str, str]
 ) -> None:
-    topic = f"{own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.traces"
+    prefix = own_servers["SPANFOLD_TOPIC_PREFIX"]
     assert shell.json("migrate", **own_servers)["done"] == [
-        f"created topic {topic} with 4 partitions",
-        "created the tables of schema version 0001",
-        "created generation 1 of projection traces",
+        *sorted(f"created topic {topic.on_broker(prefix)} with 4 partitions" for topic in TOPICS),
+        "created the tables of schema version 0003",
+        *(f"created generation 1 of projection {name}" for name in ("logs", "metrics", "traces")),
     ]
     idle = shell("status", **own_servers)
     assert idle.returncode == 1
@@ -67,7 +69,7 @@ def test_status_shows_what_answers_and_names_what_does_not(running: Shell, shell
     done = shell("status", "--json", **named)
     shown = json.loads(done.stdout)
     assert done.returncode == 4
-    assert len(shown["partitions"]) == 4
+    assert len(shown["partitions"]) == 4 * len(TOPICS)
     assert (shown["parked"], shown["rejected"], shown["lag_total"]) == (None, None, None)
     assert shown["problems"][0].startswith("Postgres can't be used: ")
 
