@@ -3,6 +3,7 @@ else the embedded one. Each test has a topic prefix and a database of its own.
 """
 
 import os
+import signal
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from projections.projection import installed
 from spanfold.embedded.stack import EmbeddedStack
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
+
+# a job that a script runs in the background ignores SIGINT, and so would all that it starts; some tests send it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @dataclass(frozen=True)
