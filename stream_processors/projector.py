@@ -6,9 +6,10 @@ is a courtesy to lag monitors, the checkpoints in Postgres decide.
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import faust
 import structlog
@@ -27,6 +28,9 @@ from stream_processors.transport import BatchTransport, Fetched, RawBatches
 
 log = structlog.get_logger("spanfold.projector")
 
+MAX_IN_FLIGHT: Final = 2
+"""Batches that are prepared and not committed: batches differ in size, and with one the interpreter waited for Postgres."""
+
 
 class Projector:
     """What the agent does with the batches of its partitions."""
@@ -44,17 +48,20 @@ class Projector:
         self._topics = {found.name: found for found in topics.values()}
         self._metrics = metrics
         self._parked_share = parked_share
-        self._in_flight: asyncio.Task[None] | None = None
+        self._in_flight: deque[asyncio.Task[None]] = deque()
         self._sought: dict[TP, int] = {}
 
     async def run(self, stream: Any) -> None:
-        """Fold batches as they come. The batch in flight is the only one that waits."""
+        """Fold batches as they come. One is being committed, one waits for that, and the next is prepared meanwhile; they
+        are committed and acknowledged in order, because the committer has one thread.
+        """
         async for event in stream.noack().events():
             prepared = self._store.prepare(self._batch(event))
-            if self._in_flight is not None:
-                await self._in_flight
-            self._in_flight = asyncio.create_task(self._commit(event, prepared))
-            self._in_flight.add_done_callback(partial(self._end_on_error, event.app))
+            while len(self._in_flight) >= MAX_IN_FLIGHT:
+                await self._in_flight.popleft()
+            task = asyncio.create_task(self._commit(event, prepared))
+            task.add_done_callback(partial(self._end_on_error, event.app))
+            self._in_flight.append(task)
 
     def _batch(self, event: EventT[Any]) -> Batch:
         found = self._topics[event.message.topic]
