@@ -15,11 +15,3 @@ def bucket_of(duration_us: int) -> int:
         return duration_us
     exponent = duration_us.bit_length() - 1 - SUB_BUCKET_BITS
     return (exponent << SUB_BUCKET_BITS) + (duration_us >> exponent)
-
-
-def upper_us(bucket: int) -> int:
-    """The greatest duration in µs that the bucket holds."""
-    if bucket < _EXACT:
-        return bucket
-    exponent = (bucket >> SUB_BUCKET_BITS) - 1
-    return ((bucket - (exponent << SUB_BUCKET_BITS) + 1) << exponent) - 1
