@@ -13,9 +13,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from producers.attributes import shortened, tags_of, text_of
-from producers.opentelemetry.resources import service_of, source_of
 from producers.outlet import DELIVERY_S, Outlet
 from producers.publisher import TelemetryPublisher
+from producers.resources import service_of, source_of
 from spanfold.events import ErrorLogged, Tags
 
 US_PER_S: Final = 1_000_000
@@ -85,10 +85,10 @@ class SpanfoldLogHandler(logging.Handler):
         trace_id = format_trace_id(within.trace_id) if within.is_valid else None
         resource = self._resource(span)
         yield ErrorLogged(
-            aggregate_id=trace_id or service_of(resource),
+            aggregate_id=trace_id or service_of(resource.attributes),
             occurred_at=round(record.created * US_PER_S),
-            source=source_of(resource),
-            service_name=service_of(resource),
+            source=source_of(resource.attributes),
+            service_name=service_of(resource.attributes),
             message=shortened(_message(record)),
             severity=_severity(record),
             logger=text_of(record.name),

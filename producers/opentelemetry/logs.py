@@ -10,9 +10,9 @@ from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportRes
 from opentelemetry.trace import format_span_id, format_trace_id
 
 from producers.attributes import shortened, tags_of, text_of
-from producers.opentelemetry.resources import NS_PER_US, service_of, source_of
 from producers.outlet import DELIVERY_S, Outlet
 from producers.publisher import TelemetryPublisher
+from producers.resources import NS_PER_US, service_of, source_of
 from spanfold.events import ErrorLogged
 
 SEVERITIES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
@@ -72,10 +72,10 @@ def events_of(record: ReadableLogRecord) -> Iterator[ErrorLogged]:
     kind, message, stacktrace = (None if each is None else shortened(str(each)) for each in exception.values())
     trace_id = format_trace_id(log.trace_id) if log.trace_id else None
     yield ErrorLogged(
-        aggregate_id=trace_id or service_of(record.resource),
+        aggregate_id=trace_id or service_of(record.resource.attributes),
         occurred_at=(log.timestamp or log.observed_timestamp or 0) // NS_PER_US,
-        source=source_of(record.resource),
-        service_name=service_of(record.resource),
+        source=source_of(record.resource.attributes),
+        service_name=service_of(record.resource.attributes),
         message=_body(log) or message or kind or "",
         severity=_severity(log),
         logger=text_of(scope.name) if scope else "",

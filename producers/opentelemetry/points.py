@@ -17,7 +17,7 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.resources import Resource
 
 from producers.attributes import tags_of, text_of
-from producers.opentelemetry.resources import NS_PER_US, service_of, source_of
+from producers.resources import NS_PER_US, service_of, source_of
 from spanfold.events import MetricUpdated, series_id
 
 DataPoint = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
@@ -50,9 +50,9 @@ def events_of(measured: Point) -> Iterator[MetricUpdated]:
     yield MetricUpdated(
         aggregate_id=series_id(tags_of(resource.attributes), scope, name, labels),
         occurred_at=point.time_unix_nano // NS_PER_US,
-        source=source_of(resource),
+        source=source_of(resource.attributes),
         name=name,
-        service_name=service_of(resource),
+        service_name=service_of(resource.attributes),
         unit=text_of(metric.unit or ""),
         start_time=point.start_time_unix_nano // NS_PER_US if point.start_time_unix_nano else None,
         scope=scope,

@@ -1,20 +1,21 @@
-"""Spans → the events of their traces. Which events, and when, is told at SpanfoldSpanProcessor."""
+"""The SDK's spans → the events of their traces. Which events, and when, is told at SpanfoldSpanProcessor."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.trace import SpanContext, StatusCode, format_span_id, format_trace_id
+from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
 
 from producers.attributes import tags_of, text_of
-from producers.opentelemetry.resources import NS_PER_US, service_of, source_of
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from producers.resources import NS_PER_US, service_of, source_of
+from producers.spans import events_of_span, trace_ended, with_dropped
+from spanfold.events import SpanRecorded, TraceCreated, TraceEvent
 
 
 def events_of(span: ReadableSpan) -> Iterator[TraceEvent]:
     """All events of a span that has ended."""
-    yield from events_at_start(span)
-    yield from events_at_end(span)
+    if _sampled(span):
+        yield from events_of_span(_recorded(span))
 
 
 def events_at_start(span: ReadableSpan) -> Iterator[TraceEvent]:
@@ -24,8 +25,8 @@ def events_at_start(span: ReadableSpan) -> Iterator[TraceEvent]:
         yield TraceCreated(
             aggregate_id=_trace_id(span),
             occurred_at=start,
-            source=source_of(span.resource),
-            service_name=service_of(span.resource),
+            source=source_of(span.resource.attributes),
+            service_name=service_of(span.resource.attributes),
             operation_name=text_of(span.name),
             start_time=start,
             tags=tags_of(span.attributes),
@@ -36,59 +37,31 @@ def events_at_end(span: ReadableSpan) -> Iterator[TraceEvent]:
     """Those that its end makes."""
     if not _sampled(span):
         return
-    yield _recorded(span)
+    recorded = _recorded(span)
+    yield recorded
     if span.parent is None:
-        yield _failed(span) if span.status.status_code is StatusCode.ERROR else _completed(span)
+        yield trace_ended(recorded)
 
 
 def _recorded(span: ReadableSpan) -> SpanRecorded:
+    tags = tags_of(span.attributes)
     return SpanRecorded(
         aggregate_id=_trace_id(span),
         occurred_at=_end(span),
-        source=source_of(span.resource),
+        source=source_of(span.resource.attributes),
         span_id=format_span_id(_context(span).span_id),
         parent_span_id=format_span_id(span.parent.span_id) if span.parent else None,
-        service_name=service_of(span.resource),
+        service_name=service_of(span.resource.attributes),
         operation_name=text_of(span.name),
         start_time=_us(span.start_time),
         end_time=_end(span),
         kind=span.kind.name.lower(),
         status=span.status.status_code.name.lower(),
         status_message=text_of(span.status.description) if span.status.description else None,
-        tags=tags_of(span.attributes),
+        tags=with_dropped(tags, span.dropped_attributes, span.dropped_events, span.dropped_links),
         events=tuple(_happenings(span)),
         links=tuple(_links(span)),
     )
-
-
-def _completed(span: ReadableSpan) -> TraceCompleted:
-    return TraceCompleted(
-        aggregate_id=_trace_id(span),
-        occurred_at=_end(span),
-        source=source_of(span.resource),
-        end_time=_end(span),
-        tags=tags_of(span.attributes),
-    )
-
-
-def _failed(span: ReadableSpan) -> TraceFailed:
-    return TraceFailed(
-        aggregate_id=_trace_id(span),
-        occurred_at=_end(span),
-        source=source_of(span.resource),
-        error=text_of(span.status.description or _exception(span) or span.name),
-        end_time=_end(span),
-        tags=tags_of(span.attributes),
-    )
-
-
-def _exception(span: ReadableSpan) -> str | None:
-    """What the last recorded exception said."""
-    for event in reversed(span.events):
-        if event.name == "exception" and event.attributes:
-            said = event.attributes.get("exception.message") or event.attributes.get("exception.type")
-            return str(said) if said else None
-    return None
 
 
 def _happenings(span: ReadableSpan) -> Iterator[Mapping[str, Any]]:
