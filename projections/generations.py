@@ -5,24 +5,29 @@ a first generation of every installed projection. `prepare` is idempotent and sa
 """
 
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from sqlalchemy import Connection, create_engine, pool, text
+from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable, DropSchema
 
 import migrations
 from projections.arbiter import arbiter_of
-from projections.journal import CORE
+from projections.journal import CORE, JOURNAL
 from projections.projection import Projection, View
-from projections.store import JOURNAL
 from spanfold.errors import Misconfigured
 from spanfold.topics import Topic, TopicOnBroker
 
 PUBLIC: Final = "spanfold"
+LOADED: Final = ("loading", "as_of")
+"""States of generations that a replay fills, beside the workers."""
+
 _PREPARE_LOCK: Final = 0x70726570
 
 
-def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> None:
-    """Bring the database to this version: migrate, register topics, create journals and first generations.
+def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> list[str]:
+    """Bring the database to this version: migrate, register topics, create journals and first generations. Returns a
+    line about each projection that this code cannot keep up to date yet, with what to do.
 
     Misconfigured when a topic is not the one whose records are in the tables.
     """
@@ -34,12 +39,32 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
             _register(connection, topic)
             if (journal := arbiter_of(topic.topic).table) is not None:
                 journal.create(connection, checkfirst=True)
-            add_checkpoints(connection, JOURNAL, [topic.topic])
+            add_checkpoints(connection, JOURNAL, 0, [topic.topic])
         _show_journals(connection, [found.topic for found in topics])
-        for projection in projections.values():
-            schema = _live_schema(connection, projection.name) or create_generation(connection, projection, 1, "live")
-            show(connection, projection, schema)
-            add_checkpoints(connection, projection.name, projection.topics)
+        notices = [_prepare_projection(connection, projection) for projection in projections.values()]
+    return [notice for notice in notices if notice]
+
+
+def _prepare_projection(connection: Connection, projection: Projection) -> str:
+    """Show its live generation, or make the first one if nothing has been judged yet. Returns what is to be done else."""
+    live = live_generation(connection, projection.name)
+    if live is None and _judged_already(connection, projection):
+        return (
+            f"{projection.name} is new here: run `spanfold rebuild {projection.name}` to fold what the log has for it"
+        )
+    live = live or create_generation(connection, projection, "live")
+    if live.fold_version != projection.fold_version:
+        return (
+            f"{projection.name} is shown as fold version {live.fold_version} made it, this code has version "
+            f"{projection.fold_version} and leaves it as it is: run `spanfold rebuild {projection.name}`"
+        )
+    show(connection, projection, live.schema)
+    return ""
+
+
+def _judged_already(connection: Connection, projection: Projection) -> bool:
+    query = text(JUDGED_ALREADY)
+    return bool(connection.execute(query, {"topics": [topic.name for topic in projection.topics]}).scalar_one())
 
 
 def _register(connection: Connection, found: TopicOnBroker) -> None:
@@ -83,22 +108,64 @@ def _show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
     _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
 
 
-def _live_schema(connection: Connection, projection: str) -> str | None:
-    query = text(f"SELECT schema_name FROM {CORE}.generations WHERE projection = :p AND state = 'live'")
-    found: str | None = connection.execute(query, {"p": projection}).scalar_one_or_none()
-    return found
+@dataclass(frozen=True, slots=True)
+class GenerationRow:
+    """A generation as it is registered."""
+
+    number: int
+    schema: str
+    fold_version: int
+    state: str
 
 
-def create_generation(connection: Connection, projection: Projection, number: int, state: str) -> str:
-    """Create the tables of a new generation in a schema of their own and register it; returns the schema's name."""
-    schema = f"{projection.name}_g{number}"
-    connection.execute(text(f'CREATE SCHEMA "{schema}"'))
-    projection.metadata.create_all(connection.execution_options(schema_translate_map={None: schema}), checkfirst=False)
-    connection.execute(
-        text(ADD_GENERATION),
-        {"p": projection.name, "g": number, "s": schema, "f": projection.fold_version, "state": state},
-    )
-    return schema
+def live_generation(connection: Connection, projection: str) -> GenerationRow | None:
+    """The projection's live generation, if it has one."""
+    return next((each for each in generations_of(connection, projection) if each.state == "live"), None)
+
+
+def generations_of(connection: Connection, projection: str) -> list[GenerationRow]:
+    """All of the projection's generations, oldest first."""
+    found = connection.execute(text(GENERATIONS), {"p": projection})
+    return [GenerationRow(*row) for row in found]
+
+
+def create_generation(
+    connection: Connection, projection: Projection, state: str, schema: str | None = None
+) -> GenerationRow:
+    """Create the tables of a new generation in a schema of their own, and register it with checkpoints at 0.
+
+    A generation that is to be loaded gets the indexes that its fold does not need later, from `create_indexes`.
+    """
+    number = connection.execute(text(NEXT_NUMBER), {"p": projection.name}).scalar_one()
+    created = GenerationRow(number, schema or f"{projection.name}_g{number}", projection.fold_version, state)
+    connection.execute(CreateSchema(created.schema))
+    translated = connection.execution_options(schema_translate_map={None: created.schema})
+    for table in projection.metadata.sorted_tables:
+        translated.execute(CreateTable(table))
+    create_indexes(connection, projection, created, [True] if state in LOADED else [True, False])
+    connection.execute(text(ADD_GENERATION), {"p": projection.name, **asdict(created)})
+    add_checkpoints(connection, projection.name, created.number, projection.topics)
+    return created
+
+
+def create_indexes(
+    connection: Connection, projection: Projection, generation: GenerationRow, needed_by_fold: Collection[bool]
+) -> None:
+    """Create those secondary indexes that the fold needs (marked with NEEDED_BY_FOLD), or those that it doesn't, or both."""
+    translated = connection.execution_options(schema_translate_map={None: generation.schema})
+    for table in projection.metadata.sorted_tables:
+        for index in sorted(table.indexes, key=lambda each: str(each.name)):
+            if bool(index.info.get("needed_by_fold")) in needed_by_fold:
+                translated.execute(CreateIndex(index, if_not_exists=True))
+
+
+def drop_generation(connection: Connection, projection: str, generation: GenerationRow) -> None:
+    """Drop the tables of a generation that is not live, with its checkpoints. Waits for a commit that writes to it."""
+    which = {"p": projection, "g": generation.number}
+    connection.execute(text(LOCK_CHECKPOINTS_OF), which)
+    connection.execute(text(f"DELETE FROM {CORE}.checkpoints WHERE projection = :p AND generation = :g"), which)
+    connection.execute(text(f"DELETE FROM {CORE}.generations WHERE projection = :p AND generation = :g"), which)
+    connection.execute(DropSchema(generation.schema, cascade=True))
 
 
 def show(connection: Connection, projection: Projection, schema: str) -> None:
@@ -132,10 +199,10 @@ def _view_statements(view: View, schema: str) -> list[str]:
     ]
 
 
-def add_checkpoints(connection: Connection, owner: str, topics: Iterable[Topic]) -> None:
-    """A checkpoint at 0 in every partition of these topics, for each of the owner's generations that lacks it."""
+def add_checkpoints(connection: Connection, owner: str, generation: int, topics: Iterable[Topic]) -> None:
+    """A checkpoint at 0 in every partition of these topics, where the owner's generation lacks it."""
     for topic in topics:
-        connection.execute(text(ADD_CHECKPOINTS), {"owner": owner, "topic": topic.name})
+        connection.execute(text(ADD_CHECKPOINTS), {"owner": owner, "generation": generation, "topic": topic.name})
 
 
 REMEMBER_VIEW: Final = f"""
@@ -145,17 +212,29 @@ ON CONFLICT (view) DO UPDATE SET made_from = excluded.made_from
 
 ADD_GENERATION: Final = f"""
 INSERT INTO {CORE}.generations (projection, generation, schema_name, fold_version, state)
-VALUES (:p, :g, :s, :f, :state)
+VALUES (:p, :number, :schema, :fold_version, :state)
+"""
+
+GENERATIONS: Final = f"""
+SELECT generation, schema_name, fold_version, state FROM {CORE}.generations WHERE projection = :p ORDER BY generation
+"""
+
+NEXT_NUMBER: Final = f"SELECT coalesce(max(generation), 0) + 1 FROM {CORE}.generations WHERE projection = :p"
+
+JUDGED_ALREADY: Final = f"""
+SELECT coalesce(bool_or(next_offset > 0), false) FROM {CORE}.checkpoints
+ WHERE projection = '{JOURNAL}' AND topic = ANY (:topics)
+"""
+
+LOCK_CHECKPOINTS_OF: Final = f"""
+SELECT FROM {CORE}.checkpoints WHERE projection = :p AND generation = :g ORDER BY topic, partition FOR UPDATE
 """
 
 ADD_CHECKPOINTS: Final = f"""
 INSERT INTO {CORE}.checkpoints (topic, partition, projection, generation, next_offset)
-SELECT t.topic, p, :owner, g.generation, 0
+SELECT topic, partition, :owner, :generation, 0
   FROM {CORE}.topics t
- CROSS JOIN LATERAL generate_series(0, t.partitions - 1) AS p
- CROSS JOIN (SELECT 0 WHERE :owner = '{JOURNAL}'
-              UNION ALL
-             SELECT generation FROM {CORE}.generations WHERE projection = :owner) AS g (generation)
+ CROSS JOIN LATERAL generate_series(0, t.partitions - 1) AS partition
  WHERE t.topic = :topic
 ON CONFLICT DO NOTHING
 """

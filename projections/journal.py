@@ -28,6 +28,10 @@ from projections.verdicts import Judged, Rejection, Verdict
 from spanfold.topics import US_PER_DAY, Topic
 
 CORE: Final = "spanfold_core"
+
+JOURNAL: Final = "journal"
+"""Owner of the checkpoints up to which records have been judged, on every topic; its generation is 0."""
+
 _DAY_AHEAD: Final = 1
 _SEEN: Final = Rejection(Verdict.DUPLICATE, "its event id is in the journal")
 _EPOCH: Final = date(1970, 1, 1)

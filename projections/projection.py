@@ -8,13 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from psycopg import Cursor
 from sqlalchemy import MetaData
 
 from projections.reading import Fact
 from spanfold.topics import Topic
+
+NEEDED_BY_FOLD: Final = {"needed_by_fold": True}
+"""`info` of an index that the fold itself uses: a rebuild creates the other ones after loading."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,8 @@ class Projection(Protocol):
     and any cut: `combine(fold(a), fold(b)) == fold(a + b)`, and combine is commutative with `fold(())` as its zero.
     `merge` writes a partial into the generation's tables, set-based, once in the caller's transaction. Raise `fold_version`
     when the same events would fold into other rows.
+
+    A table without a primary key names the columns that tell its rows apart: `info={"key": (…)}`.
     """
 
     name: str

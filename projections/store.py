@@ -14,17 +14,17 @@ from psycopg import Connection, Cursor
 
 from projections.arbiter import Arbiter, arbiter_of
 from projections.batch import Batch
-from projections.journal import CORE
-from projections.projection import Projection, folding
-from projections.reading import BEHIND, REFUSED, Fact, read
+from projections.journal import CORE, JOURNAL
+from projections.merging import Generation, advance, looked_up, merge, settled_by
+from projections.preparing import Prepared, Preparer, border_of
+from projections.projection import Projection
+from projections.reading import BEHIND, REFUSED
 from projections.refusals import write_parked, write_rejected
-from projections.settlements import Settled, held_up, is_settlement, settle
-from projections.verdicts import Judged, judge
+from projections.settlements import held_up
+from projections.verdicts import Judged
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord, SpanfoldError
 from spanfold.topics import ON_EVERY_TOPIC, Topic, TopicKind
-
-JOURNAL: Final = "journal"
 
 _REFUSED_CLASSES: Final = ("22", "23", "54")
 """SQLSTATE classes that one record's values can cause: data exception, integrity violation, program limit exceeded."""
@@ -41,22 +41,6 @@ class Gap(SpanfoldError):
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
-    """A batch read and folded as if every record that its headers allow were accepted. Needs no database.
-
-    `settlements` are facts about parked records; they are not for projections. `refused`: Postgres would not have what
-    the batch's only record makes foldable.
-    """
-
-    judged: Judged
-    parked: dict[int, PoisonRecord]
-    facts: list[Fact]
-    partials: Mapping[str, Any]
-    settlements: list[Fact] = field(default_factory=list)
-    refused: PoisonRecord | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a batch. `fenced`: all of it had been committed already, by this worker or another."""
 
@@ -64,16 +48,6 @@ class Outcome:
     rejected: Mapping[str, int] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
     fenced: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """A generation that this process folds, and where it stands in the batch's partition."""
-
-    projection: Projection
-    number: int
-    schema: str
-    next_offset: int
 
 
 class Store:
@@ -85,27 +59,13 @@ class Store:
     def __init__(self, projections: Mapping[str, Projection], codec: Codec | None = None) -> None:
         self._projections = projections
         self._codec = codec or Codec()
+        self._preparer = Preparer(projections, self._codec)
         self._arbiters: dict[str, Arbiter] = {}
         self.reached: Callable[[str], None] = lambda step: None
 
     def prepare(self, batch: Batch, refused: PoisonRecord | None = None) -> Prepared:
-        """Judge, decode and fold the batch: pure, for the time while Postgres commits the one before. `refused`: why
-        Postgres did not take the batch's only record.
-        """
-        judged = judge(batch)
-        parked: dict[int, PoisonRecord] = {}
-        facts = read(judged, self._codec, parked)
-        settlements: list[Fact] = []
-        if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
-            settlements = [fact for fact in facts if is_settlement(fact)]
-            facts = [fact for fact in facts if not is_settlement(fact)]
-        if refused is not None and facts:
-            # a fact about a parked record is not parked itself: it leaves that one parked
-            parked, facts = {0: refused}, []
-        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements, refused)
-
-    def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
-        return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
+        """See Preparer.prepare."""
+        return self._preparer.prepare(batch, refused)
 
     def commit(self, connection: Connection[Any], prepared: Prepared) -> list[Outcome]:
         """Commit the batch exactly once. If Postgres refuses a record's values, the batch is halved until that record
@@ -113,7 +73,7 @@ class Store:
         help.
         """
         batch = prepared.judged.batch
-        if (border := _border(prepared)) is not None:
+        if (border := border_of(prepared)) is not None:
             return [out for part in batch.split(border) for out in self.commit(connection, self.prepare(part))]
         try:
             return [self._commit_whole(connection, prepared)]
@@ -138,11 +98,11 @@ class Store:
             if lowest >= batch.end:
                 return Outcome(fenced=True)
             outcome, excluded = self._decide(cursor, prepared, arbiter, journal_at)
-            settled = self._settle(cursor, prepared, excluded, journal_at)
+            settled = settled_by(cursor, self._codec, prepared, excluded, journal_at)
             self.reached("before_merge")
             for generation in generations:
-                self._merge(cursor, prepared, generation, excluded, settled)
-            _advance(cursor, batch, generations)
+                merge(cursor, prepared, generation, excluded, settled)
+            advance(cursor, batch, [(JOURNAL, 0), *((each.projection.name, each.number) for each in generations)])
             self.reached("before_commit")
         return outcome
 
@@ -151,23 +111,23 @@ class Store:
         return self._arbiters[topic.name]
 
     def _lock(self, cursor: Cursor[Any], batch: Batch) -> tuple[int, list[Generation]]:
-        """Lock the partition's checkpoints, then see which generations are live: rows go there, wherever that is now."""
+        """Lock the partition's checkpoints, then see which generations are kept: rows go there, wherever that is now."""
         where = (batch.topic.name, batch.partition)
         while True:
             cursor.execute(LOCK_CHECKPOINTS, where)
             positions = {(name, number): offset for name, number, offset in cursor}
-            cursor.execute(LIVE_GENERATIONS)
-            live = [row for row in cursor if self._carries(batch.topic.name, row[0], row[3])]
+            cursor.execute(KEPT_GENERATIONS)
+            kept = [row for row in cursor if self._carries(batch.topic.name, row[0], row[3])]
             if (JOURNAL, 0) not in positions:
                 raise Misconfigured(
                     f"{where[0]}[{where[1]}] has no checkpoint: register its topic with `spanfold migrate`"
                 )
-            # a generation that went live while we waited for the locks is not locked yet
-            if all((name, number) in positions for name, number, _, _ in live):
+            # a generation that came to be kept while we waited for the locks is not locked yet
+            if all((name, number) in positions for name, number, _, _ in kept):
                 break
         generations = [
             Generation(self._projections[name], number, schema, positions[name, number])
-            for name, number, schema, _ in live
+            for name, number, schema, _ in kept
         ]
         return positions[JOURNAL, 0], generations
 
@@ -178,7 +138,7 @@ class Store:
         return any(each.name == topic for each in projection.topics)
 
     def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]:
-        """Where to read each (topic, partition) from: the least checkpoint of the journal and of the live generations
+        """Where to read each (topic, partition) from: the least checkpoint of the journal and of the kept generations
         that this process folds. `checkpoints` are rows of CHECKPOINTS.
         """
         at: dict[tuple[str, int], int] = {}
@@ -205,50 +165,13 @@ class Store:
             write_parked(cursor, judged, parked)
         excluded = {offsets[index] for index in (*decided, *parked)}
         if len(fresh) < len(offsets):
-            excluded |= _looked_up(cursor, prepared, journal_at)
+            excluded |= looked_up(cursor, prepared, journal_at)
         outcome = Outcome(
             folded=len(fresh) - len(rejections) - len(parked),
             rejected=_count(each.verdict for each in rejections.values()),
             parked=_count(each.reason for each in parked.values()),
         )
         return outcome, excluded
-
-    def _settle(self, cursor: Cursor[Any], prepared: Prepared, excluded: set[int], journal_at: int) -> list[Settled]:
-        facts = [fact for fact in prepared.settlements if fact[0] not in excluded]
-        if not facts:
-            return []
-        return settle(cursor, self._codec, prepared.judged.batch, facts, journal_at, prepared.refused)
-
-    def _merge(
-        self,
-        cursor: Cursor[Any],
-        prepared: Prepared,
-        generation: Generation,
-        excluded: set[int],
-        settled: Sequence[Settled],
-    ) -> None:
-        batch, projection = prepared.judged.batch, generation.projection
-        if generation.next_offset >= batch.end:
-            return
-        if excluded or generation.next_offset > batch.start:
-            left = [f for f in prepared.facts if f[0] >= generation.next_offset and f[0] not in excluded]
-            partial = projection.fold(left)
-        else:
-            partial = prepared.partials[projection.name]
-        if settled:
-            late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
-            partial = projection.combine(partial, projection.fold(late))
-        projection.merge(cursor, generation.schema, partial, batch.partition)
-
-
-def _border(prepared: Prepared) -> int | None:
-    """Where to cut a conditional topic's batch, so that each settlement stands alone: what it releases is folded before
-    the records after it, wherever the batch was cut before.
-    """
-    batch = prepared.judged.batch
-    if batch.topic.kind is TopicKind.TELEMETRY or not prepared.settlements or len(batch) == 1:
-        return None
-    return min(batch.offsets.index(offset) for offset, _, _ in prepared.settlements) or 1
 
 
 def _behind(
@@ -265,35 +188,6 @@ def _behind(
     return behind
 
 
-def _looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:
-    """Offsets of the batch below the journal's checkpoint that were rejected or parked when they were judged."""
-    batch = prepared.judged.batch
-    cursor.execute(
-        UNFOLDED,
-        {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start, "end": journal_at},
-    )
-    unfolded = {offset for (offset,) in cursor}
-    for index, poison in prepared.parked.items():
-        if batch.offsets[index] < journal_at and batch.offsets[index] not in unfolded:
-            raise Misconfigured(
-                f"{batch.topic.name}[{batch.partition}] offset {batch.offsets[index]} has been folded before, but this "
-                f"version cannot read it ({poison}): use the version that could"
-            )
-    return unfolded
-
-
-def _advance(cursor: Cursor[Any], batch: Batch, generations: Sequence[Generation]) -> None:
-    log_time_ms = batch.log_times_ms[-1] if batch.log_times_ms else None
-    moved = [(JOURNAL, 0), *((each.projection.name, each.number) for each in generations)]
-    cursor.executemany(
-        ADVANCE,
-        [
-            (batch.end, log_time_ms, batch.topic.name, batch.partition, name, number, batch.end)
-            for name, number in moved
-        ],
-    )
-
-
 def _count(names: Any) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name in names:
@@ -301,10 +195,16 @@ def _count(names: Any) -> dict[str, int]:
     return counts
 
 
+KEPT: Final = "('live', 'following')"
+"""The states of generations that workers keep up with the log: a following one is about to become live."""
+
 LOCK_CHECKPOINTS: Final = f"""
 SELECT projection, generation, next_offset
-  FROM {CORE}.checkpoints
+  FROM {CORE}.checkpoints c
  WHERE topic = %s AND partition = %s
+   AND (projection = '{JOURNAL}' OR EXISTS (
+       SELECT FROM {CORE}.generations g
+        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {KEPT}))
  ORDER BY projection, generation
    FOR UPDATE
 """
@@ -313,27 +213,12 @@ CHECKPOINTS: Final = f"""
 SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.projection = '{JOURNAL}' OR g.state = 'live'
+ WHERE c.projection = '{JOURNAL}' OR g.state IN {KEPT}
 """
 
-LIVE_GENERATIONS: Final = f"""
+KEPT_GENERATIONS: Final = f"""
 SELECT projection, generation, schema_name, fold_version
   FROM {CORE}.generations
- WHERE state = 'live'
- ORDER BY projection
-"""
-
-ADVANCE: Final = f"""
-UPDATE {CORE}.checkpoints
-   SET next_offset = %s,
-       log_time = coalesce(to_timestamp(%s::double precision / 1000), log_time)
- WHERE topic = %s AND partition = %s AND projection = %s AND generation = %s AND next_offset < %s
-"""
-
-UNFOLDED: Final = f"""
-SELECT kafka_offset FROM {CORE}.rejected
- WHERE topic = %(topic)s AND partition = %(partition)s AND kafka_offset >= %(start)s AND kafka_offset < %(end)s
-UNION ALL
-SELECT kafka_offset FROM {CORE}.parked
- WHERE topic = %(topic)s AND partition = %(partition)s AND kafka_offset >= %(start)s AND kafka_offset < %(end)s
+ WHERE state IN {KEPT}
+ ORDER BY projection, generation
 """

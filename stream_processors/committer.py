@@ -23,7 +23,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from projections.store import Outcome, Prepared, Store
+from projections.preparing import Prepared
+from projections.store import Outcome, Store
 from spanfold.errors import StoreUnavailable
 from stream_processors.dsn import worker_dsn
 from stream_processors.metrics import Metrics

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from projections.store import Prepared
+from projections.preparing import Prepared
 from spanfold.errors import Misconfigured
 
 RECENT_RECORDS: Final = 10_000

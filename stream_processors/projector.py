@@ -17,7 +17,8 @@ from faust.types import TP, EventT
 from mode.supervisors import CrashingSupervisor
 
 from projections.batch import Batch
-from projections.store import CHECKPOINTS, Gap, Outcome, Prepared, Store
+from projections.preparing import Prepared
+from projections.store import CHECKPOINTS, Gap, Outcome, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer

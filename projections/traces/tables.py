@@ -5,6 +5,8 @@ from typing import Final
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, Numeric, SmallInteger, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
+from projections.projection import NEEDED_BY_FOLD
+
 metadata = MetaData()
 
 TRACES_TABLE: Final = Table(
@@ -50,7 +52,9 @@ SPANS_TABLE: Final = Table(
     Column("events", JSONB, nullable=False),
     Column("links", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
-    Index("spans_trace_id", "trace_id"),
+    # the fold looks up parents and children that came before
+    Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
+    info={"key": ("trace_id", "version")},
 )
 
 # rollups carry the partition in their key, so that no row is written from two partitions; the views add up

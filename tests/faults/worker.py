@@ -15,7 +15,9 @@ from typing import Any, Final
 
 from projections import store as store_module
 from projections.journal import Journal
-from projections.store import Outcome, Prepared, Store
+from projections.merging import Generation
+from projections.preparing import Prepared
+from projections.store import Outcome, Store
 from spanfold.settings import settings
 from stream_processors import worker
 from stream_processors.committer import Committer
@@ -88,11 +90,9 @@ def _without_compare() -> None:
     """Every batch is taken for new, whatever the checkpoints say; nobody waits for anybody."""
     lock = Store._lock
 
-    def believe(self: Store, cursor: Any, batch: Any) -> tuple[int, list[store_module.Generation]]:
+    def believe(self: Store, cursor: Any, batch: Any) -> tuple[int, list[Generation]]:
         _, generations = lock(self, cursor, batch)
-        return batch.start, [
-            store_module.Generation(each.projection, each.number, each.schema, batch.start) for each in generations
-        ]
+        return batch.start, [Generation(each.projection, each.number, each.schema, batch.start) for each in generations]
 
     store_module.LOCK_CHECKPOINTS = store_module.LOCK_CHECKPOINTS.replace("FOR UPDATE", "")  # type: ignore[misc]
     Store._lock = believe  # type: ignore[method-assign]

@@ -125,7 +125,7 @@ def test_a_generation_that_follows_folds_at_the_same_places(
     discards = [fact(RecordDiscarded, offset, 45 + n) for n, offset in enumerate(SPANS[5:8])]
     commit(ledger, older(), LOG)
     commit(ledger, Store(installed()), [*retries, *discards])
-    both = Store(with_second(stack_settings, topics))
+    both = Store(with_second(stack_settings))
     for at in range(0, 48, 7):
         commit(ledger, both, [*LOG, *retries, *discards][at : at + 7])
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
@@ -137,7 +137,7 @@ def test_a_record_that_was_retried_and_folded_must_stay_readable(
     commit(ledger, older(), LOG)
     retried = fact(RecordRetried, SPANS[0], 40)
     commit(ledger, Store(installed()), [retried])
-    both = Store(with_second(stack_settings, topics), Codec(Forgetful()))
+    both = Store(with_second(stack_settings), Codec(Forgetful()))
     commit(ledger, both, LOG)
     with pytest.raises(Exception, match="was retried and folded at 40, but this version cannot read it"):
         commit(ledger, both, [retried])

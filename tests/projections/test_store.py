@@ -8,7 +8,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from sqlalchemy import create_engine, pool
 
+from migrations import sqlalchemy_url
 from projections import generations
 from projections.batch import Batch
 from projections.projection import Projection, installed
@@ -228,7 +230,7 @@ def test_what_was_refused_once_is_not_folded_by_the_next_generation(
 ) -> None:
     ledger.execute("ALTER TABLE traces_g1.spans ADD CHECK (span_id <> '2')")
     commit(ledger, store, batch(LOG))
-    both = with_second(stack_settings, topics)
+    both = with_second(stack_settings)
     commit(ledger, Store(both), batch(LOG))
     assert ledger.execute("SELECT count(*) FROM second_g1.spans").fetchone() == (10,)
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
@@ -252,12 +254,13 @@ class Second(TracesProjection):
     views = ()
 
 
-def with_second(settings: Settings, topics: dict[str, TopicOnBroker]) -> dict[str, Projection]:
+def with_second(settings: Settings) -> dict[str, Projection]:
     """Register a second projection, which begins at 0; returns both."""
-    both: dict[str, Projection] = {**installed(), "second": Second()}
+    second = Second()
     assert settings.postgres_dsn
-    generations.prepare(settings.postgres_dsn, topics.values(), both)
-    return both
+    with create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool).begin() as connection:
+        generations.create_generation(connection, second, "live")
+    return {**installed(), "second": second}
 
 
 def rows_of(ledger: Ledger, schema: str) -> list[list[Any]]:
@@ -284,7 +287,7 @@ def test_a_generation_behind_the_journal_catches_up_with_the_verdicts_that_were_
 ) -> None:
     log = troubled()
     commit(ledger, store, batch(log[:25]))
-    both = Store(with_second(stack_settings, topics))
+    both = Store(with_second(stack_settings))
     assert checkpoints(ledger) == {0, 25}
     before = shown(ledger), verdicts(ledger)
     for low in range(0, 25, size):
@@ -302,7 +305,7 @@ def test_a_batch_across_the_journals_checkpoint_is_looked_up_below_and_judged_ab
 ) -> None:
     log = troubled()
     commit(ledger, store, batch(log[:25]))
-    both = Store(with_second(stack_settings, topics))
+    both = Store(with_second(stack_settings))
     (outcome,) = commit(ledger, both, batch(log))
     assert outcome == Outcome(folded=14, rejected={"duplicate": 1})
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
@@ -313,7 +316,7 @@ def test_while_one_generation_is_behind_a_batch_beyond_it_is_a_gap(
     ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
 ) -> None:
     commit(ledger, store, batch(LOG[:25]))
-    both = Store(with_second(stack_settings, topics))
+    both = Store(with_second(stack_settings))
     with pytest.raises(Gap) as gap:
         commit(ledger, both, batch(LOG[25:]))
     assert gap.value.next_offset == 0
@@ -334,7 +337,7 @@ def test_a_version_that_cannot_read_what_was_folded_before_refuses_to_catch_up(
     ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
 ) -> None:
     commit(ledger, store, batch(LOG))
-    older = Store(with_second(stack_settings, topics), Codec(Forgetful()))
+    older = Store(with_second(stack_settings), Codec(Forgetful()))
     with pytest.raises(Misconfigured, match=r"offset 1 has been folded before.*upgrade, then retry"):
         commit(ledger, older, batch(LOG))
     assert rows_of(ledger, "second_g1") == [[], []]

@@ -1,0 +1,93 @@
+"""Writes what a batch says into one generation's tables, inside the caller's transaction; live commits and rebuilds share it."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import Cursor
+
+from projections.batch import Batch
+from projections.journal import CORE
+from projections.preparing import Prepared
+from projections.projection import Projection
+from projections.settlements import Settled, settle
+from schemas.codec import Codec
+from spanfold.errors import Misconfigured
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A generation that this process folds, and where it stands in the batch's partition."""
+
+    projection: Projection
+    number: int
+    schema: str
+    next_offset: int
+
+
+def settled_by(
+    cursor: Cursor[Any], codec: Codec, prepared: Prepared, excluded: set[int], journal_at: int
+) -> list[Settled]:
+    """What the batch's facts about parked records make foldable; see settlements.settle."""
+    facts = [fact for fact in prepared.settlements if fact[0] not in excluded]
+    if not facts:
+        return []
+    return settle(cursor, codec, prepared.judged.batch, facts, journal_at, prepared.refused)
+
+
+def merge(
+    cursor: Cursor[Any], prepared: Prepared, generation: Generation, excluded: set[int], settled: Sequence[Settled]
+) -> None:
+    """Merge what lies at or above the generation's checkpoint and is not `excluded` (offsets), and what was settled there."""
+    batch, projection = prepared.judged.batch, generation.projection
+    if generation.next_offset >= batch.end:
+        return
+    if excluded or generation.next_offset > batch.start:
+        left = [f for f in prepared.facts if f[0] >= generation.next_offset and f[0] not in excluded]
+        partial = projection.fold(left)
+    else:
+        partial = prepared.partials[projection.name]
+    if settled:
+        late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
+        partial = projection.combine(partial, projection.fold(late))
+    projection.merge(cursor, generation.schema, partial, batch.partition)
+
+
+def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:
+    """Offsets of the batch below the journal's checkpoint that were rejected or parked when they were judged."""
+    batch = prepared.judged.batch
+    cursor.execute(
+        UNFOLDED,
+        {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start, "end": journal_at},
+    )
+    unfolded = {offset for (offset,) in cursor}
+    for index, poison in prepared.parked.items():
+        if batch.offsets[index] < journal_at and batch.offsets[index] not in unfolded:
+            raise Misconfigured(
+                f"{batch.topic.name}[{batch.partition}] offset {batch.offsets[index]} has been folded before, but this "
+                f"version cannot read it ({poison}): use the version that could"
+            )
+    return unfolded
+
+
+def advance(cursor: Cursor[Any], batch: Batch, owners: Iterable[tuple[str, int]]) -> None:
+    """Move the checkpoints of these (projection, generation) to the batch's end."""
+    log_time_ms = batch.log_times_ms[-1] if batch.log_times_ms else None
+    where = (batch.topic.name, batch.partition)
+    cursor.executemany(ADVANCE, [(batch.end, log_time_ms, *where, name, number, batch.end) for name, number in owners])
+
+
+ADVANCE: Final = f"""
+UPDATE {CORE}.checkpoints
+   SET next_offset = %s,
+       log_time = coalesce(to_timestamp(%s::double precision / 1000), log_time)
+ WHERE topic = %s AND partition = %s AND projection = %s AND generation = %s AND next_offset < %s
+"""
+
+UNFOLDED: Final = f"""
+SELECT kafka_offset FROM {CORE}.rejected
+ WHERE topic = %(topic)s AND partition = %(partition)s AND kafka_offset >= %(start)s AND kafka_offset < %(end)s
+UNION ALL
+SELECT kafka_offset FROM {CORE}.parked
+ WHERE topic = %(topic)s AND partition = %(partition)s AND kafka_offset >= %(start)s AND kafka_offset < %(end)s
+"""

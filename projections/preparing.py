@@ -1,0 +1,67 @@
+"""What is done to a batch before the database is asked: judge, decode, fold. Pure, so that it happens while Postgres commits
+the batch before.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from projections.batch import Batch
+from projections.projection import Projection, folding
+from projections.reading import Fact, read
+from projections.settlements import is_settlement
+from projections.verdicts import Judged, judge
+from schemas.codec import Codec
+from spanfold.errors import PoisonRecord
+from spanfold.topics import ON_EVERY_TOPIC, Topic, TopicKind
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A batch read and folded as if every record that its headers allow were accepted. Needs no database.
+
+    `settlements` are facts about parked records; they are not for projections. `refused`: Postgres would not have what
+    the batch's only record makes foldable.
+    """
+
+    judged: Judged
+    parked: dict[int, PoisonRecord]
+    facts: list[Fact]
+    partials: Mapping[str, Any]
+    settlements: list[Fact] = field(default_factory=list)
+    refused: PoisonRecord | None = None
+
+
+class Preparer:
+    """Prepares batches for these projections."""
+
+    def __init__(self, projections: Mapping[str, Projection], codec: Codec) -> None:
+        self._projections = projections
+        self._codec = codec
+
+    def prepare(self, batch: Batch, refused: PoisonRecord | None = None) -> Prepared:
+        """Judge, decode and fold the batch. `refused`: why Postgres did not take the batch's only record."""
+        judged = judge(batch)
+        parked: dict[int, PoisonRecord] = {}
+        facts = read(judged, self._codec, parked)
+        settlements: list[Fact] = []
+        if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
+            settlements = [fact for fact in facts if is_settlement(fact)]
+            facts = [fact for fact in facts if not is_settlement(fact)]
+        if refused is not None and facts:
+            # a fact about a parked record is not parked itself: it leaves that one parked
+            parked, facts = {0: refused}, []
+        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements, refused)
+
+    def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
+        return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
+
+
+def border_of(prepared: Prepared) -> int | None:
+    """Where to cut a conditional topic's batch, so that each settlement stands alone: what it releases is folded before
+    the records after it, wherever the batch was cut before.
+    """
+    batch = prepared.judged.batch
+    if batch.topic.kind is TopicKind.TELEMETRY or not prepared.settlements or len(batch) == 1:
+        return None
+    return min(batch.offsets.index(offset) for offset, _, _ in prepared.settlements) or 1
