@@ -1,12 +1,10 @@
 """Runs a worker as a process: prepares topics and tables, then folds until it is told to stop."""
 
-import atexit
 import gc
 import logging
-import os
 import sys
 from collections.abc import Collection, Set
-from typing import Any, Final
+from typing import Any
 
 import faust
 import structlog
@@ -18,6 +16,7 @@ from projections import generations
 from projections.projection import installed
 from projections.store import Store
 from spanfold.errors import Misconfigured, SpanfoldError, StoreUnavailable
+from spanfold.process_urls import leave_url
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
@@ -27,9 +26,6 @@ from stream_processors.serving import serve
 from stream_processors.watch import Watch
 
 log = structlog.get_logger("spanfold.worker")
-
-FOLDER: Final = "workers"
-"""In the home: there each worker leaves its URL in `<pid>.url` while it runs."""
 
 
 def run_projector(settings: Settings) -> None:
@@ -82,24 +78,7 @@ def _serve(settings: Settings, metrics: Metrics, watch: Watch) -> None:
     url = serve(settings.worker_host, settings.worker_port, metrics.registry, watch.unwell)
     watch.start()
     log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
-    folder = settings.home / FOLDER
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for other in folder.glob("*.url"):
-        if not _runs(int(other.stem)):  # it was killed
-            other.unlink(missing_ok=True)
-    own = folder / f"{os.getpid()}.url"
-    own.write_text(url)
-    atexit.register(own.unlink, missing_ok=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    leave_url(settings.home, url)
 
 
 def _tune_the_interpreter() -> None:

@@ -1,9 +1,10 @@
-"""Where the workers of a stack serve their metrics: each leaves its URL in HOME/workers/<pid>.url."""
+"""Where the processes of a stack serve HTTP, as they have left word of it."""
 
 from pathlib import Path
 
 from spanfold.embedded import StackState
 from spanfold.embedded.identity import Identity
+from spanfold.process_urls import url_file
 
 
 def worker_urls(state: StackState) -> dict[str, str]:
@@ -14,7 +15,7 @@ def worker_urls(state: StackState) -> dict[str, str]:
 
 def url_of(home: Path, process: Identity) -> str | None:
     """The URL that this process left, if it is a worker."""
-    left = home / "workers" / f"{process.pid}.url"
+    left = url_file(home, process.pid)
     try:
         # pids are used again: what was left before the process began is another's
         return left.read_text() if left.stat().st_mtime >= process.created - 1 else None
