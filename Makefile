@@ -33,8 +33,8 @@ check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup ## The projector beside the overlapped baseline, alternating runs
-	$(BIN)/python -m benchmarks
+bench: setup ## The projector beside the overlapped baseline, alternating runs: WORKLOAD=traces, or WORKLOAD=spans
+	$(BIN)/python -m benchmarks --workload $(or $(WORKLOAD),traces)
 
 lock: ## Resolve the dependencies anew (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml -o requirements.lock
