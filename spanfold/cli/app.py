@@ -44,6 +44,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "migrate": Entry(
         "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
     ),
+    "otlp": Entry(
+        "spanfold.cli.otlp", "otlp", "Take spans of any OpenTelemetry SDK by OTLP/HTTP, until SIGTERM or Ctrl-C."
+    ),
     "worker": Entry("spanfold.cli.worker", "worker", "Run a worker in the foreground, until SIGTERM or Ctrl-C."),
 }
 

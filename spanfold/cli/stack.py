@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.status import Status
 
 from producers.topics import ensure_topics, kafka_config
+from spanfold.cli.otlp_program import otlp_program
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
 from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.settings import Settings, default_home, settings
@@ -63,7 +64,8 @@ def command_line(home: Path, *words: str) -> str:
 def running_stack(
     settings: Settings, *, workers: int = 1, ephemeral: bool = False, console: Console | None = None
 ) -> Iterator[EmbeddedStack]:
-    """A stack whose topics and tables are there and whose `workers` projectors own every partition; stopped at the end.
+    """A stack whose topics and tables are there and whose `workers` projectors own every partition, with
+    OTLP's front door; stopped at the end.
 
     Servers that the settings name are used, the others started. SIGTERM ends the block as Ctrl-C does. `console` shows
     the progress. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and StoreUnavailable.
@@ -79,6 +81,8 @@ def running_stack(
                 topics = prepare(found)
             with _saying(console, "Workers"):
                 stack.launch(*projectors(found, workers, list(topics.values())))
+            with _saying(console, "OTLP"):
+                stack.launch(otlp_program(found))
             yield stack
         finally:
             stack.stop()

@@ -10,6 +10,7 @@ from typing import IO, Annotated, Any, Final
 
 import typer
 
+from spanfold.cli.otlp_program import NAME as OTLP
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_stack, sigterm_interrupts
 from spanfold.cli.worker_urls import worker_urls
@@ -102,6 +103,7 @@ def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
     rows = [
         ("Kafka", state.kafka_bootstrap),
         ("Postgres", state.postgres_dsn),
+        ("OTLP", worker_urls(state).get(OTLP)),
         ("psql", f"{state.psql or 'psql'} {state.postgres_dsn}"),
         ("Logs", str(state.logs)),
         ("Publish", command_line(home, "publish", *EXAMPLE_EVENT)),
@@ -123,6 +125,7 @@ def _facts(state: StackState) -> dict[str, Any]:
         "logs": str(state.logs),
         "pid": state.supervisor.pid,
         "processes": state.pids,
+        "otlp_endpoint": worker_urls(state).get(OTLP),
         "workers": worker_urls(state),
     }
 

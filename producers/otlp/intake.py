@@ -1,0 +1,102 @@
+"""Spans of a request into the log: published, and acknowledged by Kafka before anybody is told that they are in."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+from producers.otlp.acknowledgements import Acknowledgements
+from producers.otlp.spans import Sender, recorded, sender_of
+from producers.publisher import TelemetryPublisher
+from producers.spans import events_of_span
+from spanfold.errors import InvalidInput, LogUnavailable
+from spanfold.events import DomainEvent
+from spanfold.settings import Settings
+
+ACK_S: Final = 5.0
+"""How long Kafka may take to acknowledge. SDKs give a request 10 s by default: a part must be left for another try."""
+
+ROOM_S: Final = 2.0
+"""How long a request waits for room in the publisher's buffer."""
+
+_SLICE: Final = 100
+"""Spans that are published before others get their turn on the event loop: some ms."""
+
+_ROOM_POLL_S: Final = 0.01
+_REASONS_TOLD: Final = 5
+_NAME_SHOWN: Final = 80
+
+
+def otlp_publisher(settings: Settings) -> TelemetryPublisher:
+    """A publisher whose outcomes come within ACK_S and that never blocks the event loop."""
+    return TelemetryPublisher(settings, block_timeout_s=0.0, linger_ms=5.0, message_timeout_s=ACK_S)
+
+
+@dataclass(slots=True)
+class Taken:
+    """What became of a request's spans; `reasons` says why the first of the rejected ones can't be taken."""
+
+    accepted: int = 0
+    rejected: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def reject(self, span: Span, why: InvalidInput) -> None:
+        """Count a span that can never be taken."""
+        self.rejected += 1
+        if len(self.reasons) < _REASONS_TOLD:
+            self.reasons.append(f"span {span.name[:_NAME_SHOWN]!r}: {why}")
+
+
+async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequest) -> tuple[Taken, Acknowledgements]:
+    """Publish every valid span of the request; what Kafka says of them is still to be awaited.
+
+    LogUnavailable when there is no room for them, or Kafka has already refused one: some may have been published then,
+    and publishing them again is safe.
+    """
+    taken, acknowledgements = Taken(), Acknowledgements()
+    for number, (span, sender) in enumerate(_spans(request)):
+        if number % _SLICE == 0:
+            await asyncio.sleep(0)
+        try:
+            for event in events_of_span(recorded(span, sender)):
+                if not _offer(publisher, event, acknowledgements):
+                    await _offer_until_there_is_room(publisher, event, acknowledgements)
+        except InvalidInput as error:
+            taken.reject(span, error)
+        else:
+            taken.accepted += 1
+    return taken, acknowledgements
+
+
+def _spans(request: ExportTraceServiceRequest) -> Iterator[tuple[Span, Sender]]:
+    for of_resource in request.resource_spans:
+        sender = sender_of(of_resource)
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                yield span, sender
+
+
+def _offer(publisher: TelemetryPublisher, event: DomainEvent, acknowledgements: Acknowledgements) -> bool:
+    try:
+        publisher.publish(event, on_delivery=acknowledgements.note)
+    except LogUnavailable:
+        return False
+    acknowledgements.sent += 1
+    return True
+
+
+async def _offer_until_there_is_room(
+    publisher: TelemetryPublisher, event: DomainEvent, acknowledgements: Acknowledgements
+) -> None:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + ROOM_S
+    while loop.time() < deadline and acknowledgements.failure is None:
+        await asyncio.sleep(_ROOM_POLL_S)
+        if _offer(publisher, event, acknowledgements):
+            return
+    raise acknowledgements.failure or LogUnavailable(
+        f"Kafka takes no events and the publisher's buffer has been full for {ROOM_S:g} s"
+    )

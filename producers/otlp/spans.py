@@ -1,0 +1,123 @@
+"""Spans of OTLP's messages → SpanRecorded."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final, NamedTuple
+
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
+from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+
+from producers.attributes import tags_of, text_of
+from producers.resources import NS_PER_US, service_of, source_of
+from producers.spans import with_dropped
+from spanfold.errors import InvalidInput
+from spanfold.events import SpanRecorded, Tags
+
+TRACE_ID_BYTES: Final = 16
+SPAN_ID_BYTES: Final = 8
+
+# OTLP says of SPAN_KIND_UNSPECIFIED that it may be taken for internal
+_KINDS: Final = {
+    Span.SPAN_KIND_SERVER: "server",
+    Span.SPAN_KIND_CLIENT: "client",
+    Span.SPAN_KIND_PRODUCER: "producer",
+    Span.SPAN_KIND_CONSUMER: "consumer",
+}
+_STATUSES: Final = {Status.STATUS_CODE_OK: "ok", Status.STATUS_CODE_ERROR: "error"}
+_NO_SPAN: Final = bytes(SPAN_ID_BYTES)
+_SCALARS: Final = frozenset({"string_value", "bool_value", "int_value", "double_value", "bytes_value"})
+
+
+class Sender(NamedTuple):
+    """Who made the spans, as their resource says."""
+
+    service_name: str
+    source: str
+
+
+def sender_of(spans: ResourceSpans) -> Sender:
+    """The sender of all spans of one resource."""
+    attributes = dict(_attributes(spans.resource.attributes))
+    return Sender(service_of(attributes), source_of(attributes))
+
+
+def recorded(span: Span, sender: Sender) -> SpanRecorded:
+    """The span as an event. InvalidInput says why it can't be one.
+
+    As with the SDK: ns become µs by rounding down, a span whose clock went backwards ends when it started, and of the
+    resource the service is kept. A parent id of zeros is none.
+    """
+    _check(span)
+    start = span.start_time_unix_nano // NS_PER_US
+    end = max(span.end_time_unix_nano // NS_PER_US, start)
+    parent = span.parent_span_id
+    return SpanRecorded(
+        aggregate_id=span.trace_id.hex(),
+        occurred_at=end,
+        source=sender.source,
+        span_id=span.span_id.hex(),
+        parent_span_id=parent.hex() if parent and parent != _NO_SPAN else None,
+        service_name=sender.service_name,
+        operation_name=text_of(span.name),
+        start_time=start,
+        end_time=end,
+        kind=_KINDS.get(span.kind, "internal"),
+        status=_STATUSES.get(span.status.code, "unset"),
+        status_message=text_of(span.status.message) or None,
+        tags=with_dropped(
+            _tags(span.attributes),
+            span.dropped_attributes_count,
+            span.dropped_events_count,
+            span.dropped_links_count,
+        ),
+        events=tuple(_happening(event) for event in span.events) if span.events else (),
+        links=tuple(_link(link) for link in span.links) if span.links else (),
+    )
+
+
+def _check(span: Span) -> None:
+    _check_id("trace_id", span.trace_id, TRACE_ID_BYTES)
+    _check_id("span_id", span.span_id, SPAN_ID_BYTES)
+    if len(span.parent_span_id) not in (0, SPAN_ID_BYTES):
+        raise InvalidInput(f"parent_span_id has {len(span.parent_span_id)} bytes, not {SPAN_ID_BYTES} or none")
+    if not span.start_time_unix_nano or not span.end_time_unix_nano:
+        raise InvalidInput("start_time_unix_nano and end_time_unix_nano must both be set")
+
+
+def _check_id(name: str, value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise InvalidInput(f"{name} has {len(value)} bytes, not {size}")
+    if not any(value):
+        raise InvalidInput(f"{name} is all zeros")
+
+
+def _happening(event: Span.Event) -> dict[str, Any]:
+    return {
+        "name": text_of(event.name),
+        "time": event.time_unix_nano // NS_PER_US,
+        "attributes": _tags(event.attributes),
+    }
+
+
+def _link(link: Span.Link) -> dict[str, Any]:
+    return {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": _tags(link.attributes)}
+
+
+def _tags(attributes: Iterable[KeyValue]) -> Tags:
+    return tags_of(dict(_attributes(attributes)))
+
+
+def _attributes(pairs: Iterable[KeyValue]) -> Iterator[tuple[str, Any]]:
+    for each in pairs:
+        yield each.key, _value(each.value)
+
+
+def _value(value: AnyValue) -> Any:
+    """As the SDK has it; None for a value that is not set, or of a kind that came after this software."""
+    kind = value.WhichOneof("value")
+    if kind in _SCALARS:
+        return getattr(value, kind)
+    if kind == "array_value":
+        return [_value(each) for each in value.array_value.values]
+    if kind == "kvlist_value":
+        return dict(_attributes(value.kvlist_value.values))
+    return None

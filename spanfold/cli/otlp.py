@@ -1,0 +1,39 @@
+"""`spanfold otlp`: the front door for programs in any language. `spanfold up` runs it for you."""
+
+import logging
+from typing import Annotated
+
+import typer
+
+from producers.otlp.server import serve
+from spanfold.cli.output import notices
+from spanfold.cli.stack import Home, chosen_settings, running_settings
+from spanfold.process_urls import leave_url
+from spanfold.settings import settings
+
+
+def otlp(
+    home: Home = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. Default: SPANFOLD_OTLP_HOST, else 127.0.0.1.")
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port; 0 takes any. Default: SPANFOLD_OTLP_PORT, else 4318."),
+    ] = None,
+) -> None:
+    """Take spans of any OpenTelemetry SDK by OTLP/HTTP, until SIGTERM or Ctrl-C.
+
+    POST /v1/traces takes protobuf and JSON, with or without gzip, and answers 200 once Kafka has acknowledged every span;
+    /healthz and /metrics tell how it is. While Kafka is away it asks senders to try again.
+
+    Example: SPANFOLD_KAFKA_BOOTSTRAP=localhost:9092 spanfold otlp --port 4318
+    """
+    found = running_settings(chosen_settings(home))
+    logging.basicConfig(level=settings().log_level)
+
+    def started(url: str) -> None:
+        leave_url(found.home, url)
+        notices().print(f"OTLP/HTTP on {url}, health at {url}/healthz, metrics at {url}/metrics", soft_wrap=True)
+
+    serve(found, host or found.otlp_host, found.otlp_port if port is None else port, started)
