@@ -14,11 +14,11 @@ from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable, DropSchema
 import migrations
 from projections.arbiter import arbiter_of
 from projections.journal import CORE, JOURNAL
-from projections.projection import Projection, View
+from projections.projection import Projection
+from projections.views import show, show_journals
 from spanfold.errors import Misconfigured
 from spanfold.topics import Topic, TopicOnBroker
 
-PUBLIC: Final = "spanfold"
 LOADED: Final = ("loading", "as_of")
 """States of generations that a replay fills, beside the workers."""
 
@@ -40,7 +40,7 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
             if (journal := arbiter_of(topic.topic).table) is not None:
                 journal.create(connection, checkfirst=True)
             add_checkpoints(connection, JOURNAL, 0, [topic.topic])
-        _show_journals(connection, [found.topic for found in topics])
+        show_journals(connection, [found.topic for found in topics])
         notices = [_prepare_projection(connection, projection) for projection in projections.values()]
     return [notice for notice in notices if notice]
 
@@ -94,18 +94,6 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
             f"{found.name} is not the topic that these tables were folded from: {'; '.join(differing)}. "
             "A topic's partitions and rules are for life: name the old topic's broker, or fold into an empty database."
         )
-
-
-def _show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
-    """(Re)create the views over all journals."""
-    journals = [(topic.name, arbiter_of(topic)) for topic in topics]
-    select = "\nUNION ALL\n".join(
-        journal.select.format(topic=name, table=journal.table)
-        for name, journal in journals
-        if journal.table is not None
-    )
-    _create_view(connection, View("journal", select, JOURNAL_COMMENT, JOURNAL_COMMENTS), CORE)
-    _create_view(connection, View("verdicts", VERDICTS_SELECT, VERDICTS_COMMENT, VERDICTS_COMMENTS), CORE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,35 +156,9 @@ def drop_generation(connection: Connection, projection: str, generation: Generat
     connection.execute(DropSchema(generation.schema, cascade=True))
 
 
-def show(connection: Connection, projection: Projection, schema: str) -> None:
-    """Point the projection's public views at this generation."""
-    for view in projection.views:
-        _create_view(connection, view, schema)
-
-
-def _create_view(connection: Connection, view: View, schema: str) -> None:
-    """Create or replace the view, unless it was made from the same before: replacing it would wait for its readers."""
-    statements = _view_statements(view, schema)
-    made_from = {"view": view.name, "made_from": ";\n".join(statements)}
-    known = text(f"SELECT FROM {CORE}.shown WHERE view = :view AND made_from = :made_from")
-    if connection.execute(known, made_from).first() is not None:
-        return
-    for statement in statements:
-        # exec_driver_sql: view texts have colons of their own
-        connection.exec_driver_sql(statement)
-    connection.execute(text(REMEMBER_VIEW), made_from)
-
-
-def _view_statements(view: View, schema: str) -> list[str]:
-    def quoted(words: str) -> str:
-        return "'" + words.format().replace("'", "''") + "'"
-
-    name = f"{PUBLIC}.{view.name}"
-    return [
-        f"CREATE OR REPLACE VIEW {name} AS {view.select.format(schema=schema)}",
-        f"COMMENT ON VIEW {name} IS {quoted(view.comment)}",
-        *(f"COMMENT ON COLUMN {name}.{column} IS {quoted(words)}" for column, words in view.comments.items()),
-    ]
+def set_state(connection: Connection, projection: str, generation: GenerationRow, state: str) -> None:
+    """Register that the generation is in this state now."""
+    connection.execute(text(SET_STATE), {"state": state, "p": projection, "g": generation.number})
 
 
 def add_checkpoints(connection: Connection, owner: str, generation: int, topics: Iterable[Topic]) -> None:
@@ -204,11 +166,6 @@ def add_checkpoints(connection: Connection, owner: str, generation: int, topics:
     for topic in topics:
         connection.execute(text(ADD_CHECKPOINTS), {"owner": owner, "generation": generation, "topic": topic.name})
 
-
-REMEMBER_VIEW: Final = f"""
-INSERT INTO {CORE}.shown (view, made_from) VALUES (:view, :made_from)
-ON CONFLICT (view) DO UPDATE SET made_from = excluded.made_from
-"""
 
 ADD_GENERATION: Final = f"""
 INSERT INTO {CORE}.generations (projection, generation, schema_name, fold_version, state)
@@ -218,6 +175,8 @@ VALUES (:p, :number, :schema, :fold_version, :state)
 GENERATIONS: Final = f"""
 SELECT generation, schema_name, fold_version, state FROM {CORE}.generations WHERE projection = :p ORDER BY generation
 """
+
+SET_STATE: Final = f"UPDATE {CORE}.generations SET state = :state WHERE projection = :p AND generation = :g"
 
 NEXT_NUMBER: Final = f"SELECT coalesce(max(generation), 0) + 1 FROM {CORE}.generations WHERE projection = :p"
 
@@ -238,41 +197,3 @@ SELECT topic, partition, :owner, :generation, 0
  WHERE t.topic = :topic
 ON CONFLICT DO NOTHING
 """
-
-JOURNAL_COMMENT: Final = "The log's index: every accepted record, as it came."
-
-JOURNAL_COMMENTS: Final = {
-    "topic": "Topic, without the installation's prefix.",
-    "partition": "Partition of the topic.",
-    "kafka_offset": "Offset in the partition.",
-    "version": "Increasing within an aggregate: offset + 1 on telemetry topics, without holes on conditional ones.",
-    "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
-    "event_type": "Name of the event.",
-    "aggregate_id": "The record's key: the trace id.",
-    "occurred_at": "When it happened, by the publisher's clock.",
-    "log_time": "When the broker appended it.",
-    "payload": "The record's value as it came: Confluent framing and Avro.",
-}
-
-VERDICTS_SELECT: Final = """
-SELECT topic, partition, kafka_offset, 'accepted'::text AS verdict, NULL::text AS detail,
-       event_id, event_type, aggregate_id, occurred_at, log_time
-  FROM spanfold.journal
-UNION ALL
-SELECT topic, partition, kafka_offset, verdict, detail, event_id, event_type, aggregate_id, occurred_at, log_time
-  FROM {schema}.rejected"""
-
-VERDICTS_COMMENT: Final = "The verdict of every record that has been judged: accepted, or why not. For ever."
-
-VERDICTS_COMMENTS: Final = {
-    "topic": "Topic, without the installation's prefix.",
-    "partition": "Partition of the topic.",
-    "kafka_offset": "Offset in the partition.",
-    "verdict": "accepted, malformed, misrouted, expired, future, duplicate or conflict.",
-    "detail": "Why it was not accepted.",
-    "event_id": "From the header; null if malformed.",
-    "event_type": "From the header; null if malformed.",
-    "aggregate_id": "The record's key; null if malformed.",
-    "occurred_at": "From the header; null if malformed, or before 4714 BC, where Postgres' time begins.",
-    "log_time": "When the broker appended it.",
-}

@@ -22,7 +22,7 @@ from projections.verdicts import Judged
 from schemas.catalogue import committed
 from schemas.codec import Codec, Fields
 from spanfold.errors import PoisonRecord
-from spanfold.topics import topic_of
+from spanfold.topics import BATCH, topic_of
 
 CONTRADICTION: Final = "contradiction"
 INVALID: Final = "invalid"
@@ -49,7 +49,7 @@ def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[
     decoded = _decode(judged, codec, parked)
     facts: list[Fact] = []
     for event_type, indexes in _by_type(judged, decoded, parked).items():
-        if event_type not in batch.topic.event_types and topic_of(event_type):
+        if event_type == BATCH or (event_type not in batch.topic.event_types and topic_of(event_type)):
             stray = PoisonRecord(INVALID, f"{event_type} does not belong to {batch.topic.name}")
             parked |= dict.fromkeys(indexes, stray)
             continue

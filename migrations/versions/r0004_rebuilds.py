@@ -10,7 +10,6 @@ ALTER TABLE spanfold_core.generations
     DROP CONSTRAINT generations_state_check,
     ADD CONSTRAINT generations_state_check CHECK (state IN ('loading', 'following', 'live', 'previous', 'as_of'));
 CREATE UNIQUE INDEX one_next_generation ON spanfold_core.generations (projection) WHERE state IN ('loading', 'following');
-CREATE UNIQUE INDEX one_previous_generation ON spanfold_core.generations (projection) WHERE state = 'previous';
 """
 
 PROJECTIONS = """

@@ -1,0 +1,75 @@
+"""Folds batches into one generation beside the live ones, below the journal's checkpoint: how rebuilds and as-of load.
+
+Nothing is judged here. Which records were rejected or parked, and what was retried where, is looked up, so that a generation
+has the rows that it would have had if it had been live from the start.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from psycopg import Connection
+
+from projections.batch import Batch
+from projections.journal import CORE, JOURNAL
+from projections.merging import Generation, advance, looked_up, merge, settled_by
+from projections.preparing import Prepared, Preparer
+from projections.projection import Projection
+from schemas.codec import Codec
+from spanfold.errors import Misconfigured
+
+Positions = Mapping[tuple[str, int], int]
+"""Next offsets by (topic, partition)."""
+
+
+class Shadow:
+    """One generation that is being loaded. Not thread-safe, but `prepare` may run while `commit` does."""
+
+    def __init__(self, projection: Projection, number: int, schema: str) -> None:
+        self._projection, self._number, self._schema = projection, number, schema
+        self._codec = Codec()
+        self._preparer = Preparer({projection.name: projection}, self._codec)
+
+    def prepare(self, batch: Batch) -> Prepared:
+        """See Preparer.prepare."""
+        return self._preparer.prepare(batch)
+
+    def commit(self, connection: Connection[Any], prepared: Prepared) -> None:
+        """Fold what lies at or above the generation's checkpoint, and move that to the batch's end, in one transaction. A
+        worker may fold the same generation meanwhile.
+
+        Misconfigured when this code cannot read a record that was folded, or when the batch skips records.
+        """
+        batch = prepared.judged.batch
+        with connection.transaction(), connection.cursor() as cursor:
+            where = (batch.topic.name, batch.partition)
+            cursor.execute(LOCK, (*where, self._projection.name, self._number))
+            ((next_offset, judged_to),) = cursor.fetchall()
+            if next_offset < batch.start or batch.end > judged_to:
+                raise Misconfigured(
+                    f"{where[0]}[{where[1]}]: a batch of [{batch.start}, {batch.end}) leaves a gap after {next_offset}, or is "
+                    f"not judged yet (up to {judged_to})"
+                )
+            excluded = looked_up(cursor, prepared, judged_to)
+            settled = settled_by(cursor, self._codec, prepared, excluded, judged_to)
+            generation = Generation(self._projection, self._number, self._schema, next_offset)
+            merge(cursor, prepared, generation, excluded, settled)
+            advance(cursor, batch, [(self._projection.name, self._number)])
+
+
+def positions_of(connection: Connection[Any], projection: str, generation: int) -> dict[tuple[str, int], int]:
+    """Where the generation stands in each partition; the journal is generation 0 of JOURNAL."""
+    rows = connection.execute(POSITIONS, (projection, generation))
+    return {(topic, partition): next_offset for topic, partition, next_offset in rows}
+
+
+POSITIONS: Final = (
+    f"SELECT topic, partition, next_offset FROM {CORE}.checkpoints WHERE projection = %s AND generation = %s"
+)
+
+LOCK: Final = f"""
+SELECT c.next_offset, j.next_offset
+  FROM {CORE}.checkpoints c
+  JOIN {CORE}.checkpoints j ON (j.topic, j.partition, j.projection) = (c.topic, c.partition, '{JOURNAL}')
+ WHERE c.topic = %s AND c.partition = %s AND c.projection = %s AND c.generation = %s
+   FOR UPDATE OF c
+"""

@@ -1,0 +1,143 @@
+"""Makes a generation that has been loaded the live one, while workers fold and people query.
+
+Two steps, each one transaction. `hand_over` folds what the generation lacks and has the workers keep it up to date from
+there on: then no snapshot shows it behind the live one. When all snapshots from before have ended, `swap` points the views at it.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+import psycopg
+from sqlalchemy import Connection, Engine, text
+
+from projections.generations import GenerationRow, live_generation, set_state
+from projections.journal import CORE, JOURNAL
+from projections.projection import Projection
+from projections.views import show
+
+FoldRest = Callable[[psycopg.Connection[Any], Mapping[tuple[str, int], int]], None]
+"""Folds the generation up to these positions over this connection, whose transaction holds the locks."""
+
+CHECKPOINTS_TIMEOUT: Final = "2s"
+"""For a worker's commit to end; nobody waits for us meanwhile but the next commits."""
+
+VIEWS_TIMEOUT: Final = "200ms"
+"""Readers that come now wait behind us for so long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A session that something has to wait for, and the snapshot by which it was met."""
+
+    pid: int
+    user: str
+    application: str
+    since: str
+    query: str
+    snapshot: str
+
+    def __str__(self) -> str:
+        return f"pid {self.pid} ({self.user}, {self.application or 'no name'}), in a transaction since {self.since}: {self.query}"
+
+
+def hand_over(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
+    """Fold the rest and mark the generation as following. Returns for how long commits waited, in seconds.
+
+    psycopg.errors.LockNotAvailable when a commit took too long; nothing was changed.
+    """
+    with _Locked(engine, projection, generation, fold_rest) as locked:
+        set_state(locked.connection, projection.name, generation, "following")
+    return locked.held_s
+
+
+def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
+    """Fold the rest, if there is any, and make the generation the live one. Returns for how long commits waited, in seconds.
+
+    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`; nothing was changed.
+    """
+    with _Locked(engine, projection, generation, fold_rest) as locked:
+        live = live_generation(locked.connection, projection.name)
+        if live is not None:
+            set_state(locked.connection, projection.name, live, "previous")
+        set_state(locked.connection, projection.name, generation, "live")
+        locked.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
+        show(locked.connection, projection, generation.schema)
+    return locked.held_s
+
+
+class _Locked:
+    """A transaction that holds every checkpoint of the journal, the live generation and this one, at the same positions."""
+
+    def __init__(self, engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> None:
+        self._engine, self._projection, self._generation, self._fold_rest = engine, projection, generation, fold_rest
+        self.held_s = 0.0
+
+    def __enter__(self) -> "_Locked":
+        self.connection = self._engine.connect()
+        try:
+            self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+            self._began = time.monotonic()
+            self._lock()
+        except BaseException:
+            self.connection.close()
+            raise
+        return self
+
+    def _lock(self) -> None:
+        topics = [topic.name for topic in self._projection.topics]
+        rows = self.connection.execute(text(LOCK), {"p": self._projection.name, "topics": topics}).all()
+        ends = {(topic, partition): at for topic, partition, owner, _, at in rows if owner == JOURNAL}
+        self._fold_rest(_raw(self.connection), ends)
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        with closing(self.connection):
+            if kind is None:
+                self.connection.commit()
+        self.held_s = time.monotonic() - self._began
+
+
+def _raw(connection: Connection) -> psycopg.Connection[Any]:
+    return cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+
+
+def snapshots(connection: psycopg.Connection[Any]) -> list[Session]:
+    """Sessions that look at this database as it was at some moment up to now."""
+    return [Session(*row) for row in connection.execute(SNAPSHOTS)]
+
+
+def readers(connection: psycopg.Connection[Any], projection: Projection) -> list[Session]:
+    """Sessions that hold one of the projection's views until their transaction ends."""
+    return [Session(*row) for row in connection.execute(READERS, ([view.name for view in projection.views],))]
+
+
+LOCK: Final = f"""
+SELECT c.topic, c.partition, c.projection, c.generation, c.next_offset
+  FROM {CORE}.checkpoints c
+  LEFT JOIN {CORE}.generations g USING (projection, generation)
+ WHERE c.topic = ANY (:topics)
+   AND (c.projection = '{JOURNAL}' OR (c.projection = :p AND g.state IN ('loading', 'following', 'live')))
+ ORDER BY c.topic, c.partition, c.projection, c.generation
+   FOR UPDATE OF c
+"""
+
+_SESSION: Final = """a.pid, a.usename, a.application_name, to_char(a.xact_start, 'HH24:MI:SS.US'),
+       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100), coalesce(a.backend_xmin::text, '')"""
+
+SNAPSHOTS: Final = f"""
+SELECT {_SESSION}
+  FROM pg_stat_activity a
+ WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+   AND a.backend_xmin IS NOT NULL
+ ORDER BY a.xact_start
+"""
+
+READERS: Final = f"""
+SELECT DISTINCT {_SESSION}
+  FROM pg_locks l
+  JOIN pg_stat_activity a USING (pid)
+ WHERE l.relation IN (SELECT to_regclass('spanfold.' || quote_ident(v)) FROM unnest(%s::text[]) AS v)
+   AND l.granted AND a.pid <> pg_backend_pid()
+"""

@@ -1,0 +1,299 @@
+"""`rebuild`, `verify`, `rollback`: a projection's tables made anew from the log while they are read, compared, swapped.
+
+The steps of a rebuild, each of which may be killed and gone on from:
+
+1. load: a generation of its own is folded beside the live one, by processes that workers and readers do not notice;
+2. compare: live and rebuilt rows at one exact position;
+3. hand over: workers keep it up to date from here on, in the transactions that fold the live one;
+4. wait until nobody looks at the database as it was before that;
+5. swap: the views show it, the one that was live is kept as the previous one.
+"""
+
+import random
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import psycopg
+from psycopg import errors
+from sqlalchemy.exc import OperationalError
+
+from projections import generations
+from projections.generations import GenerationRow
+from projections.parity import Side, TableParity, checksums, compare, shapes_of
+from projections.shadow import Positions, positions_of
+from projections.swap import Session, hand_over, readers, snapshots, swap
+from projections.views import refuse_shrinking_views
+from spanfold.errors import Misconfigured
+from stream_processors.loading import Loading, Workplace
+
+SMALL_REST: Final = 10_000
+"""Records that may be left for the transaction of the hand-over, in which commits wait."""
+
+_PAUSE_S: Final = 0.2
+
+
+class RowsDiffer(Misconfigured):
+    """What was rebuilt is not what is live, though the same fold made both."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, parity: Sequence[TableParity]) -> None:
+        super().__init__(message)
+        self.parity = parity
+
+
+@dataclass(slots=True)
+class Result:
+    """What was done. Times in seconds; `blocked_s` is the longest time for which live commits waited."""
+
+    projection: str
+    generation: int
+    fold_version: int
+    replaced: int | None
+    records: int = 0
+    load_s: float = 0.0
+    total_s: float = 0.0
+    blocked_s: float = 0.0
+    parity: Sequence[TableParity] = ()
+    waited_for: list[str] = field(default_factory=list)
+
+
+def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False) -> Result:
+    """Make the projection anew from the log and swap it in; go on with what an earlier rebuild left.
+
+    Misconfigured when the log has lost records, a view would lose columns, or another rebuild runs; RowsDiffer when the
+    same fold now makes other rows, unless that is accepted. Then, and on every other error, the live tables are as before.
+    """
+    began = time.monotonic()
+    live, next_one = place.in_state("live"), _next(place)
+    result = _result(place, next_one, live)
+    with closing(Loading(place, next_one, workers)) as loading:
+        if next_one.state == "loading":
+            _load(place, loading, live, result)
+            if live is not None:
+                result.parity = _parity(place, loading, live, next_one)
+                _refuse_differences(place, live, result, accept_differences)
+        _make_live(place, loading, next_one, result)
+        _drop_older(place, live)
+        result.total_s = time.monotonic() - began
+        if live is None or live.fold_version != place.projection.fold_version:
+            follow(place, loading)
+    return result
+
+
+def verify(place: Workplace, workers: int) -> Result:
+    """Make the projection anew beside the live one, compare both at one position, and drop the new one again."""
+    began = time.monotonic()
+    live = place.in_state("live")
+    if live is None:
+        raise Misconfigured(
+            f"{place.projection.name} has no live generation to compare with: `spanfold rebuild` makes one"
+        )
+    abort(place)
+    next_one = _next(place)
+    result = _result(place, next_one, live)
+    try:
+        with closing(Loading(place, next_one, workers)) as loading:
+            _load(place, loading, live, result)
+            result.parity = _parity(place, loading, live, next_one)
+    finally:
+        place.drop(next_one)
+    result.total_s = time.monotonic() - began
+    return result
+
+
+def rollback(place: Workplace, workers: int) -> Result:
+    """Make the previous generation live again, after it has caught up with the log."""
+    began = time.monotonic()
+    name, version = place.projection.name, place.projection.fold_version
+    live, previous = place.in_state("live"), place.in_state("previous")
+    if previous is None:
+        raise Misconfigured(f"{name} has no previous generation: nothing to go back to")
+    if previous.fold_version != version:
+        raise Misconfigured(
+            f"the previous generation of {name} was made by fold version {previous.fold_version}, this code has {version}: "
+            "go back with the code that has it"
+        )
+    abort(place)
+    _preflight(place, previous)
+    with place.engine.begin() as connection:
+        generations.set_state(connection, name, previous, "loading")
+    result = _result(place, previous, live)
+    with closing(Loading(place, previous, workers)) as loading:
+        _load(place, loading, None, result)
+        _make_live(place, loading, previous, result)
+        if live is None or live.fold_version != version:
+            follow(place, loading)
+    result.total_s = time.monotonic() - began
+    return result
+
+
+def abort(place: Workplace) -> list[GenerationRow]:
+    """Drop what a rebuild has begun and not ended; returns it."""
+    begun = [each for each in place.all() if each.state in ("loading", "following")]
+    for generation in begun:
+        place.drop(generation)
+    return begun
+
+
+def preview(place: Workplace) -> tuple[Positions, GenerationRow | None]:
+    """What a rebuild would have to fold, and what it would go on with; refuses what a rebuild would refuse. Changes nothing."""
+    begun = place.in_state("loading", "following")
+    with place.engine.connect() as connection:
+        generation = begun or generations.create_generation(connection, place.projection, "loading")
+        refuse_shrinking_views(connection, place.projection, generation.schema)
+        connection.rollback()
+    start = positions_of(place.control, place.projection.name, generation.number) if begun else {}
+    judged = place.judged()
+    return {at: end - start.get(at, 0) for at, end in judged.items()}, begun
+
+
+def _result(place: Workplace, generation: GenerationRow, live: GenerationRow | None) -> Result:
+    replaced = live.number if live else None
+    return Result(place.projection.name, generation.number, place.projection.fold_version, replaced)
+
+
+def _next(place: Workplace) -> GenerationRow:
+    """The generation that is to become live: one that an earlier process began, or a new one."""
+    begun = place.in_state("loading", "following")
+    if begun is not None and begun.fold_version == place.projection.fold_version:
+        place.audience.step(f"going on with generation {begun.number}")
+        _preflight(place, begun)
+        return begun
+    abort(place)
+    with place.engine.begin() as connection:
+        created = generations.create_generation(connection, place.projection, "loading")
+        refuse_shrinking_views(connection, place.projection, created.schema)
+    return created
+
+
+def _preflight(place: Workplace, generation: GenerationRow) -> None:
+    with place.engine.begin() as connection:
+        refuse_shrinking_views(connection, place.projection, generation.schema)
+
+
+def _load(place: Workplace, loading: Loading, live: GenerationRow | None, result: Result) -> None:
+    """Load up to where the live generation stands, so that both can be compared there later."""
+    began = time.monotonic()
+    until = _not_beyond(place, live)
+    loading.refuse_what_the_log_lacks(until)
+    place.audience.step("loading")
+    loading.load(until)
+    result.load_s, result.records = time.monotonic() - began, loading.folded
+    place.audience.step("creating indexes")
+    loading.create_indexes()
+
+
+def _not_beyond(place: Workplace, live: GenerationRow | None) -> Positions:
+    judged = place.judged()
+    if live is None:
+        return judged
+    at = positions_of(place.control, place.projection.name, live.number)
+    return {where: min(end, at.get(where, end)) for where, end in judged.items()}
+
+
+def _parity(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: GenerationRow) -> list[TableParity]:
+    """Live as one snapshot shows it; the rebuilt one, brought to exactly the same positions."""
+    place.audience.step("comparing")
+    with psycopg.connect(place.dsn, application_name="spanfold compare") as frozen, psycopg.connect(place.dsn) as other:
+        frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        until = positions_of(frozen, place.projection.name, live.number)
+        ahead = {at: end for at, end in loading.positions().items() if end > until.get(at, end)}
+        if ahead:
+            raise Misconfigured(
+                f"the live generation of {place.projection.name} stands before the rebuilt one in {_words(ahead)}: is a worker "
+                "folding it? `spanfold status` tells"
+            )
+        side = Side(frozen, live.schema)
+        shapes = shapes_of(side, place.projection.metadata)
+        sums = [checksums(side, shape) for shape in shapes]
+        loading.load({at: until.get(at, end) for at, end in loading.positions().items()})
+        found = Side(other, rebuilt.schema)
+        return [compare(side, known, found, shape, 20) for shape, known in zip(shapes, sums, strict=True)]
+
+
+def _words(positions: Positions) -> str:
+    return ", ".join(f"{topic}[{partition}]" for topic, partition in positions)
+
+
+def _refuse_differences(place: Workplace, live: GenerationRow, result: Result, accepted: bool) -> None:
+    unequal = [each.table for each in result.parity if not each.equal]
+    if not unequal or accepted or live.fold_version != place.projection.fold_version:
+        return
+    raise RowsDiffer(
+        f"the rebuilt rows of {', '.join(unequal)} are not the live ones, though the fold says that it is the same (version "
+        f"{live.fold_version}). Nothing was swapped; --accept-differences swaps nevertheless, --abort drops what was loaded",
+        result.parity,
+    )
+
+
+def _make_live(place: Workplace, loading: Loading, generation: GenerationRow, result: Result) -> None:
+    if generation.state != "following":
+        place.audience.step("catching up")
+        loading.catch_up(SMALL_REST)
+        _retried(place, loading, result, hand_over, generation)
+    place.audience.step("waiting for snapshots from before")
+    _wait_out(place, loading, result)
+    place.audience.step("swapping the views")
+    _retried(place, loading, result, swap, generation)
+
+
+def _retried(place: Workplace, loading: Loading, result: Result, step: Any, generation: GenerationRow) -> None:
+    """Do it when nobody is in the way; say who is."""
+    while True:
+        loading.catch_up(SMALL_REST)
+        began = time.monotonic()
+        try:
+            held_s = step(place.engine, place.projection, generation, loading.fold_rest)
+        except (errors.LockNotAvailable, OperationalError) as error:
+            if not isinstance(error, errors.LockNotAvailable) and not isinstance(error.orig, errors.LockNotAvailable):
+                raise
+            result.blocked_s = max(result.blocked_s, time.monotonic() - began)
+            _tell_waiting(place, result, readers(place.control, place.projection))
+            time.sleep(random.uniform(1, 3) * _PAUSE_S)  # noqa: S311  (it is no secret)
+        else:
+            result.blocked_s = max(result.blocked_s, held_s)
+            return
+
+
+def _wait_out(place: Workplace, loading: Loading, result: Result) -> None:
+    """Wait until no transaction sees the database as it was before the hand-over."""
+    left = {(each.pid, each.since, each.snapshot) for each in snapshots(place.control)}
+    while left:
+        now = snapshots(place.control)
+        still = [each for each in now if (each.pid, each.since, each.snapshot) in left]
+        left = {(each.pid, each.since, each.snapshot) for each in still}
+        _tell_waiting(place, result, still)
+        loading.catch_up(SMALL_REST)
+        if left:
+            time.sleep(_PAUSE_S)
+
+
+def _tell_waiting(place: Workplace, result: Result, sessions: list[Session]) -> None:
+    place.audience.waiting(sessions)
+    result.waited_for += [words for words in map(str, sessions) if words not in result.waited_for]
+
+
+def _drop_older(place: Workplace, live: GenerationRow | None) -> None:
+    """Keep one previous generation: what was live until now."""
+    for each in place.all():
+        if each.state == "previous" and (live is None or each.number != live.number):
+            place.drop(each)
+
+
+def follow(place: Workplace, loading: Loading) -> None:
+    """Keep the generation up to date until workers of this code do: then somebody else moves each partition that grows."""
+    place.audience.step("following the log until workers of this version take over (Ctrl-C: leave it to them)")
+    left_at, taken = dict(loading.positions()), set[tuple[str, int]]()
+    while True:
+        now, judged = loading.positions(), place.judged()
+        taken |= {at for at, position in now.items() if position > left_at[at]}
+        own = {at: judged[at] for at in now if at not in taken}
+        if taken and all(end == left_at[at] for at, end in own.items()):
+            return
+        loading.load({**now, **own})
+        left_at |= own
+        time.sleep(_PAUSE_S)
