@@ -18,6 +18,8 @@ def read_json(body: bytes, message: Message) -> None:
     """Fill the message; unknown fields are ignored. InvalidInput says what is malformed."""
     try:
         document = orjson.loads(body)
+        if not isinstance(document, dict):
+            raise TypeError("it is not an object")
         for span in _objects([document], "resourceSpans", "scopeSpans", "spans"):
             _hex_to_base64(span)
             for link in _objects([span], "links"):

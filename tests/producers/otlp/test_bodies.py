@@ -1,0 +1,125 @@
+"""Bodies are read within bounds, and what is malformed says so."""
+
+import gzip
+import json
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
+from producers.otlp.bodies import (
+    JSON,
+    MAX_BODY_BYTES,
+    PROTOBUF,
+    BodyTooLarge,
+    Encoding,
+    UnknownMedia,
+    decompressed,
+    encoding_of,
+    message_of,
+)
+from spanfold.errors import InvalidInput
+
+from .conftest import a_span, an_export, as_message
+
+
+def read(body: bytes, encoding: Encoding = JSON) -> ExportTraceServiceRequest:
+    return message_of(ExportTraceServiceRequest, body, encoding, "")
+
+
+def test_a_content_type_may_have_parameters_and_capitals() -> None:
+    assert encoding_of("Application/JSON; charset=utf-8") is JSON
+    assert encoding_of("application/x-protobuf") is PROTOBUF
+    for other in ("", "text/plain", "application/grpc"):
+        with pytest.raises(UnknownMedia, match=r"application/x-protobuf, application/json"):
+            encoding_of(other)
+
+
+def test_gzip_is_undone_up_to_the_limit() -> None:
+    most = bytes(MAX_BODY_BYTES)
+    assert decompressed(gzip.compress(most), "GZIP") == most
+    assert decompressed(b"as it is", "identity") == b"as it is"
+    with pytest.raises(BodyTooLarge):
+        decompressed(gzip.compress(most + b"x"), "gzip")
+    with pytest.raises(BodyTooLarge):
+        decompressed(gzip.compress(bytes(50 * MAX_BODY_BYTES), 9), "gzip")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"plain", gzip.compress(b"x" * 1000)[:-3], gzip.compress(b"x") + b"y", gzip.compress(b"x")[:-8] + bytes(8)],
+)
+def test_what_is_not_gzip_is_malformed(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="gzip"):
+        decompressed(body, "gzip")
+
+
+def test_other_compressions_are_unknown() -> None:
+    with pytest.raises(UnknownMedia, match="'br' is not gzip"):
+        decompressed(b"", "br")
+
+
+def test_json_and_protobuf_are_the_same_message() -> None:
+    request = an_export(
+        a_span(
+            links=[{"traceId": "AB" * 16, "spanId": "cd" * 8, "tomorrow": {"x": 1}}],
+            startTimeUnixNano=18_446_744_073_709_551_615,
+            tomorrow=[1, 2],
+        )
+    )
+    message = as_message(request)
+    (span,) = message.resource_spans[0].scope_spans[0].spans
+    assert span.trace_id == bytes(15) + b"\x01"
+    assert span.links[0].trace_id == b"\xab" * 16
+    assert span.links[0].span_id == b"\xcd" * 8
+    assert span.start_time_unix_nano == 2**64 - 1
+    assert read(message.SerializeToString(), PROTOBUF) == message
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"7", b"null", b"{", b'"x"', b'{"resourceSpans": 7}', b'{"resourceSpans": [null]}',
+        b'{"resourceSpans": {"scopeSpans": []}}', b"[" * 2000, b'{"resourceSpans":' * 300, b"\xff",
+        json.dumps(an_export(a_span(traceId="not hexadecimal"))).encode(),
+        json.dumps(an_export(a_span(traceId="abc"))).encode(),
+        json.dumps(an_export(a_span(startTimeUnixNano="-1"))).encode(),
+        json.dumps(an_export(a_span(kind=[]))).encode(),
+    ],
+)  # fmt: skip
+def test_malformed_json_says_so(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        read(body)
+
+
+def test_malformed_protobuf_says_so() -> None:
+    with pytest.raises(InvalidInput, match="not a ExportTraceServiceRequest in protobuf"):
+        read(b"\x0a\xff\xff", PROTOBUF)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64) | st.floats(allow_nan=False) | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["resourceSpans", "scopeSpans", "spans", "links", "traceId", "name", "attributes", "kind"]),
+            inner,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@given(ANYTHING)
+def test_any_json_is_read_or_refused(document: Any) -> None:
+    with suppress(InvalidInput):
+        read(json.dumps(document).encode())
+
+
+@given(st.binary(max_size=200), st.sampled_from([PROTOBUF, JSON]))
+def test_any_bytes_are_read_or_refused(body: bytes, encoding: Encoding) -> None:
+    with suppress(InvalidInput):
+        read(body, encoding)
