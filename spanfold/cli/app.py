@@ -41,6 +41,14 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
     "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
+    "rebuild": Entry(
+        "spanfold.cli.rebuild", "rebuild", "Fold a projection anew from the log, and swap it in while it is read."
+    ),
+    "verify": Entry("spanfold.cli.rebuild", "verify", "Prove that the tables are what the log says, row by row."),
+    "rollback": Entry("spanfold.cli.rebuild", "rollback", "Go back to the generation before the last rebuild."),
+    "projections": Entry(
+        "spanfold.cli.projections", "projections", "Show the projections' generations, or drop previous ones."
+    ),
     "migrate": Entry(
         "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
     ),

@@ -1,0 +1,79 @@
+"""`spanfold projections`: the generations of each projection, and letting go of previous ones."""
+
+from typing import Any, Final
+
+import psycopg
+import typer
+from rich.filesize import decimal
+
+from projections.projection import installed
+from spanfold.cli.output import console, print_json_rows, table
+from spanfold.cli.rebuilding import Names, at_work, chosen
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
+from spanfold.errors import Misconfigured
+
+projections = typer.Typer(
+    invoke_without_command=True,
+    help="""Show the generations of each projection: state, fold version, how far behind, size.
+
+    Example: spanfold projections --json
+    """,
+)
+
+ROWS: Final = """
+SELECT projection, generation, state, fold_version, behind, log_time, bytes, created_at
+  FROM spanfold.projections
+ ORDER BY projection, generation
+"""
+
+
+@projections.callback()
+def show(context: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
+    """Show the generations of each projection: state, fold version, how far behind, size.
+
+    `behind` counts records that have been judged and that the generation has not folded; `spanfold status` compares with
+    the log's end. Also in SQL: spanfold sql 'SELECT * FROM projections'.
+
+    Example: spanfold projections --json
+    """
+    if context.invoked_subcommand:
+        return
+    rows = _rows(named_postgres(running_settings(chosen_settings(home))))
+    if as_json:
+        print_json_rows(rows)
+        return
+    columns = ("projection", "generation", "state", "fold version", "this code's", "behind", "log time", "size")
+    carried = installed()
+    cells = [
+        (each["projection"], each["generation"], each["state"], each["fold_version"],
+         carried[each["projection"]].fold_version if each["projection"] in carried else None,
+         f"{each['behind']:,}", str(each["log_time"] or "-"), decimal(each["bytes"]))
+        for each in rows
+    ]  # fmt: skip
+    console().print(table(columns, cells, right={5, 7}))
+
+
+def _rows(dsn: str) -> list[dict[str, Any]]:
+    try:
+        with psycopg.connect(dsn, connect_timeout=5, row_factory=psycopg.rows.dict_row) as connection:
+            return connection.execute(ROWS).fetchall()
+    except psycopg.errors.UndefinedTable as error:
+        raise Misconfigured("the database is not up to date: run `spanfold migrate`") from error
+    except psycopg.OperationalError as error:
+        raise unreachable_postgres(error) from error
+
+
+@projections.command("drop-previous")
+def drop_previous(names: Names = None, home: Home = None) -> None:
+    """Drop the generations that were live before the last rebuild; there is no going back then.
+
+    Example: spanfold projections drop-previous traces
+    """
+    settings = running_settings(chosen_settings(home))
+    for projection in chosen(names):
+        with at_work(settings, projection) as place:
+            previous = [each for each in place.all() if each.state == "previous"]
+            for each in previous:
+                place.drop(each)
+        words = ", ".join(f"dropped generation {each.number}" for each in previous) or "no previous generation"
+        console().print(f"{projection.name}: {words}")

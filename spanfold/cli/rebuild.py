@@ -1,0 +1,134 @@
+"""`spanfold rebuild`, `verify` and `rollback`: a projection's tables made anew from the log, compared, swapped."""
+
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from projections.projection import Projection
+from spanfold.cli.output import console, print_json
+from spanfold.cli.rebuilding import WORKERS, Names, Workers, as_json, at_work, chosen, parity_lines
+from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, sigterm_interrupts
+from spanfold.errors import InvalidInput
+from spanfold.settings import Settings
+from stream_processors import rebuild as rebuilding
+from stream_processors.rebuild import Result, RowsDiffer
+
+ROWS_DIFFER = 1
+
+
+def rebuild(
+    projections: Annotated[
+        list[str], typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.")
+    ],
+    workers: Workers = WORKERS,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded, or why it can't be.")] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Drop what a rebuild has left unfinished.")] = False,
+    accept_differences: Annotated[
+        bool, typer.Option("--accept-differences", help="Swap also if the same fold now makes other rows.")
+    ] = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Fold a projection anew from the log, beside the live one, and swap it in while it is read.
+
+    Workers go on, and so do queries. It compares live and rebuilt rows at one position, waits for transactions that see
+    the database as it was before, and swaps; `spanfold rollback` goes back. A rebuild that was killed goes on when it is
+    called again. With a new fold version, it follows the log until workers of that version take over.
+
+    Exit codes: 1 rows differ, 2 unknown projection, 3 refused, 4 Kafka or Postgres away.
+
+    Example: spanfold rebuild traces --workers 2
+    """
+    settings, wanted = running_settings(chosen_settings(home)), chosen(projections)
+    if dry_run and abort:
+        raise InvalidInput("--dry-run and --abort exclude each other")
+    with sigterm_interrupts():
+        for projection in wanted:
+            if abort:
+                _abort(settings, projection)
+            elif dry_run:
+                _preview(settings, projection)
+            else:
+                _rebuild(settings, projection, workers, accept_differences, json)
+
+
+def _rebuild(settings: Settings, projection: Projection, workers: int, accept_differences: bool, json: bool) -> None:
+    try:
+        with at_work(settings, projection) as place:
+            result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
+    except RowsDiffer as error:
+        console().print(Text("\n".join(parity_lines(error.parity))))
+        raise
+    _tell(result, json, "rebuilt")
+
+
+def _abort(settings: Settings, projection: Projection) -> None:
+    with at_work(settings, projection) as place:
+        dropped = rebuilding.abort(place)
+    words = ", ".join(f"generation {each.number} of {projection.name} is dropped" for each in dropped)
+    console().print(Text(words or f"nothing of {projection.name} was unfinished"))
+
+
+def _preview(settings: Settings, projection: Projection) -> None:
+    with at_work(settings, projection) as place:
+        plan, begun = rebuilding.preview(place)
+    lines = [
+        f"{topic}[{partition}]: {records:,} offsets to fold" for (topic, partition), records in sorted(plan.items())
+    ]
+    if begun is not None:
+        lines.insert(0, f"generation {begun.number} has been begun, and would be gone on with")
+    console().print(Text("\n".join(lines)))
+
+
+def verify(projections: Names = None, workers: Workers = WORKERS, home: Home = None, json: AsJson = False) -> None:
+    """Fold projections anew from the log and compare them with the live tables, row by row, at one exact position.
+
+    Nothing is swapped, and what was loaded is dropped again. The first 20 differing rows of each table are named.
+    Exit code 1 when any row differs.
+
+    Example: spanfold verify traces
+    """
+    settings = running_settings(chosen_settings(home))
+    equal = True
+    with sigterm_interrupts():
+        for projection in chosen(projections):
+            with at_work(settings, projection) as place:
+                result = rebuilding.verify(place, workers)
+            equal = equal and all(each.equal for each in result.parity)
+            _tell(result, json, "verified")
+    raise typer.Exit(0 if equal else ROWS_DIFFER)
+
+
+def rollback(
+    projection: Annotated[str, typer.Argument(metavar="PROJECTION", help="Which one.")],
+    workers: Workers = WORKERS,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Make the generation that was live before the last rebuild live again, after it has caught up with the log.
+
+    Refused when this code does not carry that generation's fold version: go back with the code that does.
+
+    Example: spanfold rollback traces
+    """
+    settings, (wanted,) = running_settings(chosen_settings(home)), chosen([projection])
+    with sigterm_interrupts(), at_work(settings, wanted) as place:
+        result = rebuilding.rollback(place, workers)
+    _tell(result, json, "rolled back")
+
+
+def _tell(result: Result, json: bool, done: str) -> None:
+    if json:
+        print_json(as_json(result))
+        return
+    rate = f", {result.records / result.load_s:,.0f} events/s" if result.load_s else ""
+    lines = [
+        *parity_lines(result.parity),
+        f"{done} {result.projection}: {result.records:,} events in {result.load_s:.1f} s{rate}; {result.total_s:.1f} s in all",
+    ]
+    if done != "verified":
+        lines.append(
+            f"generation {result.generation} is live; the longest that a commit waited was {result.blocked_s * 1000:.0f} ms"
+        )
+    console().print(Text("\n".join(lines)))

@@ -1,0 +1,119 @@
+"""How commands about generations show what happens, and what they have in common."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Any, Final
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from sqlalchemy.exc import OperationalError
+
+from projections.parity import TableParity
+from projections.projection import Projection, installed
+from projections.swap import Session
+from spanfold.cli.output import notices
+from spanfold.cli.stack import named_postgres, prepare, unreachable_postgres
+from spanfold.errors import InvalidInput, StoreUnavailable
+from spanfold.settings import Settings
+from stream_processors.loading import Workplace, workplace
+from stream_processors.rebuild import Result
+
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that load, each whole partitions.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.", show_default=False),
+]
+WORKERS: Final = 2
+
+
+class Screen:
+    """Steps as lines, loading as a bar with events/s and what is left; an audience of stream_processors.loading."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self._console, self._progress = console, progress
+        self._task = progress.add_task("", total=None, visible=False, rate="")
+        self._began, self._done = time.monotonic(), 0
+        self._waiting: list[str] = []
+
+    def step(self, words: str) -> None:
+        self._progress.update(self._task, visible=False)
+        self._began, self._done = time.monotonic(), 0
+        self._console.print(f"{words} …", highlight=False)
+
+    def loaded(self, done: int, total: int) -> None:
+        rate = done / max(time.monotonic() - self._began, 0.001)
+        self._progress.update(
+            self._task,
+            completed=done,
+            total=total,
+            visible=total > 0,
+            rate=f"{rate:,.0f} events/s, {total - done:,} to live",
+        )
+
+    def waiting(self, sessions: list[Session]) -> None:
+        words = [str(session) for session in sessions]
+        for each in words:
+            if each not in self._waiting:
+                self._console.print(f"waiting for {each}", highlight=False, markup=False)
+        self._waiting = words
+
+
+@contextmanager
+def screen() -> Iterator[Screen]:
+    """A screen on standard error."""
+    console = notices()
+    columns = (TextColumn("loading"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), TimeElapsedColumn(),
+               TimeRemainingColumn())  # fmt: skip
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield Screen(console, progress)
+
+
+@contextmanager
+def at_work(settings: Settings, projection: Projection) -> Iterator[Workplace]:
+    """Alone with the projection's generations, in a database that is up to date. Postgres' errors are translated."""
+    prepare(settings)
+    try:
+        with screen() as shown, workplace(settings, named_postgres(settings), projection, shown) as place:
+            yield place
+    except (psycopg.OperationalError, OperationalError) as error:
+        cause = error.orig if isinstance(error, OperationalError) else error
+        raise failed(cause) from error
+    except psycopg.errors.DiskFull as error:
+        raise failed(error) from error
+
+
+def failed(error: BaseException | None) -> StoreUnavailable:
+    """What Postgres said; what was loaded so far stays."""
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        words = " ".join(str(error).split())
+        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). The live tables are as they were")
+    return unreachable_postgres(error if isinstance(error, Exception) else None)
+
+
+def chosen(names: Sequence[str] | None, known: Mapping[str, Projection] | None = None) -> list[Projection]:
+    """The projections of these names, all without a name. InvalidInput names the unknown ones and what there is."""
+    known = installed() if known is None else known
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise InvalidInput(f"no projection is called {', '.join(unknown)}: there are {', '.join(sorted(known))}")
+    return [known[name] for name in names or sorted(known)]
+
+
+def parity_lines(parity: Sequence[TableParity]) -> Iterator[str]:
+    """A line a table, and one a difference."""
+    for each in parity:
+        if each.equal:
+            yield f"{each.table}: {each.live_rows:,} rows, equal"
+            continue
+        yield f"{each.table}: {each.live_rows:,} live rows and {each.rebuilt_rows:,} rebuilt ones differ"
+        yield from (f"  {difference}" for difference in each.differences)
+
+
+def as_json(result: Result) -> dict[str, Any]:
+    """The result as JSON has it, with events per second."""
+    rate = result.records / result.load_s if result.load_s else 0.0
+    return asdict(result) | {"events_per_s": round(rate), "equal": all(each.equal for each in result.parity)}
