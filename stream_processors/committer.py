@@ -5,6 +5,7 @@ backoff and jitter while the partition is kept; all others end the worker.
 """
 
 import asyncio
+import re
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from tenacity import (
 
 from projections.preparing import Prepared
 from projections.store import Outcome, Store
-from spanfold.errors import StoreUnavailable
+from spanfold.errors import Misconfigured, StoreUnavailable
 from stream_processors.dsn import worker_dsn
 from stream_processors.metrics import Metrics
 
@@ -41,14 +42,34 @@ STOP_S: Final = 5.0
 """How long a commit may take once the worker has been told to stop."""
 
 
+REFUSAL: Final = re.compile(
+    r"FATAL: .*(authentication failed|does not exist|no pg_hba\.conf entry)|no password supplied"
+)
+"""How a server turns a client away for good: classes 28 and 3D, whose SQLSTATE libpq does not tell of a connection that was
+never made. A server that says it in another language is taken for one that is away.
+"""
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether Postgres doesn't let this client in: a wrong user, password or database."""
+    if not isinstance(error, psycopg.Error):
+        return False
+    return REFUSAL.search(str(error)) is not None if error.sqlstate is None else error.sqlstate[:2] in ("28", "3D")
+
+
 def is_transient(error: BaseException) -> bool:
     """Whether doing the same again may succeed. A connection that broke without an SQLSTATE counts as such."""
     if not isinstance(error, psycopg.Error):
         return False
     if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
+        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not is_refusal(error)
     # 25P03: the session was ended because its transaction had been idle for too long
     return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate == "25P03"
+
+
+def refused(error: BaseException | None) -> Misconfigured:
+    """What a worker that is not let in ends with; libpq's text names the server and not the password."""
+    return Misconfigured(f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {' '.join(str(error).split())}")
 
 
 class Committer:
@@ -90,6 +111,8 @@ class Committer:
         try:
             return attempts(lambda: work(self._connected()))
         except psycopg.OperationalError as error:
+            if is_refusal(error):
+                raise refused(error) from error
             if self._stopping.is_set():
                 raise StoreUnavailable(f"stopped while Postgres was away: {error}") from error
             raise

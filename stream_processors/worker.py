@@ -3,39 +3,38 @@
 import gc
 import logging
 import sys
-from collections.abc import Collection, Set
+from collections.abc import Set
 from typing import Any
 
 import faust
 import structlog
 from faust.types import TP
-from sqlalchemy.exc import OperationalError
 
-from producers.topics import ensure_topics
-from projections import generations
 from projections.projection import installed
 from projections.store import Store
-from spanfold.errors import Misconfigured, SpanfoldError, StoreUnavailable
+from spanfold.errors import Misconfigured, SpanfoldError
 from spanfold.process_urls import leave_url
 from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
 from stream_processors.metrics import Metrics
 from stream_processors.projector import projector_app
 from stream_processors.serving import serve
+from stream_processors.starting import await_tables, await_topics, end_on_signals
 from stream_processors.watch import Watch
 
 log = structlog.get_logger("spanfold.worker")
 
 
 def run_projector(settings: Settings) -> None:
-    """Fold until SIGTERM or SIGINT. Ends the process: exit code 0 when it was told to stop, 1 on an error that nobody
-    foresaw. Raises the SpanfoldError that ended it.
+    """Wait for Kafka and Postgres, then fold until SIGTERM or SIGINT. Ends the process: exit code 0 when it was told to
+    stop, 1 on an error that nobody foresaw. Raises the SpanfoldError that ended it.
     """
     configure_logging(settings.log_level)
+    end_on_signals()
     dsn = postgres_dsn(settings)
-    topics = ensure_topics(settings)
-    _prepare(dsn, topics.values())
+    topics = await_topics(settings)
+    for notice in await_tables(dsn, topics.values()):
+        log.warning("left_as_it_is", why=notice)
     store, metrics = Store(installed()), Metrics(found.topic.name for found in topics.values())
     watch = Watch(settings, dsn, topics.values(), store, metrics)
     app = projector_app(settings, store, Committer(dsn, store, metrics), topics, metrics)
@@ -51,13 +50,6 @@ def run_projector(settings: Settings) -> None:
         raise
     finally:
         watch.stop()
-
-
-def _prepare(dsn: str, topics: Collection[TopicOnBroker]) -> None:
-    try:
-        generations.prepare(dsn, topics, installed())
-    except OperationalError as error:
-        raise StoreUnavailable(f"Postgres can't be used: {' '.join(str(error.orig).split())}") from error
 
 
 def _tell_owned(app: Any, watch: Watch) -> None:

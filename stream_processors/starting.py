@@ -1,0 +1,79 @@
+"""A worker that starts while Kafka or Postgres is away waits for them, and can be told to stop meanwhile."""
+
+import signal
+from collections.abc import Callable, Collection
+from types import FrameType
+from typing import Final, NoReturn, TypeVar
+
+import structlog
+from sqlalchemy.exc import OperationalError
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+
+from producers.topics import ensure_topics
+from projections import generations
+from projections.projection import installed
+from spanfold.errors import LogUnavailable, StoreUnavailable
+from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
+from stream_processors.committer import is_refusal, refused
+
+Result = TypeVar("Result")
+
+log = structlog.get_logger("spanfold.worker")
+
+KAFKA_TIMEOUT_S: Final = 10.0
+"""Of one attempt; librdkafka connects again within it by itself."""
+
+CONNECT_TIMEOUT_S: Final = 5
+"""Unless the DSN says another."""
+
+LONGEST_PAUSE_S: Final = 10.0
+
+
+def end_on_signals() -> None:
+    """From here until Faust takes over, SIGTERM and SIGINT end the process with exit code 0."""
+
+    def end(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise SystemExit(0)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
+
+
+def await_topics(settings: Settings) -> dict[str, TopicOnBroker]:
+    """The topics, once Kafka is there; see ensure_topics. Misconfigured when that finds something amiss."""
+    return patiently(lambda: ensure_topics(settings, timeout_s=KAFKA_TIMEOUT_S))
+
+
+def await_tables(dsn: str, topics: Collection[TopicOnBroker]) -> list[str]:
+    """Prepare the database, once Postgres is there; see generations.prepare. Misconfigured when it refuses us."""
+    separator = "&" if "?" in dsn else "?"
+    bounded = dsn if "connect_timeout=" in dsn else f"{dsn}{separator}connect_timeout={CONNECT_TIMEOUT_S}"
+    return patiently(lambda: _prepare(bounded, topics))
+
+
+def patiently(work: Callable[[], Result]) -> Result:
+    """Do it again, with growing random pauses, for as long as Kafka or Postgres is away; a line says so each time."""
+    attempts = Retrying(
+        retry=retry_if_exception_type((LogUnavailable, StoreUnavailable)),
+        wait=wait_random_exponential(multiplier=0.5, max=LONGEST_PAUSE_S),
+        before_sleep=_say,
+    )
+    return attempts(work)
+
+
+def _prepare(dsn: str, topics: Collection[TopicOnBroker]) -> list[str]:
+    try:
+        return generations.prepare(dsn, topics, installed())
+    except OperationalError as error:
+        if error.orig is not None and is_refusal(error.orig):
+            raise refused(error.orig) from error
+        raise StoreUnavailable(f"Postgres can't be used: {' '.join(str(error.orig).split())}") from error
+
+
+def _say(state: RetryCallState) -> None:
+    error = state.outcome.exception() if state.outcome else None
+    away = "Kafka" if isinstance(error, LogUnavailable) else "Postgres"
+    log.warning(
+        "away", what=away, attempt=state.attempt_number, again_in_s=round(state.upcoming_sleep, 1), why=str(error)
+    )
