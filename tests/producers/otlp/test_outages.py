@@ -1,0 +1,214 @@
+"""A Kafka that goes away and comes back, and a front door that is told to stop."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import psycopg
+import pytest
+from google.rpc.status_pb2 import Status
+
+from producers.topics import ensure_topics
+from projections import generations
+from projections.projection import installed
+from spanfold.settings import Settings
+from tests.faults.servers import Servers
+
+from .conftest import Door, Run, a_span, an_export, folded, until
+
+Ledger = psycopg.Connection[Any]
+
+PROGRAMS: Final = Path(__file__).parent / "sdks"
+SPANS: Final = 10_000
+"""Of each SDK."""
+
+TRACE_SPANS: Final = 10
+OUTAGE_S: Final = 4.0
+SDK_S: Final = 120
+PATIENT: Final = {
+    # the SDKs' public settings: a queue that holds all spans, and time for a request's retries
+    "OTEL_BSP_MAX_QUEUE_SIZE": str(2 * SPANS),
+    "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "512",
+    "OTEL_BSP_SCHEDULE_DELAY": "200",
+}
+TIMES: Final = {
+    "python": {"OTEL_EXPORTER_OTLP_TIMEOUT": "60", "OTEL_BSP_EXPORT_TIMEOUT": "60000"},  # s, ms
+    "javascript": {"OTEL_EXPORTER_OTLP_TIMEOUT": "60000", "OTEL_BSP_EXPORT_TIMEOUT": "60000"},  # ms
+}
+
+
+@pytest.fixture(scope="module")
+def own_servers() -> Iterator[Servers]:
+    with Servers() as started:
+        yield started
+
+
+@pytest.fixture
+def own_settings(own_servers: Servers, topic_prefix: str) -> Settings:
+    """Topics and a database of this test on servers that may be stopped."""
+    name = topic_prefix.rstrip(".")
+    with psycopg.connect(own_servers.dsn("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    made = Settings(
+        kafka_bootstrap=own_servers.bootstrap,
+        postgres_dsn=own_servers.dsn(name),
+        topic_prefix=topic_prefix,
+        group=name,
+    )
+    generations.prepare(own_servers.dsn(name), ensure_topics(made).values(), installed())
+    return made
+
+
+@pytest.fixture
+def own_ledger(own_settings: Settings) -> Iterator[Ledger]:
+    with psycopg.connect(str(own_settings.postgres_dsn), autocommit=True) as connection:
+        yield connection
+
+
+@pytest.fixture
+def own_door(run: Run, own_settings: Settings) -> Door:
+    command = run(own_settings, "otlp", "--port", "0")
+    return Door(command, command.url())
+
+
+def stop_kafka(servers: Servers) -> None:
+    for broker in servers.brokers.values():
+        broker.end(signal.SIGKILL)
+
+
+def start_kafka(servers: Servers) -> None:
+    for broker in servers.brokers.values():
+        broker.start().await_ready()
+
+
+def refused(door: Door) -> float:
+    return door.metrics().get('spanfold_otlp_requests_total{status="503"}', 0)
+
+
+def counts(ledger: Ledger) -> tuple[Any, ...]:
+    """Rows of spans, distinct spans, traces, completed traces, and what those say of their spans."""
+    query = """
+        SELECT (SELECT count(*) FROM spanfold.spans), (SELECT count(DISTINCT (trace_id, span_id)) FROM spanfold.spans),
+               count(*), count(*) FILTER (WHERE status = 'completed'), sum(span_count)::int
+          FROM spanfold.traces
+    """
+    found = ledger.execute(query).fetchone()
+    assert found
+    return found
+
+
+def test_while_kafka_is_away_senders_are_asked_to_try_again_and_all_goes_in_once(
+    run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
+) -> None:
+    requests = [an_export(*(a_span(trace, number) for number in range(1, 6))) for trace in range(1, 21)]
+    assert own_door.send(requests[0]).status_code == 200
+    stop_kafka(own_servers)
+    unwell = httpx.get(f"{own_door.url}/healthz", timeout=10)
+    assert (unwell.status_code, unwell.json()["healthy"]) == (503, False)
+    assert "does not answer" in unwell.json()["problems"][0]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        answers = list(pool.map(own_door.send, requests))
+    assert {each.status_code for each in answers} == {503}
+    assert {each.headers["retry-after"] for each in answers} == {"2"}
+    assert "not acknowledged" in Status.FromString(answers[0].content).message
+    start_kafka(own_servers)
+
+    def send_until_taken(request: dict[str, Any]) -> None:
+        until(lambda: own_door.send(request).status_code == 200, "200")
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(send_until_taken, requests))
+    assert httpx.get(f"{own_door.url}/healthz", timeout=10).status_code == 200
+    worker = run(own_settings, "worker", "projector")
+    until(lambda: counts(own_ledger)[2:4] == (20, 20), "20 traces", lambda: (counts(own_ledger), worker.said()))
+    assert counts(own_ledger) == (100, 100, 20, 20, 100)
+
+
+def test_told_to_stop_it_finishes_what_it_has_begun(
+    run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
+) -> None:
+    for broker in own_servers.brokers.values():
+        broker.send(signal.SIGSTOP)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            answer = pool.submit(own_door.send, an_export(a_span(1, 1), a_span(1, 2)))
+            time.sleep(1)
+            own_door.command.process.terminate()
+            time.sleep(1)
+            assert not answer.done()
+            assert own_door.command.process.poll() is None
+            for broker in own_servers.brokers.values():
+                broker.send(signal.SIGCONT)
+            assert answer.result(20).status_code == 200
+    finally:
+        for broker in own_servers.brokers.values():
+            broker.send(signal.SIGCONT)
+    assert own_door.command.process.wait(20) == 0
+    with pytest.raises(httpx.ConnectError):
+        own_door.send(an_export(a_span()))
+    folded(run, own_settings, own_ledger, 4)
+    assert counts(own_ledger) == (2, 2, 1, 1, 2)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("sdk", ["python", "javascript"])
+def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
+    sdk: str, run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door, tmp_path: Path
+) -> None:
+    command = sdk_command(sdk)
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": own_door.url, "OTEL_SERVICE_NAME": sdk, **PATIENT, **TIMES[sdk]}
+    log = tmp_path / "sdk.log"
+    with log.open("wb") as errors:
+        program = subprocess.Popen(
+            [*command, str(SPANS), str(TRACE_SPANS)],
+            env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
+    accepted = "spanfold_otlp_spans_accepted_total"
+    until(lambda: own_door.metrics()[accepted] > 0, "the first spans", log.read_text)
+    stop_kafka(own_servers)
+    assert own_door.metrics()[accepted] < SPANS
+    time.sleep(OUTAGE_S)
+    until(lambda: refused(own_door) > 0, "an answer with 503")
+    start_kafka(own_servers)
+    out, _ = program.communicate(timeout=SDK_S)
+    assert program.returncode == 0, log.read_text()
+    said = json.loads(out)
+    assert said == {"spans": SPANS, "traces": SPANS // TRACE_SPANS}
+    assert own_door.metrics()[accepted] == SPANS, log.read_text()
+
+    worker = run(own_settings, "worker", "projector")
+    expected = (SPANS, SPANS, SPANS // TRACE_SPANS, SPANS // TRACE_SPANS, SPANS)
+    until(lambda: counts(own_ledger) == expected, f"{expected}", lambda: (counts(own_ledger), worker.said()))
+    verdicts = dict(own_ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY verdict").fetchall())
+    assert verdicts["accepted"] == SPANS + 2 * SPANS // TRACE_SPANS
+    assert set(verdicts) <= {"accepted", "duplicate"}
+    print(f"{sdk}: {said}, 503s: {refused(own_door):g}, verdicts: {verdicts}, rows: {counts(own_ledger)}")
+
+
+def sdk_command(sdk: str) -> Sequence[str | Path]:
+    """How the SDK's program is started; JavaScript's packages are installed first, once."""
+    if sdk == "python":
+        return [sys.executable, PROGRAMS / "spans.py"]
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not (node and npm):
+        pytest.skip("there is no node with npm on PATH: install Node.js 20 or newer to test the JavaScript SDK")
+    home = Path(__file__).parents[3] / ".spanfold" / "otlp-javascript"
+    home.mkdir(parents=True, exist_ok=True)
+    package = (PROGRAMS / "package.json").read_text()
+    done = home / "installed.json"
+    if not done.exists() or done.read_text() != package:
+        (home / "package.json").write_text(package)
+        install = ["install", "--no-package-lock", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run([npm, *install], cwd=home, check=True, timeout=180)
+        done.write_text(package)
+    shutil.copy(PROGRAMS / "spans.mjs", home)
+    return [node, home / "spans.mjs"]
