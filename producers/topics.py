@@ -1,8 +1,9 @@
 """The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
-from typing import Any, Final
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
@@ -18,6 +19,10 @@ from producers.trouble import Trouble
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TOPICS, Topic, TopicOnBroker
+
+Asked = TypeVar("Asked")
+
+POLL_S: Final = 0.05
 
 MAX_BATCH_BYTES: Final = 1_048_588
 """max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's default."""
@@ -58,15 +63,15 @@ def ensure_topics(
 ) -> dict[str, TopicOnBroker]:
     """Create the topics that are missing, check those that are there; the result is keyed by `Topic.name`.
 
-    Misconfigured names each topic, setting, value found and value expected; nothing is altered.
-    LogUnavailable when Kafka doesn't answer within `timeout_s`. The number of replicas is not checked:
-    operators may move and add them.
+    Misconfigured names each topic, setting, value found and value expected; nothing is altered. It also comes, at once,
+    when Kafka refuses this client. LogUnavailable when Kafka doesn't answer within `timeout_s`. The number of replicas
+    is not checked: operators may move and add them.
     """
     wanted = {topic.on_broker(settings.topic_prefix): topic for topic in topics}
     config = kafka_config(settings)
-    admin = AdminClient(config)
+    admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        _create_missing(admin, sorted(wanted), settings, timeout_s)
+        _create_missing(admin, sorted(wanted), settings)
         # a broker may not know yet what the controller has just created
         for attempt in Retrying(
             retry=retry_if_exception(_is_unknown_topic),
@@ -75,11 +80,10 @@ def ensure_topics(
             reraise=True,
         ):
             with attempt:
-                found = _described(admin, wanted, timeout_s)
-                configs = _configs(admin, sorted(wanted), timeout_s)
+                found = _described(admin, wanted)
+                configs = _configs(admin, sorted(wanted))
     except KafkaException as error:
-        admin.poll(0)  # now the client's troubles are told
-        raise config["error_cb"].explained(_translated(error, settings)) from error
+        raise admin.trouble.explained(_translated(error, settings)) from error
     if differences := _differences(found, configs, settings):
         raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
     return {each.topic.name: each for each in found}
@@ -89,13 +93,30 @@ def _is_unknown_topic(error: BaseException) -> bool:
     return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
 
 
-def _create_missing(admin: AdminClient, names: Sequence[str], settings: Settings, timeout_s: float) -> None:
+@dataclass(frozen=True)
+class _Admin:
+    """An admin client whose troubles are heard while it waits."""
+
+    client: AdminClient
+    trouble: Trouble
+    timeout_s: float
+
+    def settled(self, asked: "dict[Asked, Future[Any]]") -> "dict[Asked, Future[Any]]":
+        """The same once all have an answer; Misconfigured as soon as Kafka refuses this client."""
+        while wait(asked.values(), POLL_S).not_done:
+            self.client.poll(0)  # now the client's troubles are told
+            self.trouble.check()
+        self.client.poll(0)
+        return asked
+
+
+def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings) -> None:
     new = [
         NewTopic(name, settings.partitions, settings.replication_factor, config=topic_config(settings))
         for name in names
     ]
-    made = admin.create_topics(new, operation_timeout=timeout_s, request_timeout=timeout_s)
-    for future in made.values():
+    made = admin.client.create_topics(new, operation_timeout=admin.timeout_s, request_timeout=admin.timeout_s)
+    for future in admin.settled(made).values():
         try:
             future.result()
         except KafkaException as error:
@@ -103,9 +124,9 @@ def _create_missing(admin: AdminClient, names: Sequence[str], settings: Settings
                 raise
 
 
-def _described(admin: AdminClient, wanted: Mapping[str, Topic], timeout_s: float) -> list[TopicOnBroker]:
-    described = admin.describe_topics(TopicCollection(sorted(wanted)), request_timeout=timeout_s)
-    return [_on_broker(wanted[name], future) for name, future in described.items()]
+def _described(admin: _Admin, wanted: Mapping[str, Topic]) -> list[TopicOnBroker]:
+    described = admin.client.describe_topics(TopicCollection(sorted(wanted)), request_timeout=admin.timeout_s)
+    return [_on_broker(wanted[name], future) for name, future in admin.settled(described).items()]
 
 
 def _on_broker(topic: Topic, described: "Future[Any]") -> TopicOnBroker:
@@ -113,12 +134,12 @@ def _on_broker(topic: Topic, described: "Future[Any]") -> TopicOnBroker:
     return TopicOnBroker(topic, found.name, str(found.topic_id), len(found.partitions))
 
 
-def _configs(admin: AdminClient, names: Sequence[str], timeout_s: float) -> dict[str, dict[str, str]]:
+def _configs(admin: _Admin, names: Sequence[str]) -> dict[str, dict[str, str]]:
     resources = [ConfigResource(ResourceType.TOPIC, name) for name in names]
-    described = admin.describe_configs(resources, request_timeout=timeout_s)
+    described = admin.client.describe_configs(resources, request_timeout=admin.timeout_s)
     return {
         resource.name: {entry.name: entry.value for entry in future.result().values()}
-        for resource, future in described.items()
+        for resource, future in admin.settled(described).items()
     }
 
 
@@ -144,12 +165,19 @@ def _differences(
 
 
 _OUT_OF_REACH: Final = frozenset(
-    {KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT}
-)
+    {
+        KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NETWORK_EXCEPTION,
+    }
+)  # fmt: skip
+
+_STARTING: Final = "fenced"
+"""In the refusal to make a topic: the brokers are known to the controller, and not up yet."""
 
 
 def _translated(error: KafkaException, settings: Settings) -> LogUnavailable | Misconfigured:
     cause: KafkaError = error.args[0]
-    if cause.code() in _OUT_OF_REACH or cause.retriable():
+    if cause.code() in _OUT_OF_REACH or cause.retriable() or _STARTING in cause.str():
         return LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {cause.str()}")
     return Misconfigured(f"Kafka at {settings.kafka_bootstrap} refused: {cause.str()}")
