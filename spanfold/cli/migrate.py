@@ -16,6 +16,7 @@ from spanfold.cli.stack import (
     named_postgres,
     prepare,
     running_settings,
+    tell_notice,
     unreachable_postgres,
 )
 from spanfold.errors import LogUnavailable
@@ -28,13 +29,15 @@ GENERATIONS: Final = "SELECT projection, generation FROM spanfold_core.generatio
 def migrate(home: Home = None, as_json: AsJson = False) -> None:
     """Create or check the topics, and bring the database up to date.
 
-    Says what it did; doing it again does nothing. Existing topics are checked and never altered.
+    Says what it did; doing it again does nothing. Existing topics are checked and never altered. A projection whose rows
+    this version would make otherwise, or that is new here, is left as it is, and named.
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold migrate
     """
     settings = running_settings(chosen_settings(home))
     topics_before, tables_before = _topics(settings), _tables(settings)
-    topics = prepare(settings)
+    left: list[str] = []
+    topics = prepare(settings, tell=left.append)
     done = [
         *(f"created topic {each.name} with {each.partitions} partitions"
           for each in topics.values() if each.name not in topics_before),
@@ -42,9 +45,13 @@ def migrate(home: Home = None, as_json: AsJson = False) -> None:
     ]  # fmt: skip
     checked = [each.name for each in topics.values() if each.name in topics_before]
     if as_json:
-        print_json({"done": done, "checked": checked})
-    else:
-        print("\n".join(done) or f"nothing to do: {', '.join(checked)} and the database are as they must be")
+        print_json({"done": done, "checked": checked, "left": left})
+    elif done:
+        print("\n".join(done))
+    elif not left:
+        print(f"nothing to do: {', '.join(checked)} and the database are as they must be")
+    for notice in left:
+        tell_notice(notice)
 
 
 def _topics(settings: Settings) -> set[str]:

@@ -75,7 +75,7 @@ def screen() -> Iterator[Screen]:
 @contextmanager
 def at_work(settings: Settings, projection: Projection) -> Iterator[Workplace]:
     """Alone with the projection's generations, in a database that is up to date. Postgres' errors are translated."""
-    prepare(settings)
+    prepare(settings, tell=lambda _: None)  # what waits for a rebuild is what these commands are about
     try:
         with screen() as shown, workplace(settings, named_postgres(settings), projection, shown) as place:
             yield place

@@ -100,8 +100,14 @@ def settings_of(stack: EmbeddedStack, settings: Settings) -> Settings:
     )
 
 
-def prepare(settings: Settings) -> dict[str, TopicOnBroker]:
-    """Create or check the topics and bring the database up to date; returns the topics by name.
+def tell_notice(words: str) -> None:
+    """A line on standard error."""
+    print(words, file=sys.stderr)
+
+
+def prepare(settings: Settings, tell: Callable[[str], None] = tell_notice) -> dict[str, TopicOnBroker]:
+    """Create or check the topics and bring the database up to date; returns the topics by name. `tell` is called with a
+    line about each projection that waits for a rebuild.
 
     Raises Misconfigured, LogUnavailable or StoreUnavailable.
     """
@@ -114,7 +120,8 @@ def prepare(settings: Settings) -> dict[str, TopicOnBroker]:
     dsn = named_postgres(settings)
     topics = ensure_topics(settings)
     try:
-        generations.prepare(dsn, topics.values(), installed())
+        for notice in generations.prepare(dsn, topics.values(), installed()):
+            tell(notice)
     except OperationalError as error:
         raise unreachable_postgres(error.orig) from error
     return topics
