@@ -18,7 +18,7 @@ from producers.security import librdkafka_security
 from producers.trouble import Trouble
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS, Topic, TopicOnBroker
+from spanfold.topics import Topic, TopicOnBroker, installed_topics
 
 Asked = TypeVar("Asked")
 
@@ -59,15 +59,17 @@ def topic_config(settings: Settings) -> dict[str, str]:
 
 
 def ensure_topics(
-    settings: Settings, topics: Iterable[Topic] = TOPICS, *, timeout_s: float = 30.0
+    settings: Settings, topics: Iterable[Topic] | None = None, *, timeout_s: float = 30.0
 ) -> dict[str, TopicOnBroker]:
-    """Create the topics that are missing, check those that are there; the result is keyed by `Topic.name`.
+    """Create the topics (all installed ones) that are missing, check those that are there; keyed by `Topic.name`.
 
     Misconfigured names each topic, setting, value found and value expected; nothing is altered. It also comes, at once,
     when Kafka refuses this client. LogUnavailable when Kafka doesn't answer within `timeout_s`. The number of replicas
     is not checked: operators may move and add them.
     """
-    wanted = {topic.on_broker(settings.topic_prefix): topic for topic in topics}
+    wanted = {
+        topic.on_broker(settings.topic_prefix): topic for topic in (installed_topics() if topics is None else topics)
+    }
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:

@@ -1,37 +1,52 @@
-"""The committed catalogue: schema id ⇄ subject, version, fingerprint, file.
+"""The committed catalogues: schema id ⇄ subject, version, fingerprint, file.
 
-Without a registry these ids frame every record. They start at 1,400,000,000, far from the small numbers that a registry
+Without a registry these ids frame every record. spanfold's start at 1,400,000,000, far from the small numbers that a registry
 hands out, so that records framed either way can lie in one topic. A released entry never changes: add a version instead
 (`python -m schemas.catalogue` appends what schemas/avro holds and the catalogue does not).
+
+A package adds schemas of its own: a module with catalogue.json and avro/EventType.vN.avsc beside its __init__.py, named by an
+entry of the group `spanfold.schemas`. `python -m schemas.catalogue acme_events --first-id 1450000000` makes its catalogue; ids
+of packages lie from 1,410,000,000 to 2,147,483,647, each package in a stretch of its own.
 """
 
+import argparse
+import importlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from spanfold.topics import ON_EVERY_TOPIC, topic_of
+from spanfold.errors import Misconfigured
+from spanfold.topics import BATCH, ON_EVERY_TOPIC, topic_of
 
+GROUP: Final = "spanfold.schemas"
+OURS: Final = "schemas"
 FIRST_ID: Final = 1_400_000_000
+OUR_IDS: Final = range(FIRST_ID, 1_410_000_000)
+PACKAGES_IDS: Final = range(OUR_IDS.stop, 1 << 31)
 
 AvroSchema = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSchema:
-    """One released schema. `fingerprint` is the SHA-256 of its parsing canonical form, in hex."""
+    """One released schema. `fingerprint` is the SHA-256 of its parsing canonical form, in hex; `package` is the module whose
+    folder avro holds the file.
+    """
 
     id: int
     subject: str
     version: int
     fingerprint: str
     file: str
+    package: str = OURS
 
     @property
     def event_type(self) -> str:
@@ -40,7 +55,7 @@ class RegisteredSchema:
 
     def load(self) -> AvroSchema:
         """The schema as it is written in its .avsc file."""
-        loaded: AvroSchema = json.loads(files("schemas").joinpath("avro", self.file).read_text("utf-8"))
+        loaded: AvroSchema = json.loads(files(self.package).joinpath("avro", self.file).read_text("utf-8"))
         return loaded
 
 
@@ -55,13 +70,14 @@ class SchemaIds(Protocol):
 
 
 class Catalogue:
-    """The committed catalogue, as `SchemaIds`."""
+    """Committed entries, as `SchemaIds`. Misconfigured when two have one id, or two packages one event type."""
 
-    def __init__(self, entries: list[RegisteredSchema]) -> None:
-        self._by_id = {entry.id: entry for entry in entries}
+    def __init__(self, entries: Iterable[RegisteredSchema]) -> None:
+        self._by_id: dict[int, RegisteredSchema] = {}
         self._latest: dict[str, RegisteredSchema] = {}
         for entry in sorted(entries, key=lambda entry: entry.version):
-            self._latest[entry.event_type] = entry
+            _refuse_collision(entry, self._by_id.get(entry.id), self._latest.get(entry.event_type))
+            self._by_id[entry.id] = self._latest[entry.event_type] = entry
 
     def __iter__(self) -> Iterator[RegisteredSchema]:
         return iter(self._by_id.values())
@@ -75,9 +91,27 @@ class Catalogue:
 
 @lru_cache(maxsize=1)
 def committed() -> Catalogue:
-    """The catalogue of this version of spanfold."""
-    text = files("schemas").joinpath("catalogue.json").read_text("utf-8")
-    return Catalogue([RegisteredSchema(**entry) for entry in json.loads(text)])
+    """The catalogues of this version of spanfold and of every installed package, as one."""
+    packages = sorted(entry.value for entry in entry_points(group=GROUP))
+    if OURS not in packages:
+        raise Misconfigured(f"{GROUP}: install spanfold itself again, its entry points are out of date")
+    return Catalogue(entry for package in packages for entry in entries_of(package))
+
+
+def entries_of(package: str) -> list[RegisteredSchema]:
+    """The catalogue of this module. Misconfigured when there is none, or an id that is not the package's to give."""
+    try:
+        text = files(package).joinpath("catalogue.json").read_text("utf-8")
+    except (ModuleNotFoundError, FileNotFoundError) as error:
+        raise Misconfigured(f"entry point {GROUP}: {package} has no catalogue.json: {error}") from error
+    entries = [RegisteredSchema(**entry, package=package) for entry in json.loads(text)]
+    allowed = _ids_of(package)
+    for entry in entries:
+        if entry.id not in allowed:
+            raise Misconfigured(
+                f"{package}: {entry.file} has the id {entry.id}, its ids must be {allowed[0]} to {allowed[-1]}"
+            )
+    return entries
 
 
 def fingerprint_of(schema: AvroSchema) -> str:
@@ -85,36 +119,61 @@ def fingerprint_of(schema: AvroSchema) -> str:
     return str(fingerprint(to_parsing_canonical_form(schema), "SHA-256"))
 
 
-def append_new() -> int:
-    """Give every .avsc that the catalogue lacks the next id; returns how many were added. For developers of spanfold."""
-    room = Path(__file__).parent
+def append_new(package: str = OURS, first_id: int = FIRST_ID) -> int:
+    """Give every .avsc that the package's catalogue lacks the next id; returns how many were added. For developers."""
+    if first_id not in _ids_of(package):
+        raise ValueError(f"--first-id: {package} takes ids from {_ids_of(package)[0]} to {_ids_of(package)[-1]}")
+    room = Path(str(importlib.import_module(package).__file__)).parent
     path = room / "catalogue.json"
     entries: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
     known = {entry["file"] for entry in entries}
     new = sorted(file.name for file in (room / "avro").glob("*.avsc") if file.name not in known)
-    for next_id, name in enumerate(new, start=max((e["id"] for e in entries), default=FIRST_ID - 1) + 1):
-        entries.append(asdict(_describe(next_id, room / "avro" / name)))
+    for next_id, name in enumerate(new, start=max((e["id"] for e in entries), default=first_id - 1) + 1):
+        entries.append(_describe(next_id, room / "avro" / name))
     path.write_text(json.dumps(entries, indent=2) + "\n")
     return len(new)
 
 
-def _describe(schema_id: int, file: Path) -> RegisteredSchema:
+def _ids_of(package: str) -> range:
+    return OUR_IDS if package == OURS else PACKAGES_IDS
+
+
+def _refuse_collision(
+    entry: RegisteredSchema, same_id: RegisteredSchema | None, same_type: RegisteredSchema | None
+) -> None:
+    if same_id is not None:
+        raise Misconfigured(
+            f"schema id {entry.id} is given twice: {same_id.package}/{same_id.file} and {entry.package}/{entry.file}; "
+            "one package must release its schemas under another --first-id"
+        )
+    if same_type is not None and same_type.package != entry.package:
+        raise Misconfigured(f"{entry.event_type} is an event of {same_type.package} and of {entry.package}: rename one")
+
+
+def _describe(schema_id: int, file: Path) -> dict[str, Any]:
     named = re.fullmatch(r"(\w+)\.v(\d+)\.avsc", file.name)
     if named is None:
         raise ValueError(f"{file.name}: name it EventType.vN.avsc")
     schema = json.loads(file.read_text())
-    return RegisteredSchema(schema_id, _subject(named[1]), int(named[2]), fingerprint_of(schema), file.name)
+    subject = _subject(named[1], f"{schema['namespace']}.{schema['name']}")
+    entry = asdict(RegisteredSchema(schema_id, subject, int(named[2]), fingerprint_of(schema), file.name))
+    del entry["package"]
+    return entry
 
 
-def _subject(event_type: str) -> str:
-    """Topic and record name; the record name alone for what every topic carries."""
-    if event_type in ON_EVERY_TOPIC:
-        return f"spanfold.{event_type}"
+def _subject(event_type: str, full_name: str) -> str:
+    """Topic and record name; the record name alone for what more than one topic carries."""
+    if event_type in (*ON_EVERY_TOPIC, BATCH):
+        return full_name
     topic = topic_of(event_type)
     if topic is None:
-        raise ValueError(f"{event_type} is on no topic: add it to spanfold/topics.py")
-    return topic.subject(event_type)
+        raise ValueError(f"{event_type} is on no topic: name it in a Topic's event_types")
+    return topic.subject(full_name)
 
 
 if __name__ == "__main__":
-    print(f"{append_new()} added")
+    parser = argparse.ArgumentParser(prog="python -m schemas.catalogue", description=append_new.__doc__)
+    parser.add_argument("package", nargs="?", default=OURS)
+    parser.add_argument("--first-id", type=int, default=FIRST_ID)
+    given = parser.parse_args()
+    print(f"{append_new(given.package, given.first_id)} added")

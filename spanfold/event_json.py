@@ -29,6 +29,7 @@ from spanfold.json_values import (
     Reader,
     choice,
     closest,
+    integer,
     list_of,
     mapping,
     name_of,
@@ -38,11 +39,12 @@ from spanfold.json_values import (
     refuse_unknown,
     tags,
     text,
+    texts,
     time_text,
     time_us,
     wrong,
 )
-from spanfold.topics import ON_EVERY_TOPIC
+from spanfold.topics import BATCH, ON_EVERY_TOPIC
 
 MAX_NAME_CHARACTERS: Final = 512
 """Of an aggregate id, a span id, a source, and a service's or operation's name."""
@@ -54,6 +56,8 @@ ENVELOPE: Final = ("event_type", "aggregate_id", "event_id", "occurred_at", "sou
 
 _NAME: Final = name_of(MAX_NAME_CHARACTERS)
 _NO_TAGS: Final[dict[str, Callable[[], Any]]] = {"attributes": dict}
+
+SERVICE_STATUS: Final = choice("starting", "healthy", "unhealthy", "stopping")
 
 _READERS: Final[dict[str, Reader]] = {
     "service_name": _NAME,
@@ -67,12 +71,19 @@ _READERS: Final[dict[str, Reader]] = {
     "end_time": time_us,
     "tags": tags,
     "events": list_of(object_of({"name": text, "time": time_us, "attributes": tags}, _NO_TAGS)),
+    "host": _NAME,
+    "port": integer(1, 65_535),
+    "health_check_url": text,
+    "metadata": texts,
+    "reason": text,
     "links": list_of(object_of({"trace_id": _NAME, "span_id": _NAME, "attributes": tags}, _NO_TAGS)),
 }
 
 _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     "SpanRecorded": {"status": choice("unset", "ok", "error")},
     "TraceCompleted": {"status": _NAME},
+    "ServiceRegistered": {"status": SERVICE_STATUS},
+    "ServiceHealthChanged": {"status": SERVICE_STATUS},
     "MetricUpdated": {"name": _NAME, **metric_json.READERS},
     "ErrorLogged": {
         **{name: or_null(text) for name in ("exception_type", "exception_message", "stacktrace")},
@@ -93,7 +104,7 @@ _OWN_TIME: Final = {
 
 _TIMES: Final = ("start_time", "end_time")
 
-PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in ON_EVERY_TOPIC)
+PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*ON_EVERY_TOPIC, BATCH))
 """The types that anybody may publish."""
 
 

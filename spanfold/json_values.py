@@ -131,6 +131,11 @@ def tags(value: Any, where: str) -> Tags:
     return {text(key, f"{where}, a key"): _tag(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
 
 
+def texts(value: Any, where: str) -> Mapping[str, str]:
+    """An object of texts."""
+    return {text(key, f"{where}, a key"): text(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
+
+
 def list_of(read: Reader) -> Reader:
     """A list of what `read` takes, as a tuple."""
 

@@ -1,8 +1,18 @@
-"""The topics and their rules. Pure: producers/topics.py creates and checks them on a broker."""
+"""The topics and their rules. Pure: producers/topics.py creates and checks them on a broker.
 
+A package adds topics of its own through the entry point group `spanfold.topics`, each entry naming a `Topic`; spanfold's come in
+by the same door.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
+from itertools import combinations
+from typing import Any, Final
+
+from spanfold.errors import Misconfigured
 
 US_PER_DAY: Final = 86_400_000_000
 
@@ -39,9 +49,9 @@ class Topic:
         """The name on the broker, with the installation's prefix."""
         return f"{prefix}{self.name}"
 
-    def subject(self, event_type: str) -> str:
-        """The registry subject of one of its event types (TopicRecordNameStrategy)."""
-        return f"{self.name}-spanfold.{event_type}"
+    def subject(self, record_name: str) -> str:
+        """The registry subject of a record that it carries (TopicRecordNameStrategy); the name has its namespace."""
+        return f"{self.name}-{record_name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,17 +83,59 @@ LOGS: Final = Topic(
     event_types=("ErrorLogged",),
 )
 
-TOPICS: Final[tuple[Topic, ...]] = (TRACES, METRICS, LOGS)
+SERVICES: Final = Topic(
+    name="spanfold.services",
+    kind=TopicKind.CONDITIONAL,
+    event_types=("ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"),
+)
 
 ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")
 """Facts about a parked record, appended to the partition that holds it."""
 
+BATCH: Final = "EventBatch"
+"""Several events in one append: on every conditional topic."""
+
+GROUP: Final = "spanfold.topics"
+
+
+@lru_cache(maxsize=1)
+def installed_topics() -> tuple[Topic, ...]:
+    """The topics of spanfold and of every installed package, by name. Misconfigured when two of them collide, or an
+    entry is no topic.
+    """
+    return checked_topics(entry_points(group=GROUP))
+
+
+def checked_topics(entries: Iterable[EntryPoint]) -> tuple[Topic, ...]:
+    """The topics that these entries name."""
+    topics = [_topic(entry.load(), entry) for entry in entries]
+    if not topics:
+        raise Misconfigured("no topics are installed: install spanfold itself again, its entry points are out of date")
+    for one, other in combinations(topics, 2):
+        _refuse_collision(one, other)
+    return tuple(sorted(topics, key=lambda topic: topic.name))
+
 
 def topic_of(event_type: str) -> Topic | None:
     """The topic that carries `event_type`, or None when no topic does, or every one."""
-    return next((topic for topic in TOPICS if event_type in topic.event_types), None)
+    return next((topic for topic in installed_topics() if event_type in topic.event_types), None)
 
 
 def topic_named(name: str) -> Topic | None:
     """The topic of this name (without the installation's prefix)."""
-    return next((topic for topic in TOPICS if topic.name == name), None)
+    return next((topic for topic in installed_topics() if topic.name == name), None)
+
+
+def _topic(loaded: Any, entry: EntryPoint) -> Topic:
+    if not isinstance(loaded, Topic):
+        raise Misconfigured(f"entry point {GROUP}: {entry.name} = {entry.value} is no Topic but {loaded!r}")
+    return loaded
+
+
+def _refuse_collision(one: Topic, other: Topic) -> None:
+    if one.short_name == other.short_name:
+        raise Misconfigured(
+            f"topics {one.name} and {other.name}: the last parts of their names must differ, they name the journals"
+        )
+    if shared := set(one.event_types) & set(other.event_types):
+        raise Misconfigured(f"topics {one.name} and {other.name} both carry {', '.join(sorted(shared))}: rename one")

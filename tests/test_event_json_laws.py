@@ -13,6 +13,9 @@ from spanfold.events import (
     ErrorLogged,
     Event,
     MetricUpdated,
+    ServiceDeregistered,
+    ServiceHealthChanged,
+    ServiceRegistered,
     SpanRecorded,
     TraceCompleted,
     TraceCreated,
@@ -125,7 +128,21 @@ def errors(draw: st.DrawFn) -> ErrorLogged:
     )
 
 
+SERVICE_STATUSES = st.sampled_from(["starting", "healthy", "unhealthy", "stopping"])
+
 EVENTS = st.one_of(
+    st.builds(
+        ServiceRegistered,
+        **ENVELOPES,
+        service_name=NAMES,
+        host=NAMES,
+        port=st.integers(1, 65_535),
+        health_check_url=TEXTS,
+        metadata=st.dictionaries(TEXTS, TEXTS, max_size=3),
+        status=SERVICE_STATUSES,
+    ),
+    st.builds(ServiceHealthChanged, **ENVELOPES, status=SERVICE_STATUSES, reason=TEXTS),
+    st.builds(ServiceDeregistered, **ENVELOPES, reason=TEXTS),
     st.builds(TraceCreated, **ENVELOPES, service_name=NAMES, operation_name=NAMES, start_time=TIMES, tags=TAGS),
     spans(),
     st.builds(TraceCompleted, **ENVELOPES, end_time=TIMES, status=NAMES, tags=TAGS),

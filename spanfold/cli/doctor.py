@@ -45,7 +45,7 @@ from spanfold.embedded.postgres import unprivileged_user, wheel_folder
 from spanfold.embedded.servers import PORTS_FILE
 from spanfold.errors import SpanfoldError
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS, TopicOnBroker
+from spanfold.topics import TopicOnBroker, installed_topics
 
 AMISS: Final = 3
 GIB: Final = 1024**3
@@ -295,7 +295,7 @@ def _kafka(settings: Settings) -> Check:
 
 def _topics(settings: Settings, found: list[TopicOnBroker]) -> Check:
     """Whether each is there, with its settings; nothing is created. Those that were found are added to `found`."""
-    names = [topic.on_broker(settings.topic_prefix) for topic in TOPICS]
+    names = [topic.on_broker(settings.topic_prefix) for topic in installed_topics()]
     known = AdminClient(kafka_config(settings)).list_topics(timeout=REQUEST_TIMEOUT_S).topics
     if missing := [name for name in names if name not in known]:
         advice = f"create them: `{command_line(settings.home, 'migrate')}`"

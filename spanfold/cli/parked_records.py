@@ -17,7 +17,7 @@ from spanfold.cli.sql import IsoLoader, with_options
 from spanfold.cli.stack import unreachable_postgres
 from spanfold.errors import InvalidInput, Misconfigured
 from spanfold.json_values import time_us
-from spanfold.topics import TOPICS
+from spanfold.topics import installed_topics
 
 Connection = psycopg.Connection[Any]
 
@@ -121,10 +121,10 @@ def filters_of(
 def topic_name(said: str, prefix: str = "") -> str:
     """The topic's name, of which the first part may be left out and the installation's prefix be there."""
     bare = said.removeprefix(prefix)
-    for topic in TOPICS:
+    for topic in installed_topics():
         if bare in (topic.name, topic.short_name):
             return topic.name
-    raise InvalidInput(f"there is no topic {said}; known are {', '.join(topic.name for topic in TOPICS)}")
+    raise InvalidInput(f"there is no topic {said}; known are {', '.join(topic.name for topic in installed_topics())}")
 
 
 def positions_of(words: Sequence[str], prefix: str = "") -> list[Position]:

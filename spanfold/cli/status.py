@@ -37,7 +37,7 @@ from spanfold.embedded import StackState, read_state
 from spanfold.embedded.identity import Identity
 from spanfold.errors import LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS
+from spanfold.topics import installed_topics
 
 SOMETHING_MISSING: Final = 1
 NOTHING_RUNS: Final = 3
@@ -189,7 +189,7 @@ def _add_log(shown: Status, settings: Settings) -> None:
 
 
 def _offsets(admin: AdminClient, settings: Settings, spec: OffsetSpec) -> dict[TopicAndPartition, int]:
-    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in TOPICS}
+    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
     known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
     if missing := names.keys() - known.keys():
         raise Misconfigured(f"Kafka lacks the topics {', '.join(sorted(missing))}: run `spanfold migrate`")
@@ -206,7 +206,7 @@ def _group(settings: Settings) -> tuple[GroupStatus, dict[TopicAndPartition, str
     described = group.describe()
     if described is None:
         return GroupStatus(group.name, "unknown", []), {}
-    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in TOPICS}
+    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
     owned = {(names[topic], partition): who for (topic, partition), who in owners(described).items() if topic in names}
     parts = defaultdict(list)
     for (topic, partition), who in sorted(owned.items()):

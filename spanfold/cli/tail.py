@@ -19,7 +19,7 @@ from spanfold.ids import id_text
 from spanfold.json_values import time_text
 from spanfold.records import EVENT_TYPE
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS
+from spanfold.topics import installed_topics
 
 POLL_S: Final = 0.2
 HEX_BYTES: Final = 64
@@ -69,10 +69,12 @@ def tail(
 
 
 def _name_on_broker(given: str, settings: Settings) -> str:
-    for topic in TOPICS:
+    for topic in installed_topics():
         if given in (topic.name, topic.short_name, topic.on_broker(settings.topic_prefix)):
             return topic.on_broker(settings.topic_prefix)
-    raise InvalidInput(f"there is no topic {given!r}; there are {', '.join(topic.short_name for topic in TOPICS)}")
+    raise InvalidInput(
+        f"there is no topic {given!r}; there are {', '.join(topic.short_name for topic in installed_topics())}"
+    )
 
 
 def _place(begin: str) -> Place:

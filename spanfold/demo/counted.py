@@ -14,7 +14,7 @@ from schemas.codec import Codec
 from spanfold.cli.visible import Partition
 from spanfold.errors import LogUnavailable, PoisonRecord
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS
+from spanfold.topics import installed_topics
 
 TIMEOUT_S: Final = 60.0
 ANSWER_S: Final = 10.0
@@ -39,7 +39,7 @@ def ends_of_log(settings: Settings) -> dict[Partition, int]:
     try:
         return {
             (topic.name, each.partition): consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1]
-            for topic in TOPICS
+            for topic in installed_topics()
             for each in _partitions(consumer, topic.on_broker(settings.topic_prefix))
         }
     except KafkaException as error:
@@ -53,7 +53,7 @@ def records_between(
 ) -> Recorded:
     """The records there whose source is an instance of this run. LogUnavailable after TIMEOUT_S."""
     found, codec, consumer = Recorded(), Codec(), _consumer(settings)
-    names = {topic.name: topic.on_broker(settings.topic_prefix) for topic in TOPICS}
+    names = {topic.name: topic.on_broker(settings.topic_prefix) for topic in installed_topics()}
     left = {
         (names[topic], number): end for (topic, number), end in ends.items() if end > starts.get((topic, number), 0)
     }

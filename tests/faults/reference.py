@@ -18,7 +18,7 @@ from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, Top
 from schemas.codec import Codec
 from spanfold.errors import PoisonRecord
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS, Topic
+from spanfold.topics import Topic, installed_topics
 
 MINUTE: Final = 60_000_000
 DAY: Final = 86_400_000_000
@@ -52,7 +52,7 @@ class Log(NamedTuple):
 
 def read_log(settings: Settings) -> Log:
     """Read every partition of every topic from its first offset to its end."""
-    named = {topic.on_broker(settings.topic_prefix): topic for topic in TOPICS}
+    named = {topic.on_broker(settings.topic_prefix): topic for topic in installed_topics()}
     consumer = Consumer(
         {
             "bootstrap.servers": settings.kafka_bootstrap, "group.id": "reference", "enable.auto.commit": False,
@@ -89,7 +89,7 @@ def ends_of_log(settings: Settings) -> dict[tuple[str, int], int]:
         (topic.name, partition): consumer.get_watermark_offsets(
             TopicPartition(topic.on_broker(settings.topic_prefix), partition), timeout=10
         )[1]
-        for topic in TOPICS
+        for topic in installed_topics()
         for partition in range(settings.partitions)
     }
     consumer.close()

@@ -13,7 +13,7 @@ from confluent_kafka.admin import AdminClient
 
 from spanfold.embedded.programs import Program
 from spanfold.settings import Settings
-from spanfold.topics import TOPICS, TRACES
+from spanfold.topics import TRACES, installed_topics
 from tests.faults.servers import Process, Servers
 from tests.faults.waiting import DidNotBite, until
 
@@ -124,7 +124,7 @@ class Workers:
         """Wait until just so many members have all partitions among them."""
         wanted = {
             (topic.on_broker(self.settings.topic_prefix), partition)
-            for topic in TOPICS
+            for topic in installed_topics()
             for partition in range(self.settings.partitions)
         }
 
