@@ -12,6 +12,7 @@ from spanfold.errors import Misconfigured
 from spanfold.topics import Topic
 
 PUBLIC: Final = "spanfold"
+READER: Final = "spanfold_reader"
 
 
 def show_journals(connection: Connection, topics: Iterable[Topic]) -> None:
@@ -48,6 +49,14 @@ def show(connection: Connection, projection: Projection, schema: str) -> None:
         _create_view(connection, view, schema)
 
 
+def show_in(connection: Connection, projection: Projection, schema: str, into: str) -> None:
+    """Create the same views over this generation in the schema `into`, which the reader's role may then read."""
+    for view in projection.views:
+        for statement in _view_statements(view, schema, into):
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql(f'GRANT SELECT ON "{into}"."{view.name}" TO {READER}')
+
+
 def _create_view(connection: Connection, view: View, schema: str) -> None:
     """Create or replace the view, unless it was made from the same before: replacing it would wait for its readers."""
     statements = _view_statements(view, schema)
@@ -61,11 +70,11 @@ def _create_view(connection: Connection, view: View, schema: str) -> None:
     connection.execute(text(REMEMBER_VIEW), made_from)
 
 
-def _view_statements(view: View, schema: str) -> list[str]:
+def _view_statements(view: View, schema: str, into: str = PUBLIC) -> list[str]:
     def quoted(words: str) -> str:
         return "'" + words.format().replace("'", "''") + "'"
 
-    name = f"{PUBLIC}.{view.name}"
+    name = f'"{into}"."{view.name}"'
     return [
         f"CREATE OR REPLACE VIEW {name} AS {view.select.format(schema=schema)}",
         f"COMMENT ON VIEW {name} IS {quoted(view.comment)}",

@@ -83,6 +83,14 @@ class LogReader:
             raise LogUnavailable(f"Kafka did not say what {topic}[{partition}] holds: {error.args[0].str()}") from error
         return first, last
 
+    def offsets_for_times(self, asked: Sequence[TopicPartition]) -> dict[tuple[str, int], int | None]:
+        """The first offset at or after a time (ms, given as the offset); None where the log has nothing so late."""
+        try:
+            found = self._consumer.offsets_for_times(list(asked), timeout=ANSWER_S)
+        except KafkaException as error:
+            raise LogUnavailable(f"Kafka did not say what it had at that time: {error.args[0].str()}") from error
+        return {(each.topic, each.partition): each.offset if each.offset >= 0 else None for each in found}
+
     def batches(self, stretches: Sequence[Stretch]) -> Iterator[Batch]:
         """All committed records of these stretches, in offset order within each; together the batches of a partition cover
         its stretch without a gap. LogUnavailable when Kafka does not answer.

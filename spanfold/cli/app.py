@@ -49,6 +49,9 @@ COMMANDS: Final[dict[str, Entry]] = {
     "projections": Entry(
         "spanfold.cli.projections", "projections", "Show the projections' generations, or drop previous ones."
     ),
+    "as-of": Entry(
+        "spanfold.cli.as_of", "as_of", "Show the tables as the log knew them at a moment, in another schema."
+    ),
     "migrate": Entry(
         "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
     ),

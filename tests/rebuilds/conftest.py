@@ -69,7 +69,9 @@ def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
     def positions() -> dict[tuple[str, int], int]:
         for worker in workers:
             assert worker.process.poll() is None, f"the worker ended:\n{worker.said()}"
-        found = ledger.execute("SELECT topic, partition, min(next_offset) FROM spanfold.checkpoints WHERE live GROUP BY 1, 2")
+        found = ledger.execute(
+            "SELECT topic, partition, min(next_offset) FROM spanfold.checkpoints WHERE live GROUP BY 1, 2"
+        )
         return {(topic, at): end for topic, at, end in found}
 
     until(lambda: positions().items() >= ends.items(), f"checkpoints at {ends}", positions)

@@ -1,12 +1,10 @@
 """A rebuild makes the same tables again, beside the live ones, and swaps them in."""
 
-import pytest
 
-from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, folded, leftovers, publish, rows, states
-from tests.stream_processors.conftest import Start, Worker
+from tests.stream_processors.conftest import Worker
 
 
 def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(

@@ -1,0 +1,108 @@
+"""`spanfold as-of`: the tables as the log knew them at a moment."""
+
+import re
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Annotated, Final
+
+import typer
+from rich.text import Text
+
+from projections.projection import Projection
+from projections.shadow import Positions
+from spanfold.cli.output import console, print_json
+from spanfold.cli.rebuilding import WORKERS, Workers, at_work, chosen
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
+from spanfold.errors import InvalidInput
+from spanfold.settings import Settings
+from stream_processors import as_of as past
+from stream_processors.loading import Workplace
+
+POSITION: Final = re.compile(r"(?P<topic>[A-Za-z0-9._-]+):(?P<partition>\d+):(?P<offset>\d+)")
+
+Find = Callable[[Workplace], Positions]
+
+
+def as_of(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="TIME|TOPIC:PARTITION:OFFSET… [PROJECTION…]", help="Which moment; of what, else of all."
+        ),
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="SCHEMA", help="The schema to make.", show_default=False)
+    ] = None,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="SCHEMA", help="Drop such a schema.", show_default=False)
+    ] = None,
+    workers: Workers = WORKERS,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fold the log up to a moment into tables of their own: what the read models showed then.
+
+    A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions name the
+    first offset that is not folded, for every partition of the topic. The live tables stay as they are.
+
+    Example: spanfold as-of 2026-11-23T07:00:00Z traces --into yesterday; spanfold as-of --drop yesterday
+    """
+    settings = running_settings(chosen_settings(home))
+    if drop is not None:
+        dropped = past.drop(named_postgres(settings), drop)
+        console().print(Text(f"dropped {drop}: {', '.join(dropped) or 'it was empty'}"))
+        return
+    if not words or into is None:
+        raise InvalidInput("name a time or positions, and --into SCHEMA; `spanfold as-of --help` has an example")
+    find, names = _parsed(words)
+    wanted = chosen(names)
+    with sigterm_interrupts():
+        folded = _make(settings, into, " ".join(words), wanted, find, workers)
+    if as_json:
+        print_json({"schema": into, "records": folded})
+    else:
+        said = ", ".join(f"{name} from {records:,} records" for name, records in folded.items())
+        console().print(
+            Text(f"{into} shows {said}: spanfold sql 'SELECT * FROM {into}.{wanted[-1].views[0].name} LIMIT 5'")
+        )
+
+
+def _make(
+    settings: Settings, into: str, words: str, wanted: Sequence[Projection], find: Find, workers: int
+) -> dict[str, int]:
+    dsn = named_postgres(settings)
+    past.create_schema(dsn, into, words)
+    folded = {}
+    try:
+        for projection in wanted:
+            with at_work(settings, projection) as place:
+                folded[projection.name] = past.as_of(place, into, find(place), workers)
+    except BaseException:
+        past.drop(dsn, into)
+        raise
+    return folded
+
+
+def _parsed(words: Sequence[str]) -> tuple[Find, list[str]]:
+    """How to find the positions, and the projections that are named."""
+    positions = {word: found for word in words if (found := POSITION.fullmatch(word))}
+    moments: dict[str, datetime] = {
+        word: moment for word in words if word not in positions and (moment := past.parsed_moment(word)) is not None
+    }
+    names = [word for word in words if word not in positions and word not in moments]
+    if positions and not moments:
+        named = {(found["topic"], int(found["partition"])): int(found["offset"]) for found in positions.values()}
+        names = names or _folded_from({topic for topic, _ in named})
+        return lambda place: past.positions_for(place, named), names
+    if len(moments) == 1 and not positions:
+        (moment,) = moments.values()
+        return lambda place: past.positions_at(place, moment), names
+    raise InvalidInput(
+        "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces:0:1234 for each partition), not "
+        f"{' '.join(words)!r}"
+    )
+
+
+def _folded_from(topics: set[str]) -> list[str]:
+    """The projections that fold one of these topics."""
+    return [each.name for each in chosen(None) if not topics.isdisjoint(topic.name for topic in each.topics)]

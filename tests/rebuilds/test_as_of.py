@@ -1,0 +1,98 @@
+"""as-of shows what the live tables showed when their checkpoints stood exactly there."""
+
+import random
+from collections.abc import Mapping
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from projections.projection import installed
+from projections.shadow import positions_of
+from projections.store import Store
+from spanfold.errors import InvalidInput, Misconfigured
+from spanfold.settings import Settings
+from spanfold.topics import TRACES, TopicOnBroker
+from stream_processors import as_of as past
+from stream_processors.replay import LogReader, Stretch
+from tests.faults.reference import ends_of_log
+from tests.rebuilds.conftest import Ledger, at_work, publish_mixed
+
+Positions = Mapping[tuple[str, int], int]
+
+
+def fold_live(ledger: Ledger, settings: Settings, topics: Mapping[str, TopicOnBroker], until: Positions) -> None:
+    """Fold as a worker does, exactly up to these positions."""
+    store, at = Store(installed()), positions_of(ledger, "journal", 0)
+    stretches = [Stretch(topics[name], partition, at[name, partition], end) for (name, partition), end in until.items()]
+    with closing(LogReader(settings)) as reader:
+        for batch in reader.batches(stretches):
+            store.commit(ledger, store.prepare(batch))
+
+
+def shown(ledger: Ledger, schema: str) -> dict[str, list[Any]]:
+    """All rows of the projections' views in this schema."""
+    views = [view.name for projection in installed().values() for view in projection.views]
+    return {
+        view: ledger.execute(f"SELECT v::text FROM {schema}.{view} v ORDER BY 1".encode()).fetchall() for view in views
+    }
+
+
+def test_as_of_five_positions_is_what_live_showed_there(
+    stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker]
+) -> None:
+    publish_mixed(stack_settings, 6000)
+    ends = {
+        (topic.removeprefix(stack_settings.topic_prefix), at): end
+        for (topic, at), end in ends_of_log(stack_settings).items()
+        if topic.removeprefix(stack_settings.topic_prefix) in {"spanfold.traces", "spanfold.metrics", "spanfold.logs"}
+    }
+    rng, dumps, before = random.Random(5), [], dict.fromkeys(ends, 0)
+    for step in range(5):
+        until = {at: rng.randint(before[at], end) if step < 4 else end for at, end in ends.items()}
+        fold_live(ledger, stack_settings, topics, until)
+        dumps.append((until, shown(ledger, "spanfold")))
+        before = until
+    assert len({str(dump) for _, dump in dumps}) == 5
+
+    for number, (until, dump) in enumerate(dumps):
+        into = f"past_{number}"
+        past.create_schema(str(stack_settings.postgres_dsn), into, "positions")
+        for name in installed():
+            with at_work(stack_settings, name) as place:
+                wanted = {at: end for at, end in until.items() if at in place.judged()}
+                past.as_of(place, into, past.positions_for(place, wanted), workers=1)
+        assert shown(ledger, into) == dump
+        assert sorted(past.drop(str(stack_settings.postgres_dsn), into)) == sorted(installed())
+    gone = ledger.execute("SELECT FROM pg_namespace WHERE nspname LIKE 'past%'").fetchall()
+    assert not gone
+    assert shown(ledger, "spanfold") == dumps[-1][1]
+
+
+def test_a_time_means_what_the_broker_had_before_it(
+    stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker]
+) -> None:
+    publish_mixed(stack_settings, 500)
+    between = datetime.now(UTC)
+    publish_mixed(stack_settings, 500, seed=2)
+    with at_work(stack_settings) as place:
+        found = {(TRACES.name, at): end for (_, at), end in past.positions_at(place, between).items()}
+    with closing(LogReader(stack_settings)) as reader:
+        stretches = [Stretch(topics[TRACES.name], at, 0, end) for (_, at), end in found.items()]
+        times = [ms for batch in reader.batches(stretches) for ms in batch.log_times_ms]
+    assert times
+    assert max(times) < between.timestamp() * 1000
+    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match="not come so far"):
+        past.as_of(place, "early", found, workers=1)
+
+
+def test_what_cannot_be_is_refused_and_leaves_nothing(stack_settings: Settings, ledger: Ledger) -> None:
+    dsn = str(stack_settings.postgres_dsn)
+    for name in ("spanfold", "Not a name", "pg_x", "1st"):
+        with pytest.raises(InvalidInput, match=r"schema|name"):
+            past.create_schema(dsn, name, "")
+    with pytest.raises(InvalidInput, match="no schema public that"):
+        past.drop(dsn, "public")
+    with at_work(stack_settings) as place, pytest.raises(InvalidInput, match=r"spanfold\.traces:1"):
+        past.positions_for(place, {(TRACES.name, 0): 0})
