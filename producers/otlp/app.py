@@ -70,7 +70,8 @@ def otlp_app(publisher: TelemetryPublisher, broker: Broker) -> FastAPI:
 
     @app.post("/v1/traces")
     async def export_traces(request: Request) -> Response:
-        response = await traces.export(request)
+        with metrics.requests_in_flight.track_inprogress():
+            response = await traces.export(request)
         metrics.requests.labels(str(response.status_code)).inc()
         return response
 

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -17,6 +17,11 @@ class Metrics:
             "spanfold_otlp_requests", "Requests to /v1/traces, by the HTTP status of their answer.", ("status",),
             registry=self.registry,
         )  # fmt: skip
+        self.requests_in_flight = Gauge(
+            "spanfold_otlp_requests_in_flight",
+            "Requests to /v1/traces that have no answer yet.",
+            registry=self.registry,
+        )
         self.spans_accepted = Counter(
             "spanfold_otlp_spans_accepted",
             "Spans of requests that were answered with 200 after Kafka had acknowledged them; a span that is sent again "
