@@ -19,7 +19,7 @@ def test_up_is_ready_when_the_worker_owns_every_partition(running: Shell) -> Non
     shown = running.json("status")
     state = running.up_state
     assert [each["name"] for each in shown["processes"]] == ["supervisor", *state.pids]
-    assert {"kafka", "postgres", "projector-1"} == set(state.pids)
+    assert {"kafka", "postgres", "projector-1", "otlp"} == set(state.pids)
     assert all(each["uptime_s"] > 0 for each in shown["processes"])
     assert (shown["kafka_bootstrap"], shown["postgres_dsn"]) == (state.kafka_bootstrap, state.postgres_dsn)
     (member,) = shown["group"]["members"]
@@ -60,7 +60,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     idle = shell("status", **own_servers)
     assert idle.returncode == 1
     assert "spanfold.traces/0 is owned by no worker" in idle.stdout
-    assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1"]
+    assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1", "otlp"]
     assert shell.json("status", **own_servers)["lag_total"] == 0
     assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
     assert running("status").returncode == 0
@@ -93,7 +93,7 @@ def test_in_the_foreground_it_runs_until_ctrl_c(
 ) -> None:
     process = foreground(shell, "up", "--ephemeral", **own_servers)
     assert process.stdout
-    shown = dict(process.stdout.readline().split(maxsplit=1) for _ in range(8))
+    shown = dict(process.stdout.readline().split(maxsplit=1) for _ in range(9))
     home = Path(shown["Logs"].strip()).parent
     family = Shell(home).family()
     assert family["supervisor"].pid == process.pid
@@ -122,6 +122,6 @@ def test_nothing_outlives_a_killed_supervisor_and_workers_go_first(running: Shel
     family = running.family()
     family["supervisor"].kill()
     order = [name for name in end_order(family) if name in state.pids]
-    assert order[0] == "projector-1"
+    assert order[:2] == ["otlp", "projector-1"]
     assert "Closing event loop" in (state.logs / "projector-1.log").read_text().splitlines()[-1]
     assert running("status").returncode == 3
