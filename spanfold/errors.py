@@ -2,6 +2,7 @@
 
 SpanfoldError
   InvalidInput        the caller's fault: what was given is wrong and never retried             exit code 2
+  CommandRefused      the caller's fault: what was wished breaks a rule of its aggregate         exit code 2
   Misconfigured       the operator's fault: settings, topics or tables are not as they must be  exit code 3
   LogUnavailable      Kafka's fault: worth retrying                                              exit code 4
   StoreUnavailable    Postgres' fault: worth retrying                                            exit code 4
@@ -17,6 +18,12 @@ class SpanfoldError(Exception):
 
 class InvalidInput(SpanfoldError):
     """What the caller gave can't be used: a wrong field, a value out of range, an unknown event type."""
+
+    exit_code = 2
+
+
+class CommandRefused(SpanfoldError):
+    """A rule forbids what was wished, as things stand. The message says why, and what is legal."""
 
     exit_code = 2
 

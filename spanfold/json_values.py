@@ -6,20 +6,19 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
 from spanfold.errors import InvalidInput
 from spanfold.events import Scalar, Tags, TagValue
+from spanfold.times import EPOCH, US
 
 Reader = Callable[[Any, str], Any]
 
 _RFC_3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_US: Final = timedelta(microseconds=1)
-_FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - _EPOCH) // _US
-_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - _EPOCH) // _US
+_FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // US
+_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // US
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _NO_JSON_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
 _INT64: Final = range(-(1 << 63), 1 << 63)
@@ -111,7 +110,7 @@ def time_us(value: Any, where: str) -> int:
         day, clock, fraction, offset = matched.groups()
         try:
             whole = datetime.fromisoformat(f"{day}T{clock}{offset.upper()}")
-            us = (whole - _EPOCH) // _US + int((fraction or "")[:6].ljust(6, "0"))
+            us = (whole - EPOCH) // US + int((fraction or "")[:6].ljust(6, "0"))
         except ValueError as error:
             raise InvalidInput(f"{where}: {value!r} is no time: {error}") from error
         if _FIRST_US <= us <= _LAST_US:
@@ -123,7 +122,7 @@ def time_text(us: int) -> str | int:
     """The inverse of time_us: RFC 3339 in UTC with six decimals; a time outside the years 1 to 9999 stays a number."""
     if not _FIRST_US <= us <= _LAST_US:
         return us
-    return (_EPOCH + us * _US).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return (EPOCH + us * US).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def tags(value: Any, where: str) -> Tags:

@@ -1,0 +1,35 @@
+"""Aggregates: how wishes become events, and events become state.
+
+A package adds its own through the entry point group `spanfold.aggregates` (name = "module:Class"), and their topics and schemas
+through `spanfold.topics` and `spanfold.schemas`; spanfold's come in by the same door.
+"""
+
+from spanfold.aggregates.base import Aggregate
+from spanfold.aggregates.installed import event_class, installed_aggregates
+from spanfold.aggregates.services import (
+    ChangeServiceHealth,
+    DeregisterService,
+    RegisterService,
+    ServiceAggregate,
+    ServiceInstance,
+    ServiceState,
+)
+from spanfold.aggregates.traces import AddSpan, CompleteTrace, FailTrace, StartTrace, TraceAggregate, TraceState
+
+__all__ = [
+    "AddSpan",
+    "Aggregate",
+    "ChangeServiceHealth",
+    "CompleteTrace",
+    "DeregisterService",
+    "FailTrace",
+    "RegisterService",
+    "ServiceAggregate",
+    "ServiceInstance",
+    "ServiceState",
+    "StartTrace",
+    "TraceAggregate",
+    "TraceState",
+    "event_class",
+    "installed_aggregates",
+]
