@@ -101,8 +101,9 @@ def _bytes(judged: Judged, index: int) -> tuple[Any, ...]:
 
 
 def headers_json(headers: RecordHeaders) -> bytes:
-    """Headers as jsonb bytes: pairs of name and text, or {"hex": …} where the value is not text that jsonb can hold."""
-    return JSONB_VERSION + orjson.dumps([[_header_text(name.encode()), _header_text(value)] for name, value in headers])
+    """Headers as jsonb bytes: pairs of name and text, or {"hex": …} where one is not text that jsonb can hold."""
+    pairs = [[_header_text(name.encode("utf-8", "surrogateescape")), _header_text(value)] for name, value in headers]
+    return JSONB_VERSION + orjson.dumps(pairs)
 
 
 def _header_text(value: bytes | None) -> Any:

@@ -121,6 +121,7 @@ def _header_columns(headers: Sequence[RecordHeaders]) -> dict[str, Sequence[byte
         names, values = zip(*column, strict=True)
         if len(set(names)) != 1 or names[0] in columns:
             raise ValueError("the records do not name the same headers")
+        names[0].encode()  # lone surrogates stand for what is not UTF-8
         columns[names[0]] = values
     return columns
 
@@ -176,6 +177,10 @@ def _read_one(key: bytes | None, headers: RecordHeaders) -> tuple[str, bytes, st
         aggregate_id = key.decode()
     except UnicodeDecodeError:
         raise ValueError("the key is not UTF-8") from None
+    try:
+        "".join(name for name, _ in headers).encode()
+    except UnicodeEncodeError:
+        raise ValueError("a header's name is not UTF-8") from None
     found = dict(headers)
     event_id = found.get(EVENT_ID)
     if event_id is None or not _UUID.fullmatch(event_id):

@@ -7,6 +7,7 @@ nothing else does:
 - `_fetch_records` wraps each partition's records with the range of positions that they cover, also when the range holds
   no record (aborted transactions, control records), so that checkpoints follow the consumer's position;
 - `seek_to_committed` starts each partition where the checkpoints say, not where Kafka's committed offset does;
+- a header's name that is not UTF-8 is no reason to end, see record_batches;
 - records are handed on as aiokafka's parser made them: wrapping each once more would double what fetching costs;
 - acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
 - the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump.
@@ -27,6 +28,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
 
 from spanfold.errors import Misconfigured
+from stream_processors.record_batches import FetchedRecords
 
 Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
 """Where each of these partitions is to be read from: its next offset."""
@@ -57,8 +59,9 @@ class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka
         return record
 
 
-# the fetcher makes its own, and has no other way to be told of another class
+# the fetcher makes its own, and has no other way to be told of other classes
 fetcher.PartitionRecords = ParsedRecords
+fetcher.MemoryRecords = FetchedRecords
 
 
 class BatchConsumerThread(stock.AIOKafkaConsumerThread):
