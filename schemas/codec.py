@@ -43,11 +43,14 @@ class Codec:
     def __init__(self, ids: SchemaIds | None = None) -> None:
         self._ids = ids or committed()
         self._readers: dict[bytes, tuple[str, Any, Any]] = {}
-        self._writers: dict[str, tuple[bytes, Any]] = {}
+        self._writers: dict[str, tuple[bytes, Any, list[str]]] = {}
 
     def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
         """The record's value. InvalidInput names the field that the schema refuses."""
-        frame, schema = self._writers.get(event_type) or self._add_writer(event_type)
+        frame, schema, may_round = self._writers.get(event_type) or self._add_writer(event_type)
+        for name in may_round:
+            if (where := _beyond_64_bits(fields.get(name))) is not None:
+                raise InvalidInput(f"{event_type}: {name}{where}: publish it as text")
         out = BytesIO()
         out.write(frame)
         try:
@@ -72,12 +75,14 @@ class Codec:
             raise PoisonRecord(UNREADABLE, f"{len(value) - body.tell()} bytes after the end of {event_type}")
         return event_type, fields
 
-    def _add_writer(self, event_type: str) -> tuple[bytes, Any]:
+    def _add_writer(self, event_type: str) -> tuple[bytes, Any, list[str]]:
         try:
             entry = self._ids.latest(event_type)
         except KeyError:
             raise InvalidInput(f"unknown event type {event_type!r}") from None
-        writer = (_FRAME.pack(MAGIC, entry.id), parse_schema(plain(entry.load())))
+        schema = plain(entry.load())
+        may_round = [field["name"] for field in schema["fields"] if _may_round(field["type"])]
+        writer = (_FRAME.pack(MAGIC, entry.id), parse_schema(schema), may_round)
         self._writers[event_type] = writer
         return writer
 
@@ -94,6 +99,48 @@ class Codec:
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
         self._readers[frame] = reader
         return reader
+
+
+_NO_INTEGERS: Final = frozenset({str, bytes, float, bool, type(None)})
+_WHOLE: Final = frozenset({"null", "boolean", "int", "long", "string", "bytes", "float"})
+"""Avro types that hold an integer exactly, or refuse it."""
+
+
+def _may_round(schema: Any) -> bool:
+    """Whether a value of this schema may hold an integer that becomes a double."""
+    if isinstance(schema, list):
+        return any(map(_may_round, schema))
+    if isinstance(schema, str):
+        return schema not in _WHOLE  # a double, or a name that stands for anything
+    match schema["type"]:
+        case "map":
+            return _may_round(schema["values"])
+        case "array":
+            return _may_round(schema["items"])
+        case "record":
+            return any(_may_round(field["type"]) for field in schema["fields"])
+        case "fixed" | "enum":
+            return False
+        case inner:
+            return _may_round(inner)
+
+
+def _beyond_64_bits(value: Any) -> str | None:
+    """Where in the value the first integer is that no long can hold: fastavro would make a double of it, another number."""
+    kind = type(value)
+    if kind in _NO_INTEGERS:
+        return None
+    if isinstance(value, int):
+        return None if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF else f" is {value}, which is beyond 64 bits"
+    if isinstance(value, list | tuple):
+        for index, each in enumerate(value):
+            if type(each) not in _NO_INTEGERS and (where := _beyond_64_bits(each)) is not None:
+                return f"[{index}]{where}"
+    elif kind is dict or isinstance(value, Mapping):
+        for name, each in value.items():
+            if type(each) not in _NO_INTEGERS and (where := _beyond_64_bits(each)) is not None:
+                return f"[{name!r}]{where}"
+    return None
 
 
 def _what_is_wrong(schema: Any, fields: Mapping[str, Any]) -> str:

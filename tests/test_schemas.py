@@ -220,6 +220,23 @@ def test_what_the_schema_refuses_is_refused_by_the_name_of_the_field(changes: di
         encoded(completed(1, **changes))
 
 
+@pytest.mark.parametrize(
+    ("tags", "where"),
+    [
+        ({"n": 2**63}, r"tags\['n'\] is 9223372036854775808"),
+        ({"n": -(2**63) - 1}, r"tags\['n'\] is -9223372036854775809"),
+        ({"a": 1, "list": ["x", 1.5, 2**70]}, r"tags\['list'\]\[2\] is 1180591620717411303424"),
+    ],
+)
+def test_an_integer_beyond_64_bits_is_refused_and_never_rounded(tags: dict[str, Any], where: str) -> None:
+    codec = Codec()
+    fields = TraceCompleted(aggregate_id="t", occurred_at=0, source="s", end_time=0, tags=tags).as_fields()
+    with pytest.raises(InvalidInput, match=f"^TraceCompleted: {where}, which is beyond 64 bits: publish it as text$"):
+        codec.encode("TraceCompleted", fields)
+    largest = {"n": 2**63 - 1, "list": [-(2**63)]}
+    assert codec.decode(codec.encode("TraceCompleted", fields | {"tags": largest}))[1]["tags"] == largest
+
+
 def test_a_type_that_nobody_knows_cannot_be_encoded() -> None:
     with pytest.raises(InvalidInput, match="SomethingOfTomorrow"):
         CODEC.encode("SomethingOfTomorrow", {})

@@ -19,8 +19,8 @@ class SpanfoldSpanProcessor(SpanProcessor):
     - a root span's end → TraceFailed when its status is error, else TraceCompleted, at its end time.
 
     Nanoseconds become microseconds by rounding down; a span whose clock went backwards ends when it started. Attributes
-    become tags as producers.attributes says. An event's id is derived from the span, so the same span is the same
-    event.
+    become tags as producers.attributes says: an integer beyond 64 bits becomes text, as JSON would spell it. An event's id
+    is derived from the span, so the same span is the same event.
 
     User code is never disturbed: nothing raises, and with the publisher made here (policy "drop") nothing waits. What
     went wrong is counted in `publisher.counts()` and logged, at most one line in ten seconds.

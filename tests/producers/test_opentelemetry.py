@@ -132,6 +132,15 @@ def test_links_and_span_events_are_carried(tracer: Tracer, events: Events) -> No
     ]
 
 
+def test_an_integer_beyond_64_bits_costs_no_span(tracer: Tracer, events: Events) -> None:
+    with tracer.start_as_current_span("GET /large", attributes={"n": 2**70, "many": [1, 2**63]}) as span:
+        span.add_event("seen", {"n": -(2**63) - 1})
+    found = events(3)
+    (recorded,) = found["SpanRecorded"]
+    assert recorded["tags"] == {"n": "1180591620717411303424", "many": [1, "9223372036854775808"]}
+    assert recorded["events"][0]["attributes"] == {"n": "-9223372036854775809"}
+
+
 def test_a_clock_that_goes_backwards_makes_a_span_without_duration(tracer: Tracer, events: Events) -> None:
     span = tracer.start_span("odd", start_time=2_000_000_000)
     span.end(end_time=1_000_000_000)
