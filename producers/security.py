@@ -1,6 +1,7 @@
 """Who we are to Kafka, and how it proves who it is: from the settings to what librdkafka and ssl take."""
 
 import ssl
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,17 @@ from spanfold.settings import Settings
 
 _FILES: Final = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
 _OF_SASL: Final = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+
+NO_SECURITY: Final[Mapping[str, Any]] = {
+    name: Settings.model_fields[name].default
+    for name in ("kafka_security_protocol", *_OF_SASL, *_FILES, "kafka_ssl_key_password")
+}
+"""The fields of a plain connection, whatever the environment says: a broker of our own asks nobody."""
+
+NO_SECURITY_IN_ENVIRONMENT: Final[Mapping[str, str]] = {
+    f"SPANFOLD_{name.upper()}": value if isinstance(value, str) else "" for name, value in NO_SECURITY.items()
+}
+"""The same for a process that is started."""
 
 
 def uses_sasl(settings: Settings) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final, NoReturn, cast
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from confluent_kafka import ConsumerGroupState, KafkaException
@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.status import Status
 
+from producers.security import NO_SECURITY
 from producers.topics import ensure_topics, kafka_config
 from spanfold.cli.otlp_program import otlp_program
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
@@ -96,6 +97,7 @@ def settings_of(stack: EmbeddedStack, settings: Settings) -> Settings:
             "home": state.home,
             "kafka_bootstrap": state.kafka_bootstrap,
             "postgres_dsn": state.postgres_dsn,
+            **(NO_SECURITY if state.has_own_kafka else {}),
         }
     )
 
@@ -150,8 +152,10 @@ def running_settings(settings: Settings) -> Settings:
     state = read_state(settings.home)
     if state is None:
         return settings
-    kafka, postgres = settings.kafka_bootstrap or state.kafka_bootstrap, settings.postgres_dsn or state.postgres_dsn
-    return settings.model_copy(update={"kafka_bootstrap": kafka, "postgres_dsn": postgres})
+    found: dict[str, Any] = {"postgres_dsn": settings.postgres_dsn or state.postgres_dsn}
+    if not settings.kafka_bootstrap:
+        found |= {"kafka_bootstrap": state.kafka_bootstrap, **(NO_SECURITY if state.has_own_kafka else {})}
+    return settings.model_copy(update=found)
 
 
 def projectors(settings: Settings, count: int, topics: list[TopicOnBroker]) -> list[Program]:

@@ -14,8 +14,9 @@ from spanfold.cli.otlp_program import NAME as OTLP
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_stack, sigterm_interrupts
 from spanfold.cli.worker_urls import worker_urls
-from spanfold.embedded import StackState, read_state, stop_running
+from spanfold.embedded import StackState, boot_progress, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
+from spanfold.embedded.servers import kafka_jars
 from spanfold.errors import InvalidInput, SpanfoldError
 from spanfold.settings import Settings
 
@@ -131,7 +132,10 @@ def _facts(state: StackState) -> dict[str, Any]:
 
 
 def _start_detached(settings: Settings, *, workers: int, ephemeral: bool) -> StackState:
-    """Start `spanfold up` in a session of its own and return once it is ready. Raises StartFailed."""
+    """Start `spanfold up` in a session of its own and return once it is ready. Raises StartFailed, or what kafka_jars does."""
+    if not settings.kafka_bootstrap:
+        with boot_progress(notices()) as progress:  # here, where somebody sees it
+            kafka_jars(progress)
     with tempfile.TemporaryFile() if ephemeral else _open_log(settings.home) as log:
         begin = log.seek(0, os.SEEK_END)
         read_end, write_end = os.pipe()

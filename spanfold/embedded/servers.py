@@ -54,7 +54,7 @@ def start_servers(servers: Servers, logs: Path, start: Start, progress: Progress
     """
     kafka, postgres = servers.kafka, servers.postgres
     java = find_java() if kafka else None
-    jars = _jars(progress) if kafka else []
+    jars = kafka_jars(progress) if kafka else []
     with ThreadPoolExecutor() as pool:
         starts = []
         if postgres:
@@ -77,7 +77,8 @@ def _start_kafka(node: KafkaNode, java: Path, jars: list[Path], logs: Path, star
     progress.update(task, total=1, completed=1)
 
 
-def _jars(progress: Progress) -> list[Path]:
+def kafka_jars(progress: Progress) -> list[Path]:
+    """Kafka's jars, in the cache. Raises JarMismatch or DownloadFailed."""
     jars, cache = locked_jars(), jar_cache()
     missing = missing_jars(jars, cache)
     if missing:

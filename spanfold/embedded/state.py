@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from producers.security import NO_SECURITY_IN_ENVIRONMENT
 from spanfold.embedded.errors import ChildFailed, HomeInUse
 from spanfold.embedded.guard import Stoppable, stop_in_order
 from spanfold.embedded.identity import Identity
@@ -46,14 +47,20 @@ class StackState:
         return {name: identity.pid for name, identity in self.processes.items()}
 
     @property
+    def has_own_kafka(self) -> bool:
+        """Whether Kafka is the stack's own, not one that was named."""
+        return "kafka" in self.ports
+
+    @property
     def logs(self) -> Path:
         """The folder of `<program>.log` files."""
         return self.home / "logs"
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings by which a spanfold process finds this stack."""
+        """The settings by which a spanfold process finds this stack; its own broker speaks plainly."""
         return {
+            **(NO_SECURITY_IN_ENVIRONMENT if self.has_own_kafka else {}),
             "SPANFOLD_HOME": str(self.home),
             "SPANFOLD_KAFKA_BOOTSTRAP": self.kafka_bootstrap,
             "SPANFOLD_POSTGRES_DSN": self.postgres_dsn,

@@ -66,6 +66,23 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     assert running("status").returncode == 0
 
 
+def test_its_own_kafka_is_plain_whatever_the_environment_says_of_another(
+    shell: Shell, own_servers: dict[str, str]
+) -> None:
+    """Settings for a secured Kafka elsewhere reach neither the broker that `up` starts nor who talks to it."""
+    elsewhere = {
+        "SPANFOLD_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "SPANFOLD_KAFKA_SASL_MECHANISM": "PLAIN",
+        "SPANFOLD_KAFKA_SASL_USERNAME": "alice",
+        "SPANFOLD_KAFKA_SASL_PASSWORD": "secret",
+        "SPANFOLD_POSTGRES_DSN": own_servers["SPANFOLD_POSTGRES_DSN"],
+    }
+    assert list(shell.json("up", "--detach", **elsewhere)["processes"]) == ["kafka", "projector-1", "otlp"]
+    shown = shell.json("status", **elsewhere)
+    assert (shown["group"]["state"], shown["problems"]) == ("stable", [])
+    assert shell("down", **elsewhere).returncode == 0
+
+
 def test_status_shows_what_answers_and_names_what_does_not(running: Shell, shell: Shell) -> None:
     named = {
         "SPANFOLD_KAFKA_BOOTSTRAP": running.up_state.kafka_bootstrap,
