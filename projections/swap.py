@@ -24,8 +24,8 @@ FoldRest = Callable[[psycopg.Connection[Any], Mapping[tuple[str, int], int]], No
 CHECKPOINTS_TIMEOUT: Final = "2s"
 """For a worker's commit to end; nobody waits for us meanwhile but the next commits."""
 
-VIEWS_TIMEOUT: Final = "200ms"
-"""Readers that come now wait behind us for so long."""
+VIEWS_TIMEOUT: Final = "800ms"
+"""For the queries that run to end; readers that come now wait behind us for so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Session:
     since: str
     query: str
     snapshot: str
+    age_s: float
 
     def __str__(self) -> str:
         return f"pid {self.pid} ({self.user}, {self.application or 'no name'}), in a transaction since {self.since}: {self.query}"
@@ -56,28 +57,37 @@ def hand_over(engine: Engine, projection: Projection, generation: GenerationRow,
 def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
     """Fold the rest, if there is any, and make the generation the live one. Returns for how long commits waited, in seconds.
 
-    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`; nothing was changed.
+    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`; nothing was changed, and no commit waited.
     """
-    with _Locked(engine, projection, generation, fold_rest) as locked:
+    with _Locked(engine, projection, generation, fold_rest, views=True) as locked:
         live = live_generation(locked.connection, projection.name)
         if live is not None:
             set_state(locked.connection, projection.name, live, "previous")
         set_state(locked.connection, projection.name, generation, "live")
-        locked.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
-        show(locked.connection, projection, generation.schema)
     return locked.held_s
 
 
 class _Locked:
-    """A transaction that holds every checkpoint of the journal, the live generation and this one, at the same positions."""
+    """A transaction that holds every checkpoint of the journal, the live generation and this one, at the same positions; with
+    `views` also these, which it has pointed at the generation before commits had to wait.
+    """
 
-    def __init__(self, engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        projection: Projection,
+        generation: GenerationRow,
+        fold_rest: FoldRest,
+        views: bool = False,
+    ) -> None:
         self._engine, self._projection, self._generation, self._fold_rest = engine, projection, generation, fold_rest
+        self._views = views
         self.held_s = 0.0
 
     def __enter__(self) -> "_Locked":
         self.connection = self._engine.connect()
         try:
+            self._point_the_views()
             self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
             self._began = time.monotonic()
             self._lock()
@@ -85,6 +95,11 @@ class _Locked:
             self.connection.close()
             raise
         return self
+
+    def _point_the_views(self) -> None:
+        if self._views:
+            self.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
+            show(self.connection, self._projection, self._generation.schema)
 
     def _lock(self) -> None:
         topics = [topic.name for topic in self._projection.topics]
@@ -124,7 +139,8 @@ SELECT c.topic, c.partition, c.projection, c.generation, c.next_offset
 """
 
 _SESSION: Final = """a.pid, a.usename, a.application_name, to_char(a.xact_start, 'HH24:MI:SS.US'),
-       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100), coalesce(a.backend_xmin::text, '')"""
+       left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100), coalesce(a.backend_xmin::text, ''),
+       extract(epoch FROM clock_timestamp() - a.xact_start)::double precision"""
 
 SNAPSHOTS: Final = f"""
 SELECT {_SESSION}

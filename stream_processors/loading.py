@@ -80,10 +80,15 @@ class Workplace:
 
 
 @contextmanager
-def workplace(settings: Settings, dsn: str, projection: Projection, audience: Audience) -> Iterator[Workplace]:
-    """Alone with the generations of this projection. Misconfigured when another process is at work on them."""
+def workplace(
+    settings: Settings, dsn: str, projection: Projection, audience: Audience, tablespace: str = ""
+) -> Iterator[Workplace]:
+    """Alone with the generations of this projection; new tables go to the tablespace. Misconfigured when another process is
+    at work on them.
+    """
     found = ensure_topics(settings, projection.topics)
-    engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    options = {"options": f"-c default_tablespace={tablespace}"} if tablespace else {}
+    engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=options)
     with ExitStack() as stack:
         control = stack.enter_context(
             psycopg.connect(worker_dsn(dsn, f"spanfold rebuild {projection.name}"), autocommit=True)

@@ -33,6 +33,7 @@ SMALL_REST: Final = 10_000
 """Records that may be left for the transaction of the hand-over, in which commits wait."""
 
 _PAUSE_S: Final = 0.2
+_MOMENT_S: Final = 1.0
 
 
 class RowsDiffer(Misconfigured):
@@ -245,13 +246,11 @@ def _retried(place: Workplace, loading: Loading, result: Result, step: Any, gene
     """Do it when nobody is in the way; say who is."""
     while True:
         loading.catch_up(SMALL_REST)
-        began = time.monotonic()
         try:
             held_s = step(place.engine, place.projection, generation, loading.fold_rest)
         except (errors.LockNotAvailable, OperationalError) as error:
             if not isinstance(error, errors.LockNotAvailable) and not isinstance(error.orig, errors.LockNotAvailable):
                 raise
-            result.blocked_s = max(result.blocked_s, time.monotonic() - began)
             _tell_waiting(place, result, readers(place.control, place.projection))
             time.sleep(random.uniform(1, 3) * _PAUSE_S)  # noqa: S311  (it is no secret)
         else:
@@ -273,8 +272,10 @@ def _wait_out(place: Workplace, loading: Loading, result: Result) -> None:
 
 
 def _tell_waiting(place: Workplace, result: Result, sessions: list[Session]) -> None:
-    place.audience.waiting(sessions)
-    result.waited_for += [words for words in map(str, sessions) if words not in result.waited_for]
+    """Name those who have been there for longer than a moment."""
+    lasting = [session for session in sessions if session.age_s > _MOMENT_S]
+    place.audience.waiting(lasting)
+    result.waited_for += [words for words in map(str, lasting) if words not in result.waited_for]
 
 
 def _drop_older(place: Workplace, live: GenerationRow | None) -> None:

@@ -27,6 +27,7 @@ def rebuild(
     accept_differences: Annotated[
         bool, typer.Option("--accept-differences", help="Swap also if the same fold now makes other rows.")
     ] = False,
+    tablespace: Annotated[str, typer.Option(metavar="NAME", help="Where the new tables go, if not the default.")] = "",
     home: Home = None,
     json: AsJson = False,
 ) -> None:
@@ -50,17 +51,13 @@ def rebuild(
             elif dry_run:
                 _preview(settings, projection)
             else:
-                _rebuild(settings, projection, workers, accept_differences, json)
-
-
-def _rebuild(settings: Settings, projection: Projection, workers: int, accept_differences: bool, json: bool) -> None:
-    try:
-        with at_work(settings, projection) as place:
-            result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
-    except RowsDiffer as error:
-        console().print(Text("\n".join(parity_lines(error.parity))))
-        raise
-    _tell(result, json, "rebuilt")
+                try:
+                    with at_work(settings, projection, tablespace) as place:
+                        result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
+                except RowsDiffer as error:
+                    console().print(Text("\n".join(parity_lines(error.parity))))
+                    raise
+                _tell(result, json, "rebuilt")
 
 
 def _abort(settings: Settings, projection: Projection) -> None:

@@ -73,11 +73,12 @@ def screen() -> Iterator[Screen]:
 
 
 @contextmanager
-def at_work(settings: Settings, projection: Projection) -> Iterator[Workplace]:
+def at_work(settings: Settings, projection: Projection, tablespace: str = "") -> Iterator[Workplace]:
     """Alone with the projection's generations, in a database that is up to date. Postgres' errors are translated."""
     prepare(settings, tell=lambda _: None)  # what waits for a rebuild is what these commands are about
     try:
-        with screen() as shown, workplace(settings, named_postgres(settings), projection, shown) as place:
+        dsn = named_postgres(settings)
+        with screen() as shown, workplace(settings, dsn, projection, shown, tablespace) as place:
             yield place
     except (psycopg.OperationalError, OperationalError) as error:
         cause = error.orig if isinstance(error, OperationalError) else error

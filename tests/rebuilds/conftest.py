@@ -1,6 +1,9 @@
 """What the tests of rebuilds share: a mixed load, workers that fold it, and the work itself."""
 
+import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +47,18 @@ def at_work(settings: Settings, projection: str | Projection = "traces") -> Iter
     chosen = installed()[projection] if isinstance(projection, str) else projection
     with workplace(settings, settings.postgres_dsn, chosen, Nobody()) as place:
         yield place
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The environment of a command about this stack."""
+    ours = {"kafka_bootstrap", "postgres_dsn", "topic_prefix", "group"}
+    return os.environ | {f"SPANFOLD_{name.upper()}": str(getattr(settings, name)) for name in ours}
+
+
+def command(settings: Settings, *words: str) -> subprocess.CompletedProcess[str]:
+    """`spanfold …`, as a user would run it."""
+    argv = [sys.executable, "-m", "spanfold", *words]
+    return subprocess.run(argv, env=environment(settings), capture_output=True, text=True, timeout=280)
 
 
 def rows(ledger: Ledger) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """A rebuild makes the same tables again, beside the live ones, and swaps them in."""
 
-
 from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, folded, leftovers, publish, rows, states
