@@ -14,6 +14,49 @@ NAMES: Final[set[str]] = set()
 """The loggers that were made here."""
 
 
+class Throttle:
+    """Lets each message pass once in EVERY_S. Safe to use from several threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._held: dict[str, tuple[float, int]] = {}
+
+    def passes(self, message: str) -> int | None:
+        """How many like it were held back since the last one passed; None when this one is held back too."""
+        with self._lock:
+            now = self._clock()
+            last, held = self._held.get(message, (-EVERY_S, 0))
+            due = now - last >= EVERY_S
+            self._held[message] = (now, 0) if due else (last, held + 1)
+        return held if due else None
+
+
+class ThrottledLines(logging.Filter):
+    """For a library's loggers: of the lines with the same words, whatever values they carry, one in EVERY_S is written."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._throttle = Throttle(clock)
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write it; the line says how many were held back before."""
+        held = self._throttle.passes(f"{record.name}: {record.msg}")
+        if held:
+            record.msg = f"{record.msg} ({held} like it were held back)"
+        return held is not None
+
+
+def throttle_loggers(library: str) -> None:
+    """Throttle each logger that the library has made, from its debug lines to its errors. A filter of their parent's would
+    not see what they write.
+    """
+    lines = ThrottledLines()
+    for name in list(logging.root.manager.loggerDict):
+        if name == library or name.startswith(f"{library}."):
+            logging.getLogger(name).addFilter(lines)
+
+
 class ThrottledLog:
     """A structlog logger over the standard logging's `name`, so that nothing lands on stdout unasked.
 
@@ -27,16 +70,10 @@ class ThrottledLog:
             wrapper_class=structlog.stdlib.BoundLogger,
             processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
         )
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._held: dict[str, tuple[float, int]] = {}
+        self._throttle = Throttle(clock)
 
     def warning(self, message: str, **facts: Any) -> None:
         """Write it, or hold it back and count it."""
-        with self._lock:
-            now = self._clock()
-            last, held = self._held.get(message, (-EVERY_S, 0))
-            due = now - last >= EVERY_S
-            self._held[message] = (now, 0) if due else (last, held + 1)
-        if due:
+        held = self._throttle.passes(message)
+        if held is not None:
             self._logger.warning(message, **facts, **({"held_back": held} if held else {}))

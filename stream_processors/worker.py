@@ -10,6 +10,7 @@ import faust
 import structlog
 from faust.types import TP
 
+from producers.throttled_log import throttle_loggers
 from projections.projection import installed
 from projections.store import Store
 from spanfold.errors import Misconfigured, SpanfoldError
@@ -92,8 +93,9 @@ def postgres_dsn(settings: Settings) -> str:
 
 
 def configure_logging(level: str) -> None:
-    """One line an event, with its fields, to standard error."""
+    """One line an event, with its fields, to standard error. aiokafka would write a hundred a second while Kafka is away."""
     logging.basicConfig(level=level)
+    throttle_loggers("aiokafka")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
