@@ -14,6 +14,7 @@ from typing import IO, Final
 
 import httpx
 
+from producers.security import NO_SECURITY_IN_ENVIRONMENT
 from spanfold.errors import SpanfoldError
 from spanfold.settings import Settings
 
@@ -68,6 +69,7 @@ def _start(
     others = {other: url for other, url in urls.items() if other != name}
     environment = {
         **os.environ,
+        **(NO_SECURITY_IN_ENVIRONMENT if settings.kafka_security_protocol == "PLAINTEXT" else {}),
         "SPANFOLD_KAFKA_BOOTSTRAP": str(settings.kafka_bootstrap),
         "SPANFOLD_TOPIC_PREFIX": settings.topic_prefix,
         "OTEL_SEMCONV_STABILITY_OPT_IN": "http",  # http.server.request.duration, rather than its older names
