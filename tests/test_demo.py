@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from spanfold.demo.processes import running_shop
-from spanfold.demo.report import plot_line, read_report, show_report, waterfall_line
+from spanfold.demo.report import plot_line, read_report, show_report
 from spanfold.demo.run import run_demo
 from spanfold.errors import LogUnavailable
 from spanfold.settings import Settings
@@ -54,7 +54,7 @@ def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
     assert "storefront POST /checkout" in shown.getvalue()
     assert shown.getvalue().count("█") > len(outcome.report.requests) > 0
     assert ("CardNetworkUnreachable" in shown.getvalue()) == (broken > 0)
-    crossing = {span["service_name"] for trace in outcome.report.slowest for span in trace["spans"]}
+    crossing = {span.service_name for trace in outcome.report.slowest for span in trace["spans"]}
     assert len(crossing) >= 2
     assert all(trace["span_count"] == len(trace["spans"]) for trace in outcome.report.slowest)
     nothing = read_report(str(stack_settings.postgres_dsn), "another run")
@@ -73,14 +73,6 @@ def test_a_shop_ends_with_its_block(stack_settings: Settings) -> None:
         counts = shop.telemetry()
     assert counts.keys() == {"storefront", "inventory", "payments"}
     assert all(each["spans"] == 0 for each in counts.values())
-
-
-def test_a_waterfall_line_keeps_bars_within_the_whole() -> None:
-    span = {"depth": 1, "service_name": "shop", "operation_name": "x" * 80, "status": "error"}
-    line = waterfall_line({**span, "offset_ms": 99.9, "duration_ms": 50.0}, 100.0).plain
-    assert line.count("━") == 1
-    assert line.endswith("50.0 ms")
-    assert "…" in line
 
 
 def test_a_plot_line_is_as_long_as_its_share() -> None:

@@ -40,6 +40,9 @@ COMMANDS: Final[dict[str, Entry]] = {
         "spanfold.cli.doctor", "doctor", "Look at all that spanfold needs here, and say what to do where it is amiss."
     ),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
+    "trace": Entry(
+        "spanfold.cli.trace", "trace", "Show one trace as the log tells it, and what each record of it changed."
+    ),
     "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
     "rebuild": Entry(
         "spanfold.cli.rebuild", "rebuild", "Fold a projection anew from the log, and swap it in while it is read."

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from spanfold.cli.output import table
+from spanfold.cli.waterfall import BAR_WIDTH, Bar, head_line, waterfall
 from spanfold.demo.shop import RUN_TAG
 
 Row = dict[str, Any]
@@ -24,20 +25,12 @@ SELECT trace_id, service_name, operation_name, status, error, duration_ms, span_
  LIMIT %(limit)s
 """
 
-SPANS_AS_TREE: Final = """
-WITH RECURSIVE tree AS (
-    SELECT s.*, 0 AS depth, ARRAY[s.start_time] AS path
-      FROM spanfold.spans s
-     WHERE s.trace_id = %(trace_id)s AND s.parent_span_id IS NULL
-     UNION ALL
-    SELECT s.*, tree.depth + 1, tree.path || s.start_time
-      FROM spanfold.spans s
-      JOIN tree ON s.trace_id = tree.trace_id AND s.parent_span_id = tree.span_id
-)
-SELECT depth, service_name, operation_name, status, duration_ms,
-       extract(epoch FROM start_time - min(start_time) OVER ()) * 1000 AS offset_ms
-  FROM tree
- ORDER BY path, span_id
+SPANS: Final = """
+SELECT span_id, parent_span_id, service_name, operation_name, kind, status,
+       (extract(epoch FROM start_time) * 1000000)::bigint AS start_us,
+       (extract(epoch FROM end_time) * 1000000)::bigint AS end_us
+  FROM spanfold.spans
+ WHERE trace_id = %(trace_id)s
 """
 
 OPERATIONS: Final = """
@@ -93,18 +86,15 @@ SELECT (SELECT count(*) FROM spanfold.spans WHERE tags ->> %(tag)s = %(run)s) AS
  WHERE tags ->> %(tag)s = %(run)s
 """
 
-BAR_WIDTH: Final = 40
 MOST_BARS: Final = 20
 LEAST_STEP_S: Final = 2
 """Points come once a second, not on the second: in shorter steps some would be empty."""
 
-_NAME_WIDTH: Final = 46
-
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is shown: `slowest` are traces with their spans in `tree` order, under the key `spans`; `requests`
-    are the storefront's in steps of `step_s` seconds.
+    """Everything that is shown: `slowest` are traces with their spans as bars under the key `spans`; `requests` are
+    the storefront's in steps of `step_s` seconds.
     """
 
     slowest: Sequence[Row]
@@ -121,7 +111,7 @@ def read_report(postgres_dsn: str, run: str, series: Sequence[str] = (), *, slow
         about: Row = {"tag": RUN_TAG, "run": run, "series": list(series)}
         traces = _rows(connection, SLOWEST_TRACES, about | {"limit": slowest})
         for trace in traces:
-            trace["spans"] = _rows(connection, SPANS_AS_TREE, {"trace_id": trace["trace_id"]})
+            trace["spans"] = [Bar(**row) for row in _rows(connection, SPANS, {"trace_id": trace["trace_id"]})]
         step_s = max(LEAST_STEP_S, ceil(_rows(connection, SPAN_OF_TIME, about)[0]["seconds"] / MOST_BARS))
         return Report(
             slowest=traces,
@@ -137,7 +127,9 @@ def show_report(console: Console, report: Report) -> None:
     """The slowest traces as waterfalls, the operations, a metric as a plot, and the errors."""
     console.print("\n[bold]The slowest traces[/bold]")
     for trace in report.slowest:
-        _show_waterfall(console, trace)
+        console.print(Text("\n").append_text(head_line(trace)), soft_wrap=True)
+        for line in waterfall(trace["spans"]):
+            console.print(line, soft_wrap=True)
     console.print("\n[bold]Calls by service and operation[/bold]")
     console.print(table(("service", "operation", "calls", "errors %", "p50 ms", "p95 ms", "p99 ms"), _cells(report)))
     console.print(f"\n[bold]Requests to the storefront each {report.step_s} s[/bold], and what they took on average")
@@ -153,30 +145,6 @@ def show_report(console: Console, report: Report) -> None:
 
 def _rows(connection: psycopg.Connection[Row], query: LiteralString, values: Row) -> list[Row]:
     return connection.execute(query, values).fetchall()
-
-
-def _show_waterfall(console: Console, trace: Row) -> None:
-    failed = trace["status"] == "failed"
-    head = Text(f"\n{trace['service_name']} {trace['operation_name']}  {trace['duration_ms']:.1f} ms  ")
-    head.append(str(trace["status"]), style="red" if failed else "green")
-    head.append(f"  {trace['error']}" if failed else "", style="red")
-    head.append(f"  {trace['trace_id']}", style="dim")
-    console.print(head, soft_wrap=True)
-    for span in trace["spans"]:
-        console.print(waterfall_line(span, float(trace["duration_ms"])), soft_wrap=True)
-
-
-def waterfall_line(span: Row, whole_ms: float) -> Text:
-    """Name by depth, bar by time within the whole, duration."""
-    name = f"{'  ' * span['depth']}{span['service_name']} {span['operation_name']}"
-    if len(name) > _NAME_WIDTH:
-        name = name[: _NAME_WIDTH - 1] + "…"
-    scale = BAR_WIDTH / max(whole_ms, 0.001)
-    begin = min(int(float(span["offset_ms"]) * scale), BAR_WIDTH - 1)
-    length = max(1, min(round(float(span["duration_ms"]) * scale), BAR_WIDTH - begin))
-    line = Text(f"  {name:<{_NAME_WIDTH}} " + " " * begin)
-    line.append("━" * length, style="red" if span["status"] == "error" else "cyan")
-    return line.append(f"{' ' * (BAR_WIDTH - begin - length)} {span['duration_ms']:9.1f} ms")
 
 
 def plot_line(row: Row, most: int) -> Text:

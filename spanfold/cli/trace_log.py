@@ -1,0 +1,137 @@
+"""What the log has of one trace, as the journal keeps it: every record as it came, whatever became of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+from psycopg.rows import class_row
+
+from spanfold.cli.parked_records import Position
+from spanfold.cli.sql import with_options
+from spanfold.cli.stack import unreachable_postgres
+from spanfold.errors import Misconfigured
+from spanfold.json_values import time_text, time_us
+from spanfold.topics import TRACES
+
+ACCEPTED: Final = "accepted"
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """One record. Times in µs since 1970 UTC; `occurred_at` is None where its header can't be told.
+
+    `detail` says why it was rejected. `reason` and `reason_detail` say why it was parked; `settled_at` is the offset of the
+    fact that retried or discarded it, as `settled_as` says. A duplicate's payload is that of the first one.
+    """
+
+    partition: int
+    kafka_offset: int
+    log_time: int
+    event_id: str
+    event_type: str
+    occurred_at: int | None
+    verdict: str
+    detail: str | None
+    payload: bytes | None
+    reason: str | None
+    reason_detail: str | None
+    settled_as: str | None
+    settled_at: int | None
+
+    @property
+    def position(self) -> Position:
+        return Position(TRACES.name, self.partition, self.kafka_offset)
+
+
+@dataclass(frozen=True, slots=True)
+class AsOf:
+    """How much of the log is looked at: what is in it before a time (µs since 1970 UTC), or before an offset."""
+
+    before_us: int | None = None
+    before_offset: int | None = None
+
+    def __str__(self) -> str:
+        if self.before_us is not None:
+            return f"before {time_text(self.before_us)}"
+        return "at all" if self.before_offset is None else f"before offset {self.before_offset}"
+
+
+def as_of(said: str | None) -> AsOf:
+    """An offset, or a time in RFC 3339. InvalidInput when it is neither."""
+    if said is None:
+        return AsOf()
+    return AsOf(before_offset=int(said)) if said.isdecimal() else AsOf(before_us=time_us(said, "--as-of"))
+
+
+def before(records: Sequence[Logged], limit: AsOf) -> list[Logged]:
+    """Those that the log had then. An offset is one of the partition that the trace's accepted records are in."""
+    if limit.before_us is not None:
+        return [each for each in records if each.log_time < limit.before_us]
+    if limit.before_offset is None:
+        return list(records)
+    home = {each.partition for each in records if each.verdict == ACCEPTED}
+    return [
+        each for each in records if each.kafka_offset < limit.before_offset and (each.partition in home or not home)
+    ]
+
+
+def records_of(dsn: str, trace_id: str) -> list[Logged]:
+    """Every record of the trace that has been judged, in log order. Misconfigured when the database knows nothing of
+    verdicts, StoreUnavailable when Postgres does not answer.
+    """
+    about = {"topic": TRACES.name, "trace_id": trace_id}
+    with _connected(dsn) as connection, connection.cursor(row_factory=class_row(Logged)) as cursor:
+        return _asked(cursor, RECORDS, about)
+
+
+def similar(dsn: str, trace_id: str) -> list[str]:
+    """Ids of some traces that may have been meant: written otherwise, or beginning so."""
+    bare = trace_id.strip().lower()
+    about = {"ids": [bare, bare.replace("-", "")], "begin": bare, "end": bare + "\U0010ffff"}
+    with _connected(dsn) as connection, connection.cursor() as cursor:
+        return [found for (found,) in _asked(cursor, SIMILAR, about)]
+
+
+def _connected(dsn: str) -> psycopg.Connection[Any]:
+    try:
+        return psycopg.connect(with_options(dsn))
+    except psycopg.OperationalError as error:
+        raise unreachable_postgres(error) from error
+
+
+def _asked(cursor: psycopg.Cursor[Any], query: str, about: dict[str, Any]) -> list[Any]:
+    try:
+        return cursor.execute(query.encode(), about).fetchall()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
+        raise Misconfigured(
+            "this database is not up to date: `spanfold migrate` or a worker's start sees to it"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise unreachable_postgres(error) from error
+
+
+RECORDS: Final = f"""
+SELECT j.partition, j.kafka_offset, (extract(epoch FROM j.log_time) * 1000000)::bigint AS log_time,
+       j.event_id::text AS event_id, j.event_type, (extract(epoch FROM j.occurred_at) * 1000000)::bigint AS occurred_at,
+       '{ACCEPTED}' AS verdict, NULL AS detail, j.payload,
+       p.reason, p.detail AS reason_detail, nullif(p.state, 'parked') AS settled_as, p.settled_at
+  FROM spanfold.journal j
+  LEFT JOIN spanfold.parked_records p
+    ON (p.topic, p.partition, p.kafka_offset) = (j.topic, j.partition, j.kafka_offset)
+ WHERE j.topic = %(topic)s AND j.aggregate_id = %(trace_id)s
+ UNION ALL
+SELECT partition, kafka_offset, (extract(epoch FROM log_time) * 1000000)::bigint,
+       event_id::text, event_type, (extract(epoch FROM occurred_at) * 1000000)::bigint,
+       verdict, detail, NULL, NULL, NULL, NULL, NULL
+  FROM spanfold.verdicts
+ WHERE topic = %(topic)s AND aggregate_id = %(trace_id)s AND verdict <> '{ACCEPTED}'
+ ORDER BY log_time, partition, kafka_offset
+"""
+
+SIMILAR: Final = """
+SELECT trace_id FROM spanfold.traces
+ WHERE trace_id = ANY (%(ids)s) OR (trace_id >= %(begin)s AND trace_id < %(end)s)
+ ORDER BY trace_id
+ LIMIT 3
+"""
