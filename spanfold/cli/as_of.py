@@ -40,7 +40,7 @@ def as_of(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold the log up to a moment into tables of their own: what the read models showed then.
+    """Show the tables as the log knew them at a moment, in another schema.
 
     A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions name the
     first offset that is not folded, for every partition of the topic. The live tables stay as they are.

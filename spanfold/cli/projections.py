@@ -14,7 +14,9 @@ from spanfold.errors import Misconfigured
 
 projections = typer.Typer(
     invoke_without_command=True,
-    help="""Show the generations of each projection: state, fold version, how far behind, size.
+    help="""Show the projections' generations, or drop previous ones.
+
+    Of each: state, fold version, how far behind, size.
 
     Example: spanfold projections --json
     """,

@@ -31,11 +31,12 @@ def rebuild(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Fold a projection anew from the log, beside the live one, and swap it in while it is read.
+    """Fold a projection anew from the log, and swap it in while it is read.
 
-    Workers go on, and so do queries. It compares live and rebuilt rows at one position, waits for transactions that see
-    the database as it was before, and swaps; `spanfold rollback` goes back. A rebuild that was killed goes on when it is
-    called again. With a new fold version, it follows the log until workers of that version take over.
+    It is loaded beside the live one: workers go on, and so do queries. Then live and rebuilt rows are compared at one
+    position, transactions that see the database as it was before are waited for, and the views are swapped; `spanfold
+    rollback` goes back. A rebuild that was killed goes on when it is called again. With a new fold version, it follows the
+    log until workers of that version take over.
 
     Exit codes: 1 rows differ, 2 unknown projection, 3 refused, 4 Kafka or Postgres away.
 
@@ -79,9 +80,11 @@ def _preview(settings: Settings, projection: Projection) -> None:
 
 
 def verify(projections: Names = None, workers: Workers = WORKERS, home: Home = None, json: AsJson = False) -> None:
-    """Fold projections anew from the log and compare them with the live tables, row by row, at one exact position.
+    """Prove that the tables are what the log says, row by row.
 
-    Nothing is swapped, and what was loaded is dropped again. The first 20 differing rows of each table are named.
+    Projections are folded anew from the log and compared with the live tables, at one exact position. Nothing is swapped,
+    and what was loaded is dropped again. The first 20 differing rows of each table are named.
+
     Exit code 1 when any row differs.
 
     Example: spanfold verify traces
@@ -103,9 +106,10 @@ def rollback(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Make the generation that was live before the last rebuild live again, after it has caught up with the log.
+    """Go back to the generation before the last rebuild.
 
-    Refused when this code does not carry that generation's fold version: go back with the code that does.
+    It catches up with the log and is live again. Refused when this code does not carry that generation's fold version: go
+    back with the code that does.
 
     Example: spanfold rollback traces
     """
