@@ -16,8 +16,8 @@ def trace_of(state: TraceState) -> Trace | None:
         return None
     spans = sorted(state.spans.values(), key=lambda span: (span.start_time, span.event_id))
     return Trace(
-        id=TraceId(state.trace_id),
-        service_id=ServiceId(created.service_name),
+        id=TraceId.known(state.trace_id),
+        service_id=ServiceId.known(created.service_name),
         operation_name=created.operation_name,
         start=created.start_time,
         end=state.end_time,
@@ -33,12 +33,12 @@ def span_of(event: SpanRecorded) -> Span:
     """The span that this event tells of."""
     parent = event.parent_span_id
     return Span(
-        id=SpanId(event.span_id),
+        id=SpanId.known(event.span_id),
         operation_name=event.operation_name,
         start=event.start_time,
         end=event.end_time,
-        parent_id=SpanId(parent) if parent and parent != event.span_id else None,
-        service_id=ServiceId(event.service_name),
+        parent_id=SpanId.known(parent) if parent and parent != event.span_id else None,
+        service_id=ServiceId.known(event.service_name),
         kind=event.kind,
         status=event.status,
         status_message=event.status_message,
@@ -79,7 +79,7 @@ def _recorded(trace: Trace, span: Span, source: str) -> SpanRecorded:
         source=source,
         span_id=span.id,
         parent_span_id=span.parent_id,
-        service_name=span.service_id or trace.service_id,
+        service_name=trace.service_of(span),
         operation_name=span.operation_name,
         start_time=span.start,
         end_time=span.end,

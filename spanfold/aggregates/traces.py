@@ -67,12 +67,14 @@ TraceCommand = StartTrace | CompleteTrace | FailTrace | AddSpan
 
 @dataclass(frozen=True, slots=True)
 class TraceState:
-    """What the events of one trace say, whatever their order: the winning creation and end, and every span by event id."""
+    """What the events of one trace say, whatever their order: the winning creation and end, and every span by its event's
+    identity, (occurred_at, event_id).
+    """
 
     trace_id: str
     created: TraceCreated | None = None
     closed: Closing | None = None
-    spans: Mapping[bytes, SpanRecorded] = field(default_factory=dict)
+    spans: Mapping[tuple[int, bytes], SpanRecorded] = field(default_factory=dict)
 
     @property
     def status(self) -> str:
@@ -160,7 +162,7 @@ class TraceAggregate(Aggregate[TraceState]):
             case TraceCompleted() | TraceFailed():
                 return replace(state, closed=_later(state.closed, event))
             case SpanRecorded():
-                return replace(state, spans={**state.spans, event.event_id: event})
+                return replace(state, spans={**state.spans, (event.occurred_at, event.event_id): event})
 
     @staticmethod
     def as_plain(state: TraceState) -> Mapping[str, Any]:
@@ -170,7 +172,7 @@ class TraceAggregate(Aggregate[TraceState]):
             "created": state.created and state.created.as_fields(),
             "completed": closed.as_fields() if isinstance(closed, TraceCompleted) else None,
             "failed": closed.as_fields() if isinstance(closed, TraceFailed) else None,
-            "spans": [state.spans[event_id].as_fields() for event_id in sorted(state.spans)],
+            "spans": [state.spans[identity].as_fields() for identity in sorted(state.spans)],
         }
 
     @staticmethod
@@ -183,7 +185,9 @@ class TraceAggregate(Aggregate[TraceState]):
             plain["failed"] and TraceFailed(**plain["failed"])
         )
         created = plain["created"] and TraceCreated(**plain["created"])
-        return TraceState(plain["trace_id"], created, closed, {span.event_id: span for span in spans})
+        return TraceState(
+            plain["trace_id"], created, closed, {(span.occurred_at, span.event_id): span for span in spans}
+        )
 
 
 def _start(state: TraceState, command: StartTrace) -> Sequence[TraceEvent]:

@@ -26,6 +26,11 @@ class Id(str):
             raise InvalidInput(f"{cls.__name__}: expected 1 to {MAX_ID_BYTES} bytes, got {len(value.encode())}")
         return super().__new__(cls, value)
 
+    @classmethod
+    def known(cls, value: str) -> Self:
+        """Of one that the log has, whatever it is: not checked."""
+        return super().__new__(cls, value)
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self)!r})"
 

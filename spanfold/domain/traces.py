@@ -93,11 +93,15 @@ class Trace:
 
     def key_of(self, span: Span) -> SpanKey:
         """What tells spans of this trace apart. Zipkin's client and server share a span's id, and are two spans."""
-        return (span.id, span.kind, span.service_id or self.service_id)
+        return (span.id, span.kind, self.service_of(span))
 
     def as_held(self, span: Span) -> Span:
         """The span with the trace's service where it names none."""
-        return replace(span, service_id=span.service_id or self.service_id)
+        return replace(span, service_id=self.service_of(span))
+
+    def service_of(self, span: Span) -> ServiceId:
+        """The service that the span names, else the trace's."""
+        return self.service_id if span.service_id is None else span.service_id
 
     def _refuse_to_end(self, move: str, end: int) -> None:
         if self.end is not None:
