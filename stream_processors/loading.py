@@ -20,6 +20,7 @@ from projections.swap import Session
 from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
+from stream_processors import interpreter
 from stream_processors.dsn import worker_dsn
 from stream_processors.replay import LogReader, Stretch, Target, load, load_in_processes
 
@@ -89,6 +90,7 @@ def workplace(
     found = ensure_topics(settings, projection.topics)
     options = {"options": f"-c default_tablespace={tablespace}"} if tablespace else {}
     engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=options)
+    interpreter.tune()
     with ExitStack() as stack:
         control = stack.enter_context(
             psycopg.connect(worker_dsn(dsn, f"spanfold rebuild {projection.name}"), autocommit=True)

@@ -23,6 +23,7 @@ from projections.shadow import Shadow
 from spanfold.errors import LogUnavailable, SpanfoldError, StoreUnavailable
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
+from stream_processors import interpreter
 
 NOTHING_CAME_S: Final = 60.0
 """A log that answers nothing for so long, below its end, is away."""
@@ -186,7 +187,7 @@ def load_in_processes(
     """Fold these stretches, each in one of `workers` processes; `tell` is called a few times a second meanwhile. The
     processes end with this one, however it ends. Raises what the first one that failed said.
     """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_the_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         longest_first = sorted(stretches, key=lambda each: each.start - each.end)
         left = {pool.submit(_load_one, settings, target, each) for each in longest_first if each.start < each.end}
@@ -218,8 +219,9 @@ def _load_one(settings: Settings, target: Target, stretch: Stretch) -> None:
         reader.close()
 
 
-def _end_with_the_parent() -> None:
-    """In a process of the pool: end when the parent does, and leave Ctrl-C to it."""
+def _begin() -> None:
+    """In a process of the pool: be quick, end when the parent does, and leave Ctrl-C to it."""
+    interpreter.tune()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 

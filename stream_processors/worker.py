@@ -1,6 +1,5 @@
 """Runs a worker as a process: prepares topics and tables, then folds until it is told to stop."""
 
-import gc
 import logging
 import sys
 from collections.abc import Set
@@ -16,6 +15,7 @@ from projections.store import Store
 from spanfold.errors import Misconfigured, SpanfoldError
 from spanfold.process_urls import leave_url
 from spanfold.settings import Settings
+from stream_processors import interpreter
 from stream_processors.committer import Committer
 from stream_processors.metrics import Metrics
 from stream_processors.projector import projector_app
@@ -41,7 +41,7 @@ def run_projector(settings: Settings) -> None:
     app = projector_app(settings, store, Committer(dsn, store, metrics), topics, metrics)
     _tell_owned(app, watch)
     _serve(settings, metrics, watch)
-    _tune_the_interpreter()
+    interpreter.tune()
     worker = faust.Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()
@@ -72,17 +72,6 @@ def _serve(settings: Settings, metrics: Metrics, watch: Watch) -> None:
     watch.start()
     log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
     leave_url(settings.home, url)
-
-
-def _tune_the_interpreter() -> None:
-    """Batches are trees of dictionaries that reference counting frees; looking for cycles in them took a third of the
-    projector's time. What lives from here on is young, and is looked at once in so many allocations. And the thread that
-    feeds Postgres should not wait 5 ms for its turn each time, while the next batch is decoded.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(200_000, 10, 10)
-    sys.setswitchinterval(0.001)
 
 
 def postgres_dsn(settings: Settings) -> str:
