@@ -33,6 +33,9 @@ SMALL_REST: Final = 10_000
 """Records that may be left for the transaction of the hand-over, in which commits wait."""
 
 _PAUSE_S: Final = 0.2
+
+_ALONE_S: Final = 15.0
+"""For so long workers must have kept a generation up to date without help: a partition may be quiet, or change hands."""
 _MOMENT_S: Final = 1.0
 
 
@@ -286,15 +289,18 @@ def _drop_older(place: Workplace, live: GenerationRow | None) -> None:
 
 
 def follow(place: Workplace, loading: Loading) -> None:
-    """Keep the generation up to date until workers of this code do: then somebody else moves each partition that grows."""
+    """Keep the generation up to date until workers of this code do: until somebody else moves it, and nothing has been left
+    to this process for a while.
+    """
     place.audience.step("following the log until workers of this version take over (Ctrl-C: leave it to them)")
-    left_at, taken = dict(loading.positions()), set[tuple[str, int]]()
-    while True:
-        now, judged = loading.positions(), place.judged()
-        taken |= {at for at, position in now.items() if position > left_at[at]}
-        own = {at: judged[at] for at in now if at not in taken}
-        if taken and all(end == left_at[at] for at, end in own.items()):
-            return
-        loading.load({**now, **own})
-        left_at |= own
+    left_at, taken, needed = loading.positions(), False, time.monotonic()
+    while not taken or time.monotonic() - needed < _ALONE_S:
+        judged = place.judged()  # before the positions: a worker that folds the generation moves both in one commit
+        now = loading.positions()
+        taken = taken or any(position > left_at[at] for at, position in now.items())
+        own = {at: end for at, end in judged.items() if end > now[at]}
+        if own:
+            loading.load({**now, **own})
+            needed = time.monotonic()
+        left_at = {**now, **own}
         time.sleep(_PAUSE_S)

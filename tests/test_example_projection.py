@@ -6,6 +6,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
+import uuid
 import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from typing import Any
 import psycopg
 import pytest
 
+from producers.publisher import TelemetryPublisher
+from spanfold.events import SpanRecorded
 from spanfold.settings import Settings
 from tests.faults.load import Load
 from tests.rebuilds.conftest import NOTHING, environment, folded, leftovers, publish_mixed
@@ -194,3 +198,42 @@ def test_the_life_of_a_projection_of_ones_own(
     assert generations(ledger) == {1: ("live", 1)}
     assert leftovers(ledger) == NOTHING
     assert set(terminal.typed) == set(commands_of_the_page())
+
+
+def trickle(settings: Settings, seconds: float) -> None:
+    """An event now and then, in any partition."""
+    end = time.monotonic() + seconds
+    with TelemetryPublisher(settings) as publisher:
+        while time.monotonic() < end:
+            now = time.time_ns() // 1000
+            publisher.publish(
+                SpanRecorded(
+                    aggregate_id=uuid.uuid4().hex, occurred_at=now, source="test", span_id="1", parent_span_id=None,
+                    service_name="shop", operation_name="pay", start_time=now - 2 * SECOND_US, end_time=now,
+                )
+            )  # fmt: skip
+            assert publisher.flush(10) == 0
+            time.sleep(0.2)
+
+
+def test_the_log_is_followed_for_as_long_as_an_old_worker_folds_some_of_it(
+    stack_settings: Settings, ledger: Ledger, start: Start, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal("pip install -e examples/slow_operations")
+    assert "created generation 1 of projection slow_operations" in terminal("spanfold migrate").stdout
+    monkeypatch.setattr(sys, "executable", terminal.python)
+    old = start()
+    trickle(stack_settings, 1)
+    folded(ledger, stack_settings, old)
+    terminal.edit("fold_version = 1", "fold_version = 2")
+    rebuild = terminal.type("spanfold rebuild slow_operations")
+    until(lambda: generations(ledger).get(2) == ("live", 2), "the swap", lambda: generations(ledger))
+    new = start()
+    trickle(stack_settings, 20)
+    folded(ledger, stack_settings, old, new)
+    assert rebuild.poll() is None, rebuild.communicate()
+    assert old.stop() == 0
+    trickle(stack_settings, 1)
+    ended(rebuild)
+    folded(ledger, stack_settings, new)
+    assert shown(ledger) == reference(ledger, SECOND_US)
