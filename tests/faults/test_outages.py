@@ -12,6 +12,9 @@ from tests.faults.servers import Process, Servers
 
 AWAY_S = 10
 
+MANY_LINES = 400
+"""aiokafka alone would write a hundred a second."""
+
 PLAN = Plan(104, workers=1, batch_records=200, events=8_000)
 
 
@@ -36,6 +39,9 @@ def test_a_server_that_is_away_for_ten_seconds_costs_nothing_and_no_restart(
         load.finish()
         conclude(scene, load, report)
         assert len(scene.workers.running) == len(scene.workers.all) == PLAN.workers
+        lines = len(scene.workers.all[0].said().splitlines())
+        print(f"the worker wrote {lines} lines while {away.program.name} was away for {AWAY_S} s")
+        assert lines < MANY_LINES, scene.workers.all[0].said()[-10_000:]
     assert report.ok, report
     assert (report.lost, report.doubled, report.ended_by_themselves, report.not_acknowledged) == (0, 0, 0, 0)
 
