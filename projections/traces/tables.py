@@ -2,7 +2,20 @@
 
 from typing import Final
 
-from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, Numeric, SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    TIMESTAMP,
+    BigInteger,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Numeric,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+    text,
+)  # fmt: skip
 from sqlalchemy.dialects.postgresql import JSONB
 
 from projections.projection import NEEDED_BY_FOLD
@@ -31,6 +44,8 @@ TRACES_TABLE: Final = Table(
     Column("last_span_end", TIMESTAMP(timezone=True)),
     Column("version", BigInteger, nullable=False),
     Column("last_event_at", TIMESTAMP(timezone=True), nullable=False),
+    # the start as the view shows it: pages of traces, the latest first
+    Index("traces_start", text("coalesce(start_time, first_span_start) DESC NULLS LAST")),
     # room for the updates of an open trace on its own page
     postgresql_with={"fillfactor": 75},
 )

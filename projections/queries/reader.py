@@ -1,0 +1,187 @@
+"""Asks the public views, and says which positions of the log the answer reflects.
+
+Rows and positions are read by one statement, hence in one snapshot. It must be one: a transaction that reads twice could meet a
+rebuild's swap in between, and say the old generation's positions of the new one's rows.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
+
+from psycopg import AsyncConnection, AsyncCursor, OperationalError, errors, sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from projections.projection import installed
+from projections.queries import micros
+from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.messages import NotYetReflected
+from spanfold.positions import Position, missing
+
+Row = Mapping[str, Any]
+
+WAIT_S: Final = 10.0
+STATEMENT_S: Final = 30.0
+CONNECT_S: Final = 10.0
+_FIRST_PAUSE_S: Final = 0.01
+_LONGEST_PAUSE_S: Final = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A SELECT on the public views of `projection`, its parameters by name, and the order of its rows."""
+
+    projection: str
+    select: sql.Composable
+    order_by: sql.SQL
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Rows, and the last position of each partition that was folded into them."""
+
+    rows: Sequence[Row]
+    reflects: tuple[Position, ...]
+
+
+class Reader:
+    """Answers questions over a pool of connections that can't write. `async with Reader(dsn) as reader: …`; safe to share
+    between tasks of one event loop.
+
+    `wait_s` bounds how long a question waits for the positions that it must reflect, `statement_s` how long Postgres may work
+    on it.
+    """
+
+    def __init__(
+        self, dsn: str, *, connections: int = 8, wait_s: float = WAIT_S, statement_s: float = STATEMENT_S
+    ) -> None:
+        self._wait_s, self._statement_s = wait_s, statement_s
+        self._pool = AsyncConnectionPool(
+            make_conninfo(dsn, **_defaults(dsn, statement_s)),
+            kwargs={"autocommit": True, "prepare_threshold": None},
+            configure=_configure,
+            check=AsyncConnectionPool.check_connection,
+            min_size=1,
+            max_size=connections,
+            timeout=CONNECT_S,
+            name="spanfold queries",
+            open=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        await self._pool.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._pool.close()
+
+    async def find(self, question: Question, at_least: Sequence[Position] = ()) -> Found:
+        """The rows, as soon as they reflect `at_least`. NotYetReflected when that takes longer than wait_s, InvalidInput when it
+        can never be or the statement takes too long, StoreUnavailable when Postgres can't be reached, Misconfigured when it
+        is not prepared.
+        """
+        _refuse_foreign(question.projection, at_least)
+        if at_least:
+            await self._wait(question.projection, at_least)
+        return await self._read(question)
+
+    async def problems(self) -> list[str]:
+        """What keeps questions from being answered, each in a sentence."""
+        try:
+            async with self._cursor() as cursor:
+                await cursor.execute(LIVE)
+                live = {row["projection"] for row in await cursor.fetchall()}
+        except (StoreUnavailable, Misconfigured) as error:
+            return [str(error)]
+        return [] if live else ["Postgres has no projections yet: run `spanfold migrate`"]
+
+    async def _read(self, question: Question) -> Found:
+        statement = sql.SQL(READ).format(select=question.select, order_by=question.order_by)
+        async with self._cursor() as cursor:
+            await cursor.execute(statement, {**question.parameters, "projection": question.projection})
+            rows = await cursor.fetchall()
+        return Found([row for row in rows if row["found"]], _positions(rows[0]["reflects"]))
+
+    async def _wait(self, projection: str, wanted: Sequence[Position]) -> None:
+        began, pause_s = time.monotonic(), _FIRST_PAUSE_S
+        while lacking := missing(wanted, await self._reflected(projection, wanted)):
+            waited_s = time.monotonic() - began
+            if waited_s >= self._wait_s:
+                raise NotYetReflected(lacking, self._wait_s)
+            await asyncio.sleep(min(pause_s, self._wait_s - waited_s))
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _reflected(self, projection: str, wanted: Sequence[Position]) -> tuple[Position, ...]:
+        async with self._cursor() as cursor:
+            await cursor.execute(CHECKPOINTS, {"projection": projection})
+            checkpoints = [(row["topic"], row["partition"], row["next_offset"]) for row in await cursor.fetchall()]
+        known = {(topic, partition) for topic, partition, _ in checkpoints}
+        for each in wanted if known else ():
+            if (each.topic, each.partition) not in known:
+                raise InvalidInput(f"at_least: {each.topic} has no partition {each.partition} here")
+        return _positions(checkpoints)
+
+    @asynccontextmanager
+    async def _cursor(self) -> AsyncIterator[AsyncCursor[Row]]:
+        """Translates what Postgres may do into spanfold's errors."""
+        try:
+            async with (
+                self._pool.connection() as connection,
+                connection.cursor(binary=True, row_factory=dict_row) as cursor,
+            ):
+                yield cursor
+        except errors.QueryCanceled as error:
+            raise InvalidInput(
+                f"the answer takes longer than {self._statement_s:g} s: ask for a shorter time"
+            ) from error
+        except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
+            raise Misconfigured(f"{error.diag.message_primary}: run `spanfold migrate`") from error
+        except (PoolTimeout, PoolClosed, OperationalError) as error:
+            raise StoreUnavailable(f"Postgres can't be asked: {error}") from error
+
+
+def _defaults(dsn: str, statement_s: float) -> dict[str, str]:
+    """What the DSN does not say itself."""
+    said = conninfo_to_dict(dsn)
+    options = f"-c default_transaction_read_only=on -c statement_timeout={int(statement_s * 1000)}"
+    return {
+        "options": f"{said.get('options') or ''} {options}".strip(),
+        **({} if "application_name" in said else {"application_name": "spanfold queries"}),
+        **({} if "connect_timeout" in said else {"connect_timeout": "5"}),
+    }
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    micros.use(connection.adapters)
+
+
+def _refuse_foreign(projection: str, at_least: Sequence[Position]) -> None:
+    topics = [topic.name for topic in installed()[projection].topics]
+    for each in at_least:
+        if each.topic not in topics:
+            raise InvalidInput(f"at_least: {each} is not folded into {projection}, which reads {', '.join(topics)}")
+
+
+def _positions(checkpoints: Sequence[Sequence[Any]]) -> tuple[Position, ...]:
+    return tuple(sorted(Position(topic, at, end - 1) for topic, at, end in checkpoints if end))
+
+
+LIVE: Final = "SELECT DISTINCT projection FROM spanfold.projections WHERE state = 'live'"
+
+CHECKPOINTS: Final = """
+SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection = %(projection)s AND live
+"""
+
+READ: Final = """
+SELECT checkpoints.reflects, rows.*
+  FROM (SELECT coalesce(jsonb_agg(jsonb_build_array(topic, partition, next_offset)), '[]') AS reflects
+          FROM spanfold.checkpoints
+         WHERE projection = %(projection)s AND live) AS checkpoints
+  LEFT JOIN (SELECT true AS found, selected.* FROM ({select}) AS selected) AS rows ON true
+ ORDER BY {order_by}
+"""

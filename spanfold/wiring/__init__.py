@@ -1,0 +1,1 @@
+"""Puts the adapters together: what a process needs, from its settings."""

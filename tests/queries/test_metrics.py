@@ -1,0 +1,47 @@
+"""Queries about metrics, on the real stack, against plain Python."""
+
+import random
+from dataclasses import replace
+
+from spanfold.buses import QueryBus
+from spanfold.events import MetricUpdated
+from spanfold.queries import GetMetricsByName, GetMetricSeries
+from spanfold.settings import Settings
+from spanfold.times import now_us
+from spanfold.topics import METRICS
+from tests.faults.load import events
+from tests.queries import reference
+from tests.queries.conftest import ends, publish
+from tests.stream_processors.conftest import Worker
+
+
+async def test_answers_are_what_plain_python_says(stack_settings: Settings, bus: QueryBus, worker: Worker) -> None:
+    rng, now = random.Random(5), now_us()
+    source = events(rng, now)
+    points = [event for event in (next(source) for _ in range(6000)) if isinstance(event, MetricUpdated)]
+    points += [
+        replace(points[0], value=value, event_id=b"", occurred_at=now + at)
+        for at, value in enumerate((float("nan"), float("inf"), 1 << 60))
+    ]
+    publish(stack_settings, points)
+    reached = ends(stack_settings, METRICS)
+
+    for name in ("cpu", "calls", "latency", "nobody"):
+        for service in (None, "shop"):
+            query = GetMetricsByName(name=name, service_name=service, limit=rng.choice((3, 1000)), at_least=reached)
+            answer = await bus.ask(query)
+            assert same(answer.result, reference.latest(points, query))
+            assert answer.reflects == reached
+    for series in {each.aggregate_id for each in points[:100]} | {points[0].aggregate_id}:
+        for since, limit in ((None, 1000), (now - 150_000_000, 1000), (now + 10, 5), (None, 4)):
+            asked = GetMetricSeries(series_id=series, start_from=since, start_before=now + 60_000_000, limit=limit)
+            found = (await bus.ask(asked)).result
+            assert found
+            assert same(found, reference.series(points, asked))
+    assert (await bus.ask(GetMetricSeries(series_id="nobody"))).result is None
+
+
+def same(one: object, other: object) -> bool:
+    """Equal, where NaN equals NaN."""
+    assert repr(one) == repr(other)
+    return True
