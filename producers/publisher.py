@@ -123,10 +123,13 @@ class TelemetryPublisher:
 
     async def apublish(self, event: DomainEvent, traceparent: str | None = None) -> Delivery:
         """Like publish_and_wait, without a thread: resolves when Kafka has acknowledged, or the message timed out."""
+        return await self._sent(self._record(event, traceparent))
+
+    async def _sent(self, record: _Record) -> Delivery:
         loop = asyncio.get_running_loop()
         waiter = self._waiters.get(loop) or self._waiters.setdefault(loop, LoopWaiter(loop))
         future, tell = waiter.expect()
-        record, deadline = self._record(event, traceparent), loop.time() + self._patience_s
+        deadline = loop.time() + self._patience_s
         while not self._offer(record, tell):
             if loop.time() >= deadline:
                 raise self._explained(self._no_room())

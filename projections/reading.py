@@ -19,10 +19,11 @@ import orjson
 
 from projections.checks import CHECKS
 from projections.verdicts import Judged
+from schemas.batches import unpack
 from schemas.catalogue import committed
 from schemas.codec import Codec, Fields
 from spanfold.errors import PoisonRecord
-from spanfold.topics import BATCH, topic_of
+from spanfold.topics import BATCH, ON_EVERY_TOPIC, Topic, TopicKind, topic_of
 
 CONTRADICTION: Final = "contradiction"
 INVALID: Final = "invalid"
@@ -30,7 +31,9 @@ REFUSED: Final = "refused"
 BEHIND: Final = "behind"
 
 Fact = tuple[int, str, Fields]
-"""An accepted, readable, storable event: its offset, its type, its fields with tags and lists as `jsonb` bytes."""
+"""An accepted, readable, storable event: its record's offset, its type, its fields with tags and lists as `jsonb` bytes. The
+events of an EventBatch are several facts of one offset, in their order and never apart.
+"""
 
 JSONB_VERSION: Final = b"\x01"
 """First byte of a jsonb value in Postgres' binary protocol (src/backend/utils/adt/jsonb.c, jsonb_recv)."""
@@ -49,13 +52,46 @@ def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[
     decoded = _decode(judged, codec, parked)
     facts: list[Fact] = []
     for event_type, indexes in _by_type(judged, decoded, parked).items():
-        if event_type == BATCH or (event_type not in batch.topic.event_types and topic_of(event_type)):
-            stray = PoisonRecord(INVALID, f"{event_type} does not belong to {batch.topic.name}")
+        if event_type == BATCH and batch.topic.kind is TopicKind.CONDITIONAL:
+            facts += _batched(judged, indexes, decoded, codec, parked)
+            continue
+        if (stray := _stray(event_type, batch.topic)) is not None:
             parked |= dict.fromkeys(indexes, stray)
             continue
         good = _storable_ones(judged, event_type, indexes, decoded, parked)
         fields = [decoded[index][1] for index in good]
         facts += zip(_at(batch.offsets, good), repeat(event_type), fields)
+    return facts
+
+
+def _stray(event_type: str, topic: Topic) -> PoisonRecord | None:
+    """Why events of this type can't lie in this topic, if they can't."""
+    if event_type == BATCH or (event_type not in topic.event_types and topic_of(event_type)):
+        return PoisonRecord(INVALID, f"{event_type} does not belong to {topic.name}")
+    return None
+
+
+def _batched(
+    judged: Judged, indexes: Sequence[int], decoded: "Decoded", codec: Codec, parked: dict[int, PoisonRecord]
+) -> list[Fact]:
+    """The events of these records, each an EventBatch: all of a record's events, or none and it is parked."""
+    facts: list[Fact] = []
+    for index in indexes:
+        offset, fields = judged.batch.offsets[index], decoded[index][1]
+        try:
+            if not _all_agree(judged, [index], [fields]):
+                raise _contradiction(judged, index, BATCH, fields)
+            events = unpack(fields, codec)
+            for event_type, each in events:
+                if event_type in ON_EVERY_TOPIC:
+                    raise PoisonRecord(INVALID, f"{event_type} within a batch: it counts only as a record of its own")
+                if (stray := _stray(event_type, judged.batch.topic)) is not None:
+                    raise stray
+                storable(event_type, each)
+        except PoisonRecord as poison:
+            parked[index] = poison
+        else:
+            facts += [(offset, *event) for event in events]
     return facts
 
 

@@ -94,6 +94,21 @@ class Compacted(SpanfoldError):
         self.first_kept = first_kept
 
 
+class HeldUp(SpanfoldError):
+    """An accepted record of the aggregate can't be folded, so what comes after it can't be told without a hole. Settle it."""
+
+    exit_code = 3
+
+    def __init__(self, aggregate_id: str, position: Position, version: int, reason: str) -> None:
+        where = f"{position.topic}[{position.partition}]@{position.offset}"
+        super().__init__(
+            f"{aggregate_id} can't be read past version {version - 1}: its record {where} is parked ({reason}); "
+            f"upgrade or repair, then `spanfold parked retry {where}`, or `discard` to do without it"
+        )
+        self.position = position
+        self.version = version
+
+
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
     """An event as the log has it. Events of one batch share version, position and log time. `log_time` is when the log had
@@ -162,7 +177,9 @@ class EventStore(Protocol):
         *,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> History:
-        """The accepted events after `from_version`. Raises Compacted when they are no longer all kept."""
+        """The accepted events after `from_version`; records that were discarded have none. Raises Compacted when they are no
+        longer all kept, HeldUp when a record of them is parked.
+        """
 
     async def save_snapshot(self, topic: Topic, snapshot: Snapshot) -> None:
         """Keep it, unless there is one of the same fold and of the same or a later version."""

@@ -74,6 +74,8 @@ async def load(
     history = await store.get_events(topic, aggregate_id, aggregate.version, consistency=consistency)
     for recorded in history:
         aggregate.apply_event(recorded.event, recorded.version)
+    # also a fact that settles a parked record is a version, and no event of the aggregate
+    aggregate.version = max(aggregate.version, history.version)
     return aggregate
 
 

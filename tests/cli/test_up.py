@@ -54,8 +54,8 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     prefix = own_servers["SPANFOLD_TOPIC_PREFIX"]
     assert shell.json("migrate", **own_servers)["done"] == [
         *sorted(f"created topic {topic.on_broker(prefix)} with 4 partitions" for topic in installed_topics()),
-        "created the tables of schema version 0003",
-        *(f"created generation 1 of projection {name}" for name in ("logs", "metrics", "traces")),
+        "created the tables of schema version 0005",
+        *(f"created generation 1 of projection {name}" for name in ("logs", "metrics", "services", "traces")),
     ]
     idle = shell("status", **own_servers)
     assert idle.returncode == 1

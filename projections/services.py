@@ -1,0 +1,200 @@
+"""The projection `services`: the instances that are registered, from ServiceRegistered, ServiceHealthChanged and
+ServiceDeregistered.
+
+Of each kind the last event is kept, with its place in the log: its record's offset, and its number within an EventBatch. What
+holds is said by the view: an instance is registered if nothing deregistered it later, and is as healthy as the later of the other
+two says. So parts may be combined in any order, and what is shown is what ServiceAggregate says of the same events by version.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, assert_never, cast
+
+from psycopg import Cursor, sql
+from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, SmallInteger, Table, Text
+from sqlalchemy.dialects.postgresql import JSONB
+
+from projections.copying import PG_EPOCH_US, CopyTarget
+from projections.projection import View
+from projections.reading import Fact
+from schemas.codec import Fields
+from spanfold.topics import SERVICES
+
+Said = tuple[Any, ...]
+"""What one event says: offset, number within its record, occurred_at in µs, then its own fields."""
+
+
+@dataclass(slots=True)
+class InstancePartial:
+    """The last event of each kind about one instance."""
+
+    registered: Said | None = None
+    health: Said | None = None
+    deregistered: Said | None = None
+
+
+ServicesPartial = dict[str, InstancePartial]
+
+metadata = MetaData()
+
+
+def _place(owner: str) -> list[Column[Any]]:
+    return [
+        Column(f"{owner}_offset", BigInteger),
+        Column(f"{owner}_number", Integer),
+        Column(f"{owner}_at", TIMESTAMP(timezone=True)),
+    ]
+
+
+SERVICES_TABLE: Final = Table(
+    "services",
+    metadata,
+    Column("instance_id", Text(collation="C"), primary_key=True),
+    Column("partition", SmallInteger, nullable=False),
+    *_place("registered"),
+    Column("service_name", Text),
+    Column("host", Text),
+    Column("port", Integer),
+    Column("health_check_url", Text),
+    Column("metadata", JSONB),
+    Column("first_status", Text),
+    *_place("health"),
+    Column("status", Text),
+    Column("reason", Text),
+    *_place("deregistered"),
+    # of any length, and looked up by equality alone
+    Index("services_service_name", "service_name", postgresql_using="hash"),
+    postgresql_with={"fillfactor": 75},
+)
+
+_REGISTERED: Final = ("service_name", "host", "port", "health_check_url", "metadata", "first_status")
+_HEALTH: Final = ("status", "reason")
+
+VIEW: Final = View(
+    name="services",
+    comment="One row an instance of a service that is registered, from ServiceRegistered until ServiceDeregistered.",
+    select="""
+        SELECT instance_id, service_name, host, port, health_check_url, metadata,
+               CASE WHEN changed THEN status ELSE first_status END AS status,
+               CASE WHEN changed THEN reason ELSE '' END AS reason,
+               registered_at,
+               CASE WHEN changed THEN health_at ELSE registered_at END AS status_at,
+               partition::integer AS partition,
+               CASE WHEN changed THEN health_offset ELSE registered_offset END AS kafka_offset
+          FROM (SELECT s.*,
+                       coalesce((health_offset, health_number) > (registered_offset, registered_number), false) AS changed
+                  FROM {schema}.services s
+                 WHERE registered_offset IS NOT NULL
+                   AND (deregistered_offset IS NULL
+                        OR (registered_offset, registered_number) > (deregistered_offset, deregistered_number))) AS registered""",
+    comments={
+        "instance_id": "Id of the instance, the aggregate's.",
+        "service_name": "Name of the service that it is an instance of.",
+        "host": "Where it can be called.",
+        "port": "The port there.",
+        "health_check_url": "Answers GET with 2xx while the instance is healthy.",
+        "metadata": "What else was said when it was registered.",
+        "status": "starting, healthy, unhealthy or stopping: as the last change said, or the registration.",
+        "reason": "What showed it; empty if nothing has changed since it was registered.",
+        "registered_at": "When it was registered, the last time.",
+        "status_at": "When its status became what it is.",
+        "partition": "Partition of its events.",
+        "kafka_offset": "Offset of the last event that is seen here.",
+    },
+)
+
+
+class ServicesProjection:
+    """See projections.projection.Projection."""
+
+    name = "services"
+    fold_version = 1
+    topics = (SERVICES,)
+    metadata = metadata
+    views = (VIEW,)
+
+    def fold(self, facts: Sequence[Fact]) -> ServicesPartial:
+        partial: ServicesPartial = {}
+        numbers: dict[int, int] = {}
+        for offset, event_type, fields in facts:
+            number = numbers[offset] = numbers.get(offset, -1) + 1
+            instance = partial.setdefault(fields["aggregate_id"], InstancePartial())
+            place = (offset, number, fields["occurred_at"])
+            match cast(Literal["ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"], event_type):
+                case "ServiceRegistered":
+                    instance.registered = _later(instance.registered, (*place, *_registered(fields)))
+                case "ServiceHealthChanged":
+                    instance.health = _later(instance.health, (*place, fields["status"], fields["reason"]))
+                case "ServiceDeregistered":
+                    instance.deregistered = _later(instance.deregistered, place)
+                case unknown:
+                    assert_never(unknown)
+        return partial
+
+    def combine(self, one: ServicesPartial, other: ServicesPartial) -> ServicesPartial:
+        combined = dict(one)
+        for instance_id, instance in other.items():
+            known = one.get(instance_id, InstancePartial())
+            combined[instance_id] = InstancePartial(
+                _later(known.registered, instance.registered),
+                _later(known.health, instance.health),
+                _later(known.deregistered, instance.deregistered),
+            )
+        return combined
+
+    def merge(self, cursor: Cursor[Any], schema: str, partial: ServicesPartial, partition: int) -> None:
+        if not partial:
+            return
+        incoming = _SERVICES.copy_incoming(cursor, schema, _rows(partial, partition))
+        table = sql.Identifier(schema, SERVICES_TABLE.name)
+        cursor.execute(sql.SQL(MERGE_SERVICES).format(table=table, incoming=incoming))
+
+
+def _registered(fields: Fields) -> Said:
+    return (
+        fields["service_name"], fields["host"], fields["port"], fields["health_check_url"], fields["metadata"],
+        fields["status"],
+    )  # fmt: skip
+
+
+def _later(one: Said | None, other: Said | None) -> Said | None:
+    if one is None or other is None:
+        return one or other
+    return other if other[:2] > one[:2] else one
+
+
+def _rows(partial: Mapping[str, InstancePartial], partition: int) -> Iterator[Said]:
+    for instance_id, instance in partial.items():
+        yield (
+            instance_id, partition, *_columns(instance.registered, len(_REGISTERED)),
+            *_columns(instance.health, len(_HEALTH)), *_columns(instance.deregistered, 0),
+        )  # fmt: skip
+
+
+def _columns(said: Said | None, own: int) -> Said:
+    if said is None:
+        return (None,) * (3 + own)
+    offset, number, occurred_at, *fields = said
+    return (offset, number, occurred_at - PG_EPOCH_US, *fields)
+
+
+def _later_columns(owner: str, columns: Sequence[str]) -> str:
+    """SET clauses of the columns that one kind of event owns: the later place in the log wins."""
+    place = f"({{}}.{owner}_offset, {{}}.{owner}_number)"
+    wins = f"t.{owner}_offset IS NULL OR {place.format('excluded', 'excluded')} > {place.format('t', 't')}"
+    names = (f"{owner}_offset", f"{owner}_number", f"{owner}_at", *columns)
+    return ",\n    ".join(f"{name} = CASE WHEN {wins} THEN excluded.{name} ELSE t.{name} END" for name in names)
+
+
+MERGE_SERVICES: Final = f"""
+INSERT INTO {{table}} AS t
+SELECT * FROM {{incoming}}
+ON CONFLICT (instance_id) DO UPDATE SET
+    {_later_columns("registered", _REGISTERED)},
+    {_later_columns("health", _HEALTH)},
+    {_later_columns("deregistered", ())}
+"""
+
+_SERVICES: Final = CopyTarget(SERVICES_TABLE)
+
+PROJECTION: Final = ServicesProjection()
