@@ -45,15 +45,22 @@ class Runs:
     def projector(self, at_work: AtWork = lambda _: None, postgres: Mapping[str, str] | None = None) -> float:
         """Events per second of `spanfold worker projector`; `postgres` are settings of its sessions."""
         with Database(self.postgres_dsn, postgres or {}) as dsn:
-            environment = {
-                "SPANFOLD_KAFKA_BOOTSTRAP": str(self.settings.kafka_bootstrap),
-                "SPANFOLD_POSTGRES_DSN": dsn,
-                "SPANFOLD_TOPIC_PREFIX": self.settings.topic_prefix,
-                "SPANFOLD_GROUP": uuid.uuid4().hex,
-                "SPANFOLD_LOG_LEVEL": "WARNING",
-            }
-            command = [sys.executable, "-m", "spanfold", "worker", "projector"]
-            return _rate(command, environment, dsn, PROJECTOR_PROGRESS, self.events, at_work)
+            return self.fold(dsn, at_work)
+
+    def fold(self, dsn: str, at_work: AtWork = lambda _: None) -> float:
+        """Events per second of `spanfold worker projector` into this empty database."""
+        command = [sys.executable, "-m", "spanfold", "worker", "projector"]
+        return _rate(command, self.environment(dsn), dsn, PROJECTOR_PROGRESS, self.events, at_work)
+
+    def environment(self, dsn: str) -> dict[str, str]:
+        """The settings of a program that works on the topic and this database."""
+        return {
+            "SPANFOLD_KAFKA_BOOTSTRAP": str(self.settings.kafka_bootstrap),
+            "SPANFOLD_POSTGRES_DSN": dsn,
+            "SPANFOLD_TOPIC_PREFIX": self.settings.topic_prefix,
+            "SPANFOLD_GROUP": uuid.uuid4().hex,
+            "SPANFOLD_LOG_LEVEL": "WARNING",
+        }
 
 
 @dataclass(frozen=True)

@@ -11,13 +11,13 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from producers.topics import kafka_config
-from projections.batch import Batch
+from projections.batch import Batch, RecordHeaders
 from projections.projection import installed
 from projections.shadow import Shadow
 from spanfold.errors import LogUnavailable, SpanfoldError, StoreUnavailable
@@ -159,9 +159,17 @@ def _batch(stretch: Stretch, messages: Sequence[Message]) -> Batch:
         offsets=[message.offset() for message in records],  # type: ignore[misc]
         log_times_ms=[message.timestamp()[1] for message in records],
         keys=[_bytes(message.key()) for message in records],
-        headers=[message.headers() or () for message in records],  # type: ignore[misc]
+        headers=[_headers(message) for message in records],
         values=[_bytes(message.value()) for message in records],
     )
+
+
+def _headers(message: Message) -> RecordHeaders:
+    """The record's headers; none where a name is not UTF-8, which makes the record malformed as it was when it was judged."""
+    try:
+        return cast(RecordHeaders, message.headers() or ())
+    except (UnicodeDecodeError, SystemError):  # confluent-kafka 2.16 raises the latter, for the former
+        return ()
 
 
 def _bytes(said: str | bytes | None) -> bytes | None:

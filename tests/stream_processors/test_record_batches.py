@@ -13,6 +13,8 @@ from spanfold.partitioning import partitions_of
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
 from spanfold.topics import TRACES
+from stream_processors.rebuild import verify
+from tests.rebuilds.conftest import at_work
 from tests.stream_processors.conftest import Start, folded_to_the_end
 from tests.stream_processors.test_projector import stories
 
@@ -63,3 +65,5 @@ def test_a_headers_name_that_is_not_utf_8_makes_its_record_malformed_and_stops_n
         assert headers[:-1] == [[name, (value or b"").decode()] for name, value in here[0][2]]
         assert headers[-1] == [{"hex": b"caf\xe9".hex()}, {"hex": b"\xffvalue".hex()}]
     assert worker.stop() == 0
+    with at_work(stack_settings) as place:
+        assert all(each.equal for each in verify(place, 1).parity)
