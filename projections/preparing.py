@@ -8,7 +8,7 @@ from typing import Any
 
 from projections.batch import Batch
 from projections.projection import Projection, folding
-from projections.reading import Fact, read
+from projections.reading import Fact, read, read_again
 from projections.settlements import is_settlement
 from projections.verdicts import Judged, judge
 from schemas.codec import Codec
@@ -43,7 +43,17 @@ class Preparer:
         """Judge, decode and fold the batch. `refused`: why Postgres did not take the batch's only record."""
         judged = judge(batch)
         parked: dict[int, PoisonRecord] = {}
-        facts = read(judged, self._codec, parked)
+        return self._prepared(judged, parked, read(judged, self._codec, parked), refused)
+
+    def prepare_again(self, batch: Batch) -> Prepared:
+        """Decode and fold a batch that has been judged before, see read_again."""
+        parked: dict[int, PoisonRecord] = {}
+        judged, facts = read_again(batch, self._codec, parked)
+        return self._prepared(judged, parked, facts, None)
+
+    def _prepared(
+        self, judged: Judged, parked: dict[int, PoisonRecord], facts: list[Fact], refused: PoisonRecord | None
+    ) -> Prepared:
         settlements: list[Fact] = []
         if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
             settlements = [fact for fact in facts if is_settlement(fact)]
@@ -51,7 +61,7 @@ class Preparer:
         if refused is not None and facts:
             # a fact about a parked record is not parked itself: it leaves that one parked
             parked, facts = {0: refused}, []
-        return Prepared(judged, parked, facts, self._fold(batch.topic, facts), settlements, refused)
+        return Prepared(judged, parked, facts, self._fold(judged.batch.topic, facts), settlements, refused)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
         return {each.name: each.fold(facts) for each in folding(topic, self._projections)}

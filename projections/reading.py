@@ -10,15 +10,16 @@ refused          Postgres refused the row: found by bisecting the batch         
 behind           conditional topics: an earlier record of its aggregate is parked                 (projections.store)
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import repeat
 from operator import itemgetter, lt
 from typing import Any, Final
 
 import orjson
 
+from projections.batch import Batch
 from projections.checks import CHECKS
-from projections.verdicts import Judged
+from projections.verdicts import NIL_ID, Judged
 from schemas.batches import unpack
 from schemas.catalogue import committed
 from schemas.codec import Codec, Fields
@@ -48,8 +49,28 @@ def read(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> list[
     """The facts of every record that is not rejected, grouped by type; the unreadable are added to `parked`, keyed by
     batch index.
     """
+    return _facts(judged, _decode(judged.batch.values, judged.rejections, codec, parked), codec, parked)
+
+
+def read_again(batch: Batch, codec: Codec, parked: dict[int, PoisonRecord]) -> tuple[Judged, list[Fact]]:
+    """The same of records whose verdicts are known and looked up elsewhere: every value is taken for an accepted one, headers
+    are not looked at.
+    """
+    decoded = _decode(batch.values, {}, codec, parked)
+    said = [fields or _NOTHING for _, fields in decoded]
+    judged = Judged(
+        batch,
+        aggregate_ids=[fields["aggregate_id"] for fields in said],
+        event_ids=[fields["event_id"] for fields in said],
+        event_types=[event_type for event_type, _ in decoded],
+        occurred_at=[fields["occurred_at"] for fields in said],
+        rejections={},
+    )
+    return judged, _facts(judged, decoded, codec, parked)
+
+
+def _facts(judged: Judged, decoded: "Decoded", codec: Codec, parked: dict[int, PoisonRecord]) -> list[Fact]:
     batch = judged.batch
-    decoded = _decode(judged, codec, parked)
     facts: list[Fact] = []
     for event_type, indexes in _by_type(judged, decoded, parked).items():
         if event_type == BATCH and batch.topic.kind is TopicKind.CONDITIONAL:
@@ -99,8 +120,12 @@ Decoded = list[tuple[str, Fields]]
 """By batch index: event type and fields; the type is empty where there is nothing to read."""
 
 
-def _decode(judged: Judged, codec: Codec, parked: dict[int, PoisonRecord]) -> Decoded:
-    values, rejections = judged.batch.values, judged.rejections
+_NOTHING: Final[Fields] = {"aggregate_id": "", "event_id": NIL_ID, "occurred_at": 0}
+
+
+def _decode(
+    values: Sequence[bytes | None], rejections: Container[int], codec: Codec, parked: dict[int, PoisonRecord]
+) -> Decoded:
     if not rejections:
         try:
             return list(map(codec.decode, values))

@@ -30,8 +30,8 @@ class Shadow:
         self._preparer = Preparer({projection.name: projection}, self._codec)
 
     def prepare(self, batch: Batch) -> Prepared:
-        """See Preparer.prepare."""
-        return self._preparer.prepare(batch)
+        """See Preparer.prepare_again."""
+        return self._preparer.prepare_again(batch)
 
     def commit(self, connection: Connection[Any], prepared: Prepared) -> None:
         """Fold what lies at or above the generation's checkpoint, and move that to the batch's end, in one transaction. A

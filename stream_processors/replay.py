@@ -55,9 +55,14 @@ class Target:
 
 
 class LogReader:
-    """A consumer of committed records, kept connected from one `batches` to the next. Close it."""
+    """A consumer of committed records, kept connected from one `batches` to the next. Close it.
 
-    def __init__(self, settings: Settings) -> None:
+    Headers are left out unless they are asked for: only verdicts need them, confluent-kafka copies each, and it does not
+    survive a name that is not UTF-8.
+    """
+
+    def __init__(self, settings: Settings, *, with_headers: bool = False) -> None:
+        self._with_headers = with_headers
         self._batch_records = settings.batch_records
         self._consumer = Consumer(
             kafka_config(settings)
@@ -109,7 +114,7 @@ class LogReader:
                 )
             for where, messages in _by_partition(found).items():
                 if (stretch := left.get(where)) is not None:
-                    batch = _batch(stretch, messages)
+                    batch = _batch(stretch, messages, self._with_headers)
                     left[where] = rest = Stretch(stretch.topic, stretch.partition, batch.end, stretch.end)
                     if batch.end > batch.start:
                         yield batch
@@ -135,7 +140,7 @@ def _by_partition(messages: Sequence[Message]) -> dict[tuple[str, int], list[Mes
     return found
 
 
-def _batch(stretch: Stretch, messages: Sequence[Message]) -> Batch:
+def _batch(stretch: Stretch, messages: Sequence[Message], with_headers: bool) -> Batch:
     """The records of these messages below the stretch's end. What a read reaches beyond its last record (the end of the
     partition, or a record after the stretch) is covered too: there is nothing in between.
     """
@@ -159,17 +164,13 @@ def _batch(stretch: Stretch, messages: Sequence[Message]) -> Batch:
         offsets=[message.offset() for message in records],  # type: ignore[misc]
         log_times_ms=[message.timestamp()[1] for message in records],
         keys=[_bytes(message.key()) for message in records],
-        headers=[_headers(message) for message in records],
+        headers=[_headers(message) for message in records] if with_headers else [()] * len(records),
         values=[_bytes(message.value()) for message in records],
     )
 
 
 def _headers(message: Message) -> RecordHeaders:
-    """The record's headers; none where a name is not UTF-8, which makes the record malformed as it was when it was judged."""
-    try:
-        return cast(RecordHeaders, message.headers() or ())
-    except (UnicodeDecodeError, SystemError):  # confluent-kafka 2.16 raises the latter, for the former
-        return ()
+    return cast(RecordHeaders, message.headers() or ())
 
 
 def _bytes(said: str | bytes | None) -> bytes | None:

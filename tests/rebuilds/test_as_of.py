@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from projections.journal import JOURNAL
 from projections.projection import installed
 from projections.shadow import positions_of
 from projections.store import Store
@@ -26,7 +27,7 @@ def fold_live(ledger: Ledger, settings: Settings, topics: Mapping[str, TopicOnBr
     """Fold as a worker does, exactly up to these positions."""
     store, at = Store(installed()), positions_of(ledger, "journal", 0)
     stretches = [Stretch(topics[name], partition, at[name, partition], end) for (name, partition), end in until.items()]
-    with closing(LogReader(settings)) as reader:
+    with closing(LogReader(settings, with_headers=True)) as reader:
         for batch in reader.batches(stretches):
             store.commit(ledger, store.prepare(batch))
 
@@ -43,11 +44,9 @@ def test_as_of_five_positions_is_what_live_showed_there(
     stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker]
 ) -> None:
     publish_mixed(stack_settings, 6000)
-    ends = {
-        (topic.removeprefix(stack_settings.topic_prefix), at): end
-        for (topic, at), end in ends_of_log(stack_settings).items()
-        if topic.removeprefix(stack_settings.topic_prefix) in {"spanfold.traces", "spanfold.metrics", "spanfold.logs"}
-    }
+    ends = dict.fromkeys(positions_of(ledger, JOURNAL, 0), 0)
+    for (topic, partition), end in ends_of_log(stack_settings).items():
+        ends[topic.removeprefix(stack_settings.topic_prefix), partition] = end
     rng, dumps, before = random.Random(5), [], dict.fromkeys(ends, 0)
     for step in range(5):
         until = {at: rng.randint(before[at], end) if step < 4 else end for at, end in ends.items()}
