@@ -64,6 +64,8 @@ class Settings(BaseSettings):
     worker_port: int = Field(default=0, ge=0, le=65535, description="port of the same; 0 is a free one")
     otlp_host: str = Field(default="127.0.0.1", description="where OTLP/HTTP is taken")
     otlp_port: int = Field(default=4318, ge=0, le=65535, description="port of the same; 0 is a free one")
+    api_host: str = Field(default="127.0.0.1", description="where commands and queries are taken over HTTP")
+    api_port: int = Field(default=4380, ge=0, le=65535, description="port of the same; 0 is a free one")
     watch_interval_s: float = Field(default=5.0, gt=0, description="a worker asks so often how far it is behind")
     stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
     unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")

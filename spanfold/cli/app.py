@@ -61,6 +61,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "otlp": Entry(
         "spanfold.cli.otlp", "otlp", "Take spans of any OpenTelemetry SDK by OTLP/HTTP, until SIGTERM or Ctrl-C."
     ),
+    "api": Entry("spanfold.cli.api", "api", "Take commands and queries over HTTP, until SIGTERM or Ctrl-C."),
     "worker": Entry("spanfold.cli.worker", "worker", "Run a worker in the foreground, until SIGTERM or Ctrl-C."),
 }
 

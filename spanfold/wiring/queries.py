@@ -22,9 +22,14 @@ async def query_bus(
     `wait_s` bounds how long a query waits for the positions that it must reflect. Misconfigured when no Postgres is named.
     """
     async with reader_of(found or settings(), wait_s=wait_s) as reader:
-        bus = QueryBus(*middleware)
-        register(bus, reader)
-        yield bus
+        yield query_bus_of(reader, *middleware)
+
+
+def query_bus_of(reader: Reader, *middleware: Middleware) -> QueryBus:
+    """A bus that asks this reader."""
+    bus = QueryBus(*middleware)
+    register(bus, reader)
+    return bus
 
 
 def reader_of(found: Settings, *, wait_s: float = WAIT_S) -> Reader:
