@@ -54,12 +54,21 @@ def _prepare_projection(connection: Connection, projection: Projection) -> str:
         )
     live = live or create_generation(connection, projection, "live")
     if live.fold_version != projection.fold_version:
-        return (
-            f"{projection.name} is shown as fold version {live.fold_version} made it, this code has version "
-            f"{projection.fold_version} and leaves it as it is: run `spanfold rebuild {projection.name}`"
-        )
+        return _left_alone(connection, projection, live)
     show(connection, projection, live.schema)
     return ""
+
+
+def _left_alone(connection: Connection, projection: Projection, live: GenerationRow) -> str:
+    """What to do about a live generation that another version of the code has made."""
+    name, own = projection.name, projection.fold_version
+    before = any(each.fold_version == own for each in generations_of(connection, name) if each.state == "previous")
+    way_out = (
+        f"start this process with the newer code, or go back with `spanfold rollback {name}`"
+        if before
+        else f"run `spanfold rebuild {name}`"
+    )
+    return f"{name} is shown as fold version {live.fold_version} made it, this code has {own} and leaves it alone: {way_out}"
 
 
 def _judged_already(connection: Connection, projection: Projection) -> bool:
