@@ -25,6 +25,16 @@ LOADED: Final = ("loading", "as_of")
 _PREPARE_LOCK: Final = 0x70726570
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationRow:
+    """A generation as it is registered."""
+
+    number: int
+    schema: str
+    fold_version: int
+    state: str
+
+
 def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> list[str]:
     """Bring the database to this version: migrate, register topics, create journals and first generations. Returns a
     line about each projection that this code cannot keep up to date yet, with what to do.
@@ -103,16 +113,6 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
             f"{found.name} is not the topic that these tables were folded from: {'; '.join(differing)}. "
             "A topic's partitions and rules are for life: name the old topic's broker, or fold into an empty database."
         )
-
-
-@dataclass(frozen=True, slots=True)
-class GenerationRow:
-    """A generation as it is registered."""
-
-    number: int
-    schema: str
-    fold_version: int
-    state: str
 
 
 def live_generation(connection: Connection, projection: str) -> GenerationRow | None:
