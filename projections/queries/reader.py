@@ -16,6 +16,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
+from projections.asking import Together
 from projections.projection import installed
 from projections.queries import micros
 from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
@@ -23,6 +24,9 @@ from spanfold.messages import NotYetReflected
 from spanfold.positions import Position, missing
 
 Row = Mapping[str, Any]
+
+Checkpoint = tuple[str, int, int]
+"""Topic, partition, the first offset that is not folded yet."""
 
 WAIT_S: Final = 10.0
 STATEMENT_S: Final = 30.0
@@ -51,7 +55,8 @@ class Found:
 
 class Reader:
     """Answers questions over a pool of connections that can't write. `async with Reader(dsn) as reader: …`; safe to share
-    between tasks of one event loop.
+    between tasks of one event loop: however many wait, one query at a time tells how far the read models are. The role
+    spanfold_reader may all of it.
 
     `wait_s` bounds how long a question waits for the positions that it must reflect, `statement_s` how long Postgres may work
     on it.
@@ -61,6 +66,7 @@ class Reader:
         self, dsn: str, *, connections: int = 8, wait_s: float = WAIT_S, statement_s: float = STATEMENT_S
     ) -> None:
         self._wait_s, self._statement_s = wait_s, statement_s
+        self._checkpoints: Together[str, list[Checkpoint]] = Together(self._ask_checkpoints)
         self._pool = AsyncConnectionPool(
             make_conninfo(dsn, **_defaults(dsn, statement_s)),
             kwargs={"autocommit": True, "prepare_threshold": None},
@@ -117,14 +123,21 @@ class Reader:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _reflected(self, projection: str, wanted: Sequence[Position]) -> tuple[Position, ...]:
-        async with self._cursor() as cursor:
-            await cursor.execute(CHECKPOINTS, {"projection": projection})
-            checkpoints = [(row["topic"], row["partition"], row["next_offset"]) for row in await cursor.fetchall()]
+        checkpoints = await self._checkpoints.ask(projection)
         known = {(topic, partition) for topic, partition, _ in checkpoints}
         for each in wanted if known else ():
             if (each.topic, each.partition) not in known:
                 raise InvalidInput(f"at_least: {each.topic} has no partition {each.partition} here")
         return _positions(checkpoints)
+
+    async def _ask_checkpoints(self, projections: Sequence[str]) -> list[list[Checkpoint]]:
+        async with self._cursor() as cursor:
+            await cursor.execute(CHECKPOINTS)
+            rows = await cursor.fetchall()
+        return [
+            [(row["topic"], row["partition"], row["next_offset"]) for row in rows if row["projection"] == projection]
+            for projection in projections
+        ]
 
     @asynccontextmanager
     async def _cursor(self) -> AsyncIterator[AsyncCursor[Row]]:
@@ -174,7 +187,7 @@ def _positions(checkpoints: Sequence[Sequence[Any]]) -> tuple[Position, ...]:
 LIVE: Final = "SELECT DISTINCT projection FROM spanfold.projections WHERE state = 'live'"
 
 CHECKPOINTS: Final = """
-SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection = %(projection)s AND live
+SELECT projection, topic, partition, next_offset FROM spanfold.checkpoints WHERE live
 """
 
 READ: Final = """

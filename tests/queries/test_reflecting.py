@@ -7,6 +7,7 @@ import uuid
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
+from psycopg.conninfo import make_conninfo
 
 from producers.publisher import TelemetryPublisher
 from projections.queries import micros
@@ -16,11 +17,18 @@ from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.events import TraceCreated
 from spanfold.messages import NotYetReflected
 from spanfold.positions import Position
-from spanfold.queries import Cursor, FindTraces, GetMetricsByName, GetTrace
+from spanfold.queries import (
+    Cursor,
+    FindTraces,
+    GetMetricsByName,
+    GetOperationStats,
+    GetServiceDependencies,
+    GetTrace,
+)
 from spanfold.settings import Settings
 from spanfold.times import now_us
 from spanfold.topics import SERVICES, TRACES
-from spanfold.wiring.queries import query_bus
+from spanfold.wiring.queries import query_bus, query_bus_of, reader_of
 from tests.queries.conftest import ends, publish
 from tests.rebuilds.conftest import environment
 from tests.stream_processors.conftest import Worker
@@ -50,6 +58,25 @@ async def test_the_wait_is_bounded_and_says_what_lacks(stack_settings: Settings,
         with pytest.raises(NotYetReflected, match=r"not reached spanfold.traces/2@7 within 0.3 s") as late:
             await bus.ask(FindTraces(at_least=(wanted,)))
         assert late.value.positions == (wanted,)
+
+
+async def test_many_wait_at_once(stack_settings: Settings, bus: QueryBus, worker: Worker) -> None:
+    events = [created() for _ in range(200)]
+    publish(stack_settings, events)
+    at_least = ends(stack_settings, TRACES)
+    answers = await asyncio.gather(
+        *(bus.ask(GetTrace(trace_id=event.aggregate_id, at_least=at_least)) for event in events)
+    )
+    assert [answer.result and answer.result.id for answer in answers] == [event.aggregate_id for event in events]
+
+
+async def test_the_role_that_may_only_read_is_enough(stack_settings: Settings, ledger: object) -> None:
+    dsn = make_conninfo(stack_settings.postgres_dsn or "", options="-c role=spanfold_reader")
+    async with reader_of(stack_settings.model_copy(update={"postgres_dsn": dsn})) as reader:
+        assert await reader.problems() == []
+        bus = query_bus_of(reader)
+        for query in (FindTraces(), GetOperationStats(), GetServiceDependencies(), GetMetricsByName(name="cpu")):
+            assert (await bus.ask(query)).reflects == ()
 
 
 async def test_what_never_comes_is_not_waited_for(bus: QueryBus) -> None:

@@ -2,10 +2,16 @@
 
 import asyncio
 import time
+from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pytest
+
+from spanfold.settings import Settings
+from tests.stream_processors.conftest import Start
+from tests.wiring.conftest import api_process
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -44,6 +50,24 @@ async def test_a_trace_that_was_commanded_can_be_asked_for_at_once(api: str) -> 
             assert (answer["result"]["id"], answer["result"]["start_time"]) == (f"t-{number}", now)
         counted = (await client.get("/metrics")).text
         assert 'spanfold_api_message_duration_seconds_count{kind="query",outcome="ok",type="GetTrace"} 5.0' in counted
+
+
+async def test_an_outcome_that_is_unknown_is_known_when_the_command_is_sent_again(
+    stack_settings: Settings, ledger: psycopg.Connection[Any], start: Start, tmp_path: Path
+) -> None:
+    with api_process(stack_settings, tmp_path) as url:
+        async with httpx.AsyncClient(base_url=url, timeout=100) as client:
+            # nobody judges
+            unknown = await client.post("/commands", json=register("cart-3", command_id="c-3"))
+            assert (unknown.status_code, unknown.json()["title"]) == (503, "OutcomeUnknown"), unknown.text
+            assert unknown.headers["retry-after"]
+            start()
+            again = await client.post("/commands", json=register("cart-3", command_id="c-3"))
+            assert again.json()["version"] == 1, again.text
+            event = ledger.execute(
+                "SELECT event_id::text FROM spanfold.journal WHERE aggregate_id = 'cart-3'"
+            ).fetchall()
+            assert event == [(unknown.json()["event_id"],)]
 
 
 async def test_many_at_once_conflict_and_all_get_through(api: str) -> None:
