@@ -25,7 +25,7 @@ DAY: Final = 86_400_000_000
 NAME: Final = 200
 """Names are cut to so many characters in rollups."""
 
-PROJECTED: Final = ("spanfold.traces", "spanfold.metrics", "spanfold.logs")
+PROJECTED: Final = ("spanfold.traces", "spanfold.metrics", "spanfold.logs", "spanfold.services")
 """The topics that projections fold, one each."""
 
 Table = Mapping[Any, Any]

@@ -1,0 +1,73 @@
+"""Traces of the domain in the log: saved as events, found through the read models, told from the journal, which is exact."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from projections.traces import PROJECTION
+from spanfold.aggregates import TraceAggregate, TraceState
+from spanfold.domain.ids import ServiceId, TraceId
+from spanfold.domain.traces import Trace
+from spanfold.event_store import Consistency
+from spanfold.messages import NotYetReflected
+from spanfold.positions import Position
+from spanfold.settings import Settings
+from spanfold.topics import TRACES
+from spanfold.trace_facts import facts_to_add, trace_of
+from spanfold.wiring.event_store import TIMEOUT_S, KafkaEventStore, event_store
+
+
+class KafkaTelemetryRepository:
+    """A TelemetryRepository over this store. `source` is named in the events that it appends. What of a trace is parked is
+    left out. NotYetReflected when the read models do not see a saved trace within `timeout_s`: it is in the log all the same.
+    """
+
+    def __init__(self, store: KafkaEventStore, *, source: str = "spanfold", timeout_s: float = TIMEOUT_S) -> None:
+        self._store, self._source, self._timeout_s = store, source, timeout_s
+
+    async def save_trace(self, trace: Trace) -> None:
+        state, last = await self._load(trace.id)
+        facts = facts_to_add(trace, state, self._source)
+        if facts:
+            last = (await self._store.append_events(facts)).position
+        if last is not None:
+            await self._reflected(last)
+
+    async def get_trace(self, trace_id: TraceId) -> Trace | None:
+        state, _ = await self._load(trace_id)
+        return trace_of(state)
+
+    async def get_traces_by_service(self, service_id: ServiceId, limit: int = 100) -> list[Trace]:
+        rows = await self._store.postgres.rows(TRACES_BY_SERVICE, (service_id, limit), within_s=self._timeout_s)
+        found = await asyncio.gather(*(self.get_trace(TraceId.known(trace_id)) for (trace_id,) in rows))
+        return [trace for trace in found if trace is not None]
+
+    async def _load(self, trace_id: str) -> tuple[TraceState, Position | None]:
+        """The trace's state without what is parked of it, and its last record."""
+        judged = await self._store.judged(TRACES, trace_id, 0, Consistency.EVENTUAL)
+        aggregate = TraceAggregate(trace_id)
+        for record in judged.records:
+            for each in self._store.events_of(record) if record.parked is None else ():
+                aggregate.apply_event(each.event, each.version)
+        return aggregate.state, judged.records[-1].position if judged.records else None
+
+    async def _reflected(self, position: Position) -> None:
+        try:
+            await self._store.progress.passes([position], self._timeout_s, PROJECTION.name)
+        except TimeoutError as error:
+            raise NotYetReflected((position,), self._timeout_s) from error
+
+
+@asynccontextmanager
+async def telemetry_repository(
+    found: Settings | None = None, *, source: str = "spanfold", timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[KafkaTelemetryRepository]:
+    """A repository with an event store of its own, until the block ends; see event_store()."""
+    async with event_store(found, timeout_s=timeout_s) as store:
+        yield KafkaTelemetryRepository(store, source=source, timeout_s=timeout_s)
+
+
+TRACES_BY_SERVICE: Final = """
+SELECT trace_id FROM spanfold.traces WHERE service_name = %s ORDER BY start_time DESC, trace_id LIMIT %s
+"""

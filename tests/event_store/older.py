@@ -1,0 +1,20 @@
+"""`python -m tests.event_store.older`: the projector of a version that does not know ServiceHealthChanged yet."""
+
+from schemas.catalogue import Catalogue, RegisteredSchema
+from spanfold.settings import settings
+from stream_processors.worker import run_projector
+
+
+def main() -> None:
+    by_id = Catalogue.by_id
+
+    def forgetful(self: Catalogue, schema_id: int) -> RegisteredSchema | None:
+        entry = by_id(self, schema_id)
+        return None if entry is None or entry.event_type == "ServiceHealthChanged" else entry
+
+    Catalogue.by_id = forgetful  # type: ignore[method-assign]
+    run_projector(settings())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""The event store on Kafka and Postgres keeps its port's contract, and says what it does not know."""
+
+import asyncio
+import json
+import time
+import uuid
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from producers.publisher import TelemetryPublisher
+from projections.asking import Postgres
+from projections.snapshots import of_json, to_json
+from spanfold.aggregates import ChangeServiceHealth, ServiceAggregate
+from spanfold.domain import Health
+from spanfold.errors import InvalidInput
+from spanfold.event_store import NO_STREAM, Consistency, HeldUp, OutcomeUnknown, Rejected
+from spanfold.events import MetricUpdated, RecordDiscarded
+from spanfold.execution import Retry, execute, load
+from spanfold.messages import NotYetReflected
+from spanfold.partitioning import partitions_of
+from spanfold.settings import Settings
+from spanfold.times import now_us
+from spanfold.topics import METRICS, SERVICES
+from spanfold.wiring.event_store import KafkaEventStore, event_store
+from tests.contracts.event_store import EventStoreContract, fresh, register, registered
+from tests.event_store.conftest import OLDER
+from tests.projections.test_heads import Ledger
+from tests.stream_processors.conftest import Start
+
+
+class TestKafkaEventStore(EventStoreContract):
+    """The fixture `store` is this folder's."""
+
+
+def healthy(instance: str) -> ChangeServiceHealth:
+    return ChangeServiceHealth(aggregate_id=instance, status=Health.HEALTHY)
+
+
+async def test_without_a_worker_the_outcome_is_unknown_and_can_be_asked_later(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    instance = fresh()
+    event = registered(instance)
+    async with event_store(stack_settings, timeout_s=3) as hasty:
+        with pytest.raises(OutcomeUnknown) as unknown:
+            await hasty.append_event(event, NO_STREAM)
+        with pytest.raises(OutcomeUnknown):
+            await hasty.outcome_of(SERVICES, instance, unknown.value.event_id)
+        with pytest.raises(NotYetReflected):
+            await hasty.get_events(SERVICES, instance, consistency=Consistency.LINEARIZABLE)
+        assert (await hasty.get_events(SERVICES, instance)).reflects is None
+    start()
+    async with event_store(stack_settings, timeout_s=60) as store:
+        found = await store.outcome_of(SERVICES, instance, unknown.value.event_id)
+        assert found
+        assert (found.version, found.repeated) == (1, False)
+        again = await store.append_event(event, NO_STREAM)
+        assert (again.position, again.repeated) == (found.position, True)
+        assert await store.outcome_of(SERVICES, instance, uuid.uuid4().bytes) is None
+
+
+async def test_a_kafka_that_is_away_leaves_the_outcome_unknown(stack_settings: Settings, ledger: Ledger) -> None:
+    away = stack_settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
+    async with event_store(away, timeout_s=3) as store:
+        with pytest.raises(OutcomeUnknown, match="unknown, not failed"):
+            await store.append_event(registered(fresh()), NO_STREAM)
+        with pytest.raises(OutcomeUnknown):
+            await store.outcome_of(SERVICES, fresh(), uuid.uuid4().bytes)
+
+
+async def test_an_event_id_of_another_aggregate_is_used_up(store: KafkaEventStore, stack_settings: Settings) -> None:
+    one = registered(fresh())
+    partition = (await store.append_event(one, NO_STREAM)).position.partition
+    others = (fresh() for _ in range(1000))
+    neighbour = next(
+        each for each in others if partitions_of([each.encode()], stack_settings.partitions)[0] == partition
+    )
+    stolen = replace(registered(neighbour), event_id=one.event_id)
+    with pytest.raises(Rejected) as refusal:
+        await store.append_event(stolen, NO_STREAM)
+    assert refusal.value.verdict == "duplicate"
+    assert "another aggregate" in str(refusal.value)
+    assert await store.outcome_of(SERVICES, neighbour, one.event_id) is None
+
+
+async def test_what_is_parked_is_named_until_it_is_settled(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    instance, retry = fresh(), Retry(attempts=20)
+    worker = start(program=OLDER)
+    async with event_store(stack_settings, timeout_s=60) as store:
+        await execute(store, ServiceAggregate, register(instance))
+        changed = await execute(store, ServiceAggregate, healthy(instance))
+        assert changed.position
+        for _ in range(2):
+            with pytest.raises(HeldUp, match="unknown_schema") as refusal:
+                await store.get_events(SERVICES, instance)
+            assert (refusal.value.position, refusal.value.version) == (changed.position, 2)
+        # behind it nothing can be told either, and the aggregate can't be loaded
+        await store.append_event(registered(instance, 81), 2)
+        with pytest.raises(HeldUp):
+            await load(store, ServiceAggregate, instance)
+        assert (await store.get_events(SERVICES, instance, 3)).version == 3
+        worker.stop()
+        start()
+        with pytest.raises(HeldUp):
+            await store.get_events(SERVICES, instance)
+        at = changed.position
+        settled = RecordDiscarded(
+            aggregate_id=instance, occurred_at=now_us(), source="test", record_topic=SERVICES.name,
+            record_offset=at.offset,
+        )  # fmt: skip
+        async with TelemetryPublisher(stack_settings) as publisher:
+            await publisher.apublish(settled)
+        history = await store.get_events(SERVICES, instance, consistency=Consistency.LINEARIZABLE)
+        assert [(each.version, each.event.event_type) for each in history] == [
+            (1, "ServiceRegistered"), (3, "ServiceRegistered"),
+        ]  # fmt: skip
+        assert history.version == 4
+        # the fact took a version, and commands go on
+        assert (await execute(store, ServiceAggregate, healthy(instance), retry)).version == 5
+
+
+async def test_however_many_wait_few_queries_are_asked(store: KafkaEventStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, rows = list[str](), Postgres.rows
+
+    async def counted(self: Postgres, statement: str, *args: Any, **kwargs: Any) -> Any:
+        asked.append(statement)
+        return await rows(self, statement, *args, **kwargs)
+
+    monkeypatch.setattr(Postgres, "rows", counted)
+    begun = time.monotonic()
+    told = await asyncio.gather(*(store.append_event(registered(fresh()), NO_STREAM) for _ in range(2_000)))
+    print(f"{len(told)} appends at once: {time.monotonic() - begun:.1f} s, {len(asked)} queries")
+    assert {each.version for each in told} == {1}
+    assert len(asked) < 500
+
+
+async def test_points_are_appended_and_have_no_history(store: KafkaEventStore) -> None:
+    point = MetricUpdated(aggregate_id=fresh(), occurred_at=now_us(), source="t", name="n", service_name="s", value=1)
+    appended = await store.append_event(point)
+    assert appended.version == appended.position.offset + 1
+    with pytest.raises(InvalidInput, match="keeps no journal"):
+        await store.get_events(METRICS, point.aggregate_id)
+
+
+plains = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(1 << 63), (1 << 63) - 1)
+    | st.floats(allow_nan=False)
+    | st.binary()
+    | st.text(),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=3), each, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(plains)
+@example({"$bytes": "x", "a\0": "\0", "t": "\ud800", "f": [1e300, -0.0, 1.0, 5e-324], "b": b"\0\xff"})
+def test_a_state_is_the_same_after_postgres_has_held_it(ledger: Ledger, state: Any) -> None:
+    written = json.dumps(to_json(state), ensure_ascii=False, allow_nan=False)
+    [(kept,)] = ledger.execute("SELECT (%s::jsonb)::text", [written]).fetchall()
+    assert exact(of_json(json.loads(kept))) == exact(state)
+
+
+def exact(value: Any) -> Any:
+    """Equal only for values of the same types: 1.0 is not 1, -0.0 not 0.0, and the order of a map's members is nothing."""
+    match value:
+        case dict():
+            return {name: exact(item) for name, item in value.items()}
+        case list():
+            return [exact(item) for item in value]
+        case _:
+            return repr(value)

@@ -1,0 +1,118 @@
+"""The log of a conditional topic, folded again from its start by newer software into an empty database: the same verdicts."""
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from confluent_kafka import Consumer, TopicPartition
+
+from producers.publisher import TelemetryPublisher
+from spanfold.event_store import Conflict, EventStore
+from spanfold.events import DomainEvent, RecordRetried
+from spanfold.settings import Settings
+from spanfold.times import now_us
+from spanfold.topics import SERVICES
+from spanfold.wiring.event_store import event_store
+from tests.contracts.event_store import changed, fresh, registered
+from tests.event_store.conftest import OLDER
+from tests.projections.test_heads import Ledger
+from tests.stream_processors.conftest import Start, until
+
+JUDGED = {
+    "verdicts": "SELECT * FROM spanfold.verdicts WHERE topic = 'spanfold.services' ORDER BY partition, kafka_offset",
+    "journal": "SELECT * FROM spanfold_core.journal_services ORDER BY partition, kafka_offset",
+    "decided": "SELECT * FROM spanfold_core.decided ORDER BY topic, partition, event_id",
+    "heads": "SELECT * FROM spanfold_core.heads ORDER BY topic, aggregate_id",
+}
+INSTANCES = "SELECT * FROM spanfold.services ORDER BY instance_id"
+PARKED = "SELECT partition, kafka_offset, reason FROM spanfold.parked_records WHERE state = 'parked' ORDER BY 1, 2"
+
+
+def rows(ledger: Ledger, query: str) -> list[Any]:
+    return ledger.execute(query.encode()).fetchall()
+
+
+def judged(ledger: Ledger) -> dict[str, list[Any]]:
+    return {name: rows(ledger, query) for name, query in JUDGED.items()}
+
+
+def at_the_end(ledger: Ledger, settings: Settings) -> None:
+    """Wait until the journal and the projection have reached the end of the topic."""
+    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
+    ends = {
+        partition: consumer.get_watermark_offsets(
+            TopicPartition(SERVICES.on_broker(settings.topic_prefix), partition), timeout=10
+        )[1]
+        for partition in range(settings.partitions)
+    }
+    consumer.close()
+    query = "SELECT partition, min(next_offset) FROM spanfold.checkpoints WHERE topic = 'spanfold.services' GROUP BY 1"
+    until(lambda: dict(rows(ledger, query)) == ends, f"checkpoints at {ends}", lambda: rows(ledger, query))
+
+
+async def append_all_sorts(store: EventStore, instances: Sequence[str]) -> int:
+    """Appends that win, lose, come again and travel together; returns how many lost."""
+    rng, before, lost = random.Random(7), list[DomainEvent](), 0
+    for number in range(120):
+        instance = rng.choice(instances)
+        one = changed(instance) if rng.random() < 0.1 else registered(instance, number)
+        events = [one, registered(instance, number + 1)] if rng.random() < 0.3 else [one]
+        if before and rng.random() < 0.1:
+            events = [rng.choice(before)]
+        before += events
+        try:
+            await store.append_events(events, rng.choice((None, rng.randrange(20))))
+        except Conflict:
+            lost += 1
+    return lost
+
+
+async def retry(settings: Settings, ledger: Ledger) -> None:
+    """Retry what is parked by itself; what is behind it follows."""
+    query = (
+        "SELECT aggregate_id, kafka_offset FROM spanfold.parked_records WHERE state = 'parked' AND reason <> 'behind'"
+    )
+    async with TelemetryPublisher(settings) as publisher:
+        for aggregate_id, offset in rows(ledger, f"{query} ORDER BY kafka_offset"):
+            fact = RecordRetried(
+                aggregate_id=aggregate_id, occurred_at=now_us(), source="test", record_topic=SERVICES.name,
+                record_offset=offset,
+            )  # fmt: skip
+            await publisher.apublish(fact)
+    at_the_end(ledger, settings)
+
+
+async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_heads(
+    stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    older, instances = start(program=OLDER), [fresh() for _ in range(6)]
+    async with event_store(stack_settings, timeout_s=60) as store:
+        assert await append_all_sorts(store, instances) > 10
+    at_the_end(ledger, stack_settings)
+    live, parked = judged(ledger), rows(ledger, PARKED)
+    assert {reason for _, _, reason in parked} == {"unknown_schema", "behind"}
+    assert {row[3] for row in live["verdicts"]} == {"accepted", "conflict", "duplicate"}
+
+    newer = start(second_settings, batch_records=17)
+    with psycopg.connect(str(second_settings.postgres_dsn), autocommit=True) as again:
+        at_the_end(again, second_settings)
+        assert judged(again) == live
+        assert rows(again, PARKED) == []
+
+        # the same newer software leaves parked what was parked, until it is retried
+        assert older.stop() == 0
+        start()
+        async with event_store(stack_settings, timeout_s=60) as store:
+            await store.append_event(registered(fresh()), 0)
+        at_the_end(ledger, stack_settings)
+        assert rows(ledger, PARKED) == parked
+        assert rows(ledger, INSTANCES) != rows(again, INSTANCES)
+        while rows(ledger, PARKED):
+            before = len(rows(ledger, PARKED))
+            await retry(stack_settings, ledger)
+            assert len(rows(ledger, PARKED)) < before
+        at_the_end(again, second_settings)
+        assert newer.process.poll() is None
+        assert judged(again) == judged(ledger)
+        assert rows(again, INSTANCES) == rows(ledger, INSTANCES)

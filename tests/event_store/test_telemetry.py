@@ -1,0 +1,46 @@
+"""The repository on Kafka and Postgres keeps its port's contract, and a rebuild of the read models changes no trace."""
+
+import pytest
+
+from spanfold.domain import ServiceId
+from spanfold.settings import Settings
+from spanfold.times import now_us
+from spanfold.wiring.event_store import KafkaEventStore
+from spanfold.wiring.telemetry import KafkaTelemetryRepository
+from stream_processors import rebuild as rebuilding
+from tests.contracts.telemetry_repository import TelemetryRepositoryContract, span, trace
+from tests.projections.test_heads import Ledger
+from tests.rebuilds.conftest import at_work, states
+
+
+@pytest.fixture
+async def repository(store: KafkaEventStore) -> KafkaTelemetryRepository:
+    return KafkaTelemetryRepository(store, timeout_s=60)
+
+
+class TestKafkaTelemetryRepository(TelemetryRepositoryContract):
+    """The fixture `repository` is this module's."""
+
+
+async def test_a_saved_trace_is_the_same_after_a_rebuild(
+    repository: KafkaTelemetryRepository, stack_settings: Settings, ledger: Ledger
+) -> None:
+    saved = trace("rebuilt")
+    saved = saved.add_span(span(saved)).add_span(span(saved, "payments", "server")).fail("no", now_us())
+    open_one = trace("rebuilt", saved.start + 1)
+    for each in (saved, open_one):
+        await repository.save_trace(each)
+    before = await repository.get_traces_by_service(ServiceId("rebuilt"))
+    with at_work(stack_settings, "traces") as place:
+        assert all(each.equal for each in rebuilding.rebuild(place, 1).parity)
+    assert ("traces", 2, "live") in states(ledger)
+    assert await repository.get_traces_by_service(ServiceId("rebuilt")) == before
+    assert {each.id for each in before} == {saved.id, open_one.id}
+    found = await repository.get_trace(saved.id)
+    assert found
+    assert found.all_tags == saved.all_tags
+    assert {each.id for each in found.spans} == {each.id for each in saved.spans}
+    # what is saved from now on is seen through the new generation
+    ended = open_one.complete(now_us())
+    await repository.save_trace(ended)
+    assert await repository.get_trace(open_one.id) == ended
