@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.servers import Servers
 
-ALWAYS = ("test_committer.py", "test_schedules.py")
+ALWAYS = ("test_appends.py", "test_committer.py", "test_schedules.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
