@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from projections.copying import PG_EPOCH_US, CopyTarget
 from projections.journal import CORE, record_columns
+from projections.reading import MIN_TIME_US
 from projections.verdicts import Judged, Rejection, Verdict
 from spanfold.topics import Topic
 
@@ -130,7 +131,9 @@ def _journal_rows(judged: Judged, versions: dict[int, int]) -> Iterator[tuple[An
     for i, version in versions.items():
         yield (
             batch.partition, batch.offsets[i], judged.event_ids[i], judged.aggregate_ids[i], judged.event_types[i],
-            judged.occurred_at[i] - PG_EPOCH_US, batch.log_times_ms[i] * 1000 - PG_EPOCH_US, version, batch.values[i],
+            # nothing is too old for a verdict, but for Postgres: such a record is parked, and stands at its first instant
+            max(judged.occurred_at[i], MIN_TIME_US) - PG_EPOCH_US,
+            batch.log_times_ms[i] * 1000 - PG_EPOCH_US, version, batch.values[i],
         )  # fmt: skip
 
 

@@ -58,7 +58,7 @@ def write_parked(cursor: Cursor[Any], judged: Judged, parked: Mapping[int, Poiso
                 *_position(judged, index),
                 poison.reason,
                 _text(poison.detail),
-                *_header_columns(judged, index),
+                *_parked_headers(judged, index),
                 *_bytes(judged, index),
             )
             for index, poison in parked.items()
@@ -92,6 +92,18 @@ def _header_columns(judged: Judged, index: int) -> tuple[Any, ...]:
         # an expired record may claim any time, also one that Postgres lacks; its headers keep what it said
         None if occurred_at < MIN_TIME_US else occurred_at - PG_EPOCH_US,
         judged.batch.log_times_ms[index] * 1000 - PG_EPOCH_US,
+    )
+
+
+def _parked_headers(judged: Judged, index: int) -> tuple[Any, ...]:
+    """Where the event time is one that Postgres lacks, its first instant, as in the journal."""
+    event_id, event_type, aggregate_id, occurred_at, log_time = _header_columns(judged, index)
+    return (
+        event_id,
+        event_type,
+        aggregate_id,
+        MIN_TIME_US - PG_EPOCH_US if occurred_at is None else occurred_at,
+        log_time,
     )
 
 

@@ -132,6 +132,15 @@ def test_nothing_is_too_old_for_a_conditional_topic(orders: Ledger) -> None:
     assert verdicts(orders) == ["accepted"]
 
 
+def test_what_is_too_old_for_postgres_is_accepted_and_parked(orders: Ledger) -> None:
+    old = append(0, "a", 0)
+    headers = [(name, b"-900000000000000000" if name == "occurred_at" else value) for name, value in old.headers]
+    commit(orders, [replace(old, headers=headers), append(1, "a", 1), append(2, "b", 0)])
+    assert verdicts(orders) == ["accepted"] * 3
+    assert states(orders) == [(0, "contradiction", "parked"), (1, "behind", "parked")]
+    assert seen(orders) == [2]
+
+
 def told(log: Sequence[tuple[str, int | None, int]]) -> list[str]:
     """The verdicts of a log of (key, expected version, event), by the rules' own words."""
     heads: dict[str, int] = {}
