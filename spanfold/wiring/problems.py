@@ -8,7 +8,8 @@
 | 410    | the events that were asked for are no longer kept                          | the caller's                |
 | 413    | the body is too large                                                      | the caller's                |
 | 422    | a field is wrong, missing or unknown, or the log rejects the event         | the caller's                |
-| 500    | the installation is not as it must be                                      | the operator's              |
+| 500    | the installation is not as it must be, or a parked record holds the        | the operator's              |
+|        | aggregate up: `position`                                                   |                             |
 | 503    | Kafka or Postgres is away, or an outcome is unknown: `event_id`            | send the same again later   |
 """
 
@@ -19,7 +20,7 @@ from typing import Any, Final
 from fastapi.responses import JSONResponse
 
 from spanfold.errors import CommandRefused, InvalidInput, LogUnavailable, SpanfoldError, StoreUnavailable
-from spanfold.event_store import Compacted, Conflict, OutcomeUnknown, Rejected
+from spanfold.event_store import Compacted, Conflict, HeldUp, OutcomeUnknown, Rejected
 from spanfold.ids import id_text
 from spanfold.messages import NotYetReflected, UnknownMessage
 
@@ -83,6 +84,8 @@ def _details(error: SpanfoldError, known: Sequence[str]) -> dict[str, Any]:
             }
         case NotYetReflected():
             return {"positions": [str(each) for each in error.positions]}
+        case HeldUp():
+            return {"position": str(error.position)}
         case Compacted():
             return {"first_kept": error.first_kept}
         case _:

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
+import pytest
+
 from spanfold.events import MetricUpdated, TraceEvent
 from spanfold.queries import (
     FindTraces,
@@ -87,7 +89,7 @@ def _stats(service: str, operation: str, minutes: Sequence[Mapping[str, Any]]) -
     total_ms = sum(row["duration_ms_sum"].expected for row in minutes)
     return OperationStats(
         service_name=service, operation_name=operation, calls=calls, errors=sum(row["errors"] for row in minutes),
-        mean_ms=round(total_ms / calls, 6), p50_ms=p50, p95_ms=p95, p99_ms=p99,
+        mean_ms=pytest.approx(total_ms / calls, rel=1e-12), p50_ms=p50, p95_ms=p95, p99_ms=p99,
     )  # fmt: skip
 
 

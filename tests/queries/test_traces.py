@@ -77,7 +77,7 @@ def questions(rng: random.Random, now: int) -> Iterator[FindTraces]:
         yield FindTraces(limit=rng.choice((1, 7, 100, MAX_LIMIT)), **{name: choices[name] for name in chosen})
 
 
-@pytest.mark.parametrize("seed", [1])
+@pytest.mark.parametrize("seed", [1, 2])
 async def test_answers_are_what_plain_python_says(
     stack_settings: Settings, bus: QueryBus, worker: Worker, seed: int
 ) -> None:
@@ -109,9 +109,7 @@ async def test_answers_are_what_plain_python_says(
         assert (await bus.ask(calls)).result == reference.dependencies(rows, calls)
         for service in (None, "shop", SERVICES[-1]):
             operations = GetOperationStats(service_name=service, start_from=since, start_before=until)
-            found = (await bus.ask(operations)).result
-            rounded = tuple(replace(each, mean_ms=round(each.mean_ms or 0, 6)) for each in found)
-            assert rounded == reference.stats(rows, operations)
+            assert (await bus.ask(operations)).result == reference.stats(rows, operations)
     assert len(rows.dependencies) > 100
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from spanfold.buses import QueryBus
 from spanfold.errors import LogUnavailable
-from spanfold.event_store import ANY, Appended, Conflict, ExpectedVersion, OutcomeUnknown, Rejected
+from spanfold.event_store import ANY, Appended, Conflict, ExpectedVersion, HeldUp, OutcomeUnknown, Rejected
 from spanfold.in_memory import InMemoryEventStore
 from spanfold.messages import Answer, NotYetReflected
 from spanfold.positions import Position
@@ -108,6 +108,7 @@ EVENT_ID = "01010101-0101-0101-0101-010101010101"
         (LogUnavailable("Kafka is away"), 503, {"title": "LogUnavailable"}),
         (Conflict("cart-1", 3, 5), 409, {"expected": 3, "actual": 5}),
         (Rejected("expired", "too old"), 422, {"verdict": "expired"}),
+        (HeldUp("cart-1", HERE, 3, "unreadable"), 500, {"position": str(HERE)}),
     ],
 )
 async def test_what_the_store_says_is_told(
