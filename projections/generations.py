@@ -44,7 +44,7 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
     migrations.upgrade(dsn)
     engine = create_engine(migrations.sqlalchemy_url(dsn), poolclass=pool.NullPool)
     with engine.begin() as connection:
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
+        alone(connection)
         for topic in topics:
             _register(connection, topic)
             if (journal := arbiter_of(topic.topic).table) is not None:
@@ -53,6 +53,13 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
         show_journals(connection, [found.topic for found in topics])
         notices = [_prepare_projection(connection, projection) for projection in projections.values()]
     return [notice for notice in notices if notice]
+
+
+def alone(connection: Connection) -> None:
+    """Till the transaction ends nobody else prepares or swaps: who looks which generation is live, and then points views at
+    it, must not be overtaken.
+    """
+    connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
 
 
 def _prepare_projection(connection: Connection, projection: Projection) -> str:

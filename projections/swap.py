@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 import psycopg
 from sqlalchemy import Connection, Engine, text
 
-from projections.generations import GenerationRow, live_generation, set_state
+from projections.generations import GenerationRow, alone, live_generation, set_state
 from projections.journal import CORE, JOURNAL
 from projections.projection import Projection
 from projections.views import show
@@ -98,6 +98,7 @@ class _Locked:
 
     def _point_the_views(self) -> None:
         if self._views:
+            alone(self.connection)
             self.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
             show(self.connection, self._projection, self._generation.schema)
 

@@ -1,10 +1,18 @@
 """A rebuild makes the same tables again, beside the live ones, and swaps them in."""
 
+import threading
+from typing import Any
+
+import pytest
+
+from projections import generations
 from projections.projection import installed
 from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
 from stream_processors import rebuild as rebuilding
+from stream_processors.loading import Loading
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, folded, leftovers, publish, rows, states
-from tests.stream_processors.conftest import Worker
+from tests.stream_processors.conftest import Worker, until
 
 
 def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(
@@ -29,3 +37,33 @@ def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(
     assert rows(ledger) == later
     assert ("traces", 1, "live") in states(ledger)
     assert leftovers(ledger) == NOTHING
+
+
+def test_a_process_that_starts_during_the_swap_does_not_point_the_views_back(
+    stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = threading.Thread(
+        target=generations.prepare, args=(stack_settings.postgres_dsn, topics.values(), installed()), daemon=True
+    )
+    fold_rest = Loading.fold_rest
+
+    def waits() -> Any:
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
+        return ledger.execute(query).fetchall()
+
+    def start_in_the_swap(self: Loading, *arguments: Any) -> None:
+        if ("traces", 2, "following") in states(ledger):
+            starting.start()
+            until(waits, "the starting process waits", lambda: starting.is_alive())
+        fold_rest(self, *arguments)
+
+    monkeypatch.setattr(Loading, "fold_rest", start_in_the_swap)
+    publish(stack_settings, 300)
+    with at_work(stack_settings) as place:
+        rebuilding.rebuild(place, 1)
+    starting.join(60)
+    assert not starting.is_alive()
+    shown = ledger.execute("SELECT pg_get_viewdef('spanfold.traces')").fetchone()
+    assert shown
+    assert "traces_g2.traces" in shown[0]
+    assert "traces_g1." not in shown[0]
