@@ -14,9 +14,11 @@ from spanfold.settings import Settings
 from spanfold.times import now_us
 from spanfold.topics import SERVICES
 from spanfold.wiring.event_store import event_store
+from stream_processors import rebuild as rebuilding
 from tests.contracts.event_store import changed, fresh, registered
 from tests.event_store.conftest import OLDER
 from tests.projections.test_heads import Ledger
+from tests.rebuilds.conftest import at_work
 from tests.stream_processors.conftest import Start, until
 
 JUDGED = {
@@ -116,3 +118,8 @@ async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_h
         assert newer.process.poll() is None
         assert judged(again) == judged(ledger)
         assert rows(again, INSTANCES) == rows(ledger, INSTANCES)
+
+    before = rows(ledger, INSTANCES)
+    with at_work(stack_settings, "services") as place:
+        assert all(each.equal for each in rebuilding.rebuild(place, 2).parity)
+    assert rows(ledger, INSTANCES) == before
