@@ -233,15 +233,10 @@ CONDITIONAL_OUTCOME: Final = f"""
 (SELECT d.verdict, d.kafka_offset, d.version, NULL::text AS detail, coalesce(h.version, 0) AS head
    FROM {CORE}.decided d
    LEFT JOIN {CORE}.heads h ON (h.topic, h.aggregate_id) = (d.topic, %(aggregate)s)
+   LEFT JOIN {{journal}} j ON d.verdict = 'accepted' AND (j.aggregate_id, j.version) = (%(aggregate)s, d.version)
+   LEFT JOIN {CORE}.rejected r ON (r.topic, r.partition, r.kafka_offset) = (d.topic, d.partition, d.kafka_offset)
   WHERE (d.topic, d.partition, d.event_id) = (%(topic)s, %(partition)s, %(id)s)
-    AND CASE d.verdict
-        WHEN 'accepted' THEN EXISTS (
-             SELECT FROM {{journal}} j
-              WHERE (j.aggregate_id, j.version, j.event_id) = (%(aggregate)s, d.version, d.event_id))
-        ELSE EXISTS (
-             SELECT FROM {CORE}.rejected r
-              WHERE (r.topic, r.partition, r.kafka_offset, r.aggregate_id)
-                  = (d.topic, d.partition, d.kafka_offset, %(aggregate)s)) END)
+    AND (j.event_id = d.event_id OR r.aggregate_id = %(aggregate)s))
 UNION ALL
 ({_REJECTED_OUTCOME})
 LIMIT 1

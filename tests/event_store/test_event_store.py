@@ -5,14 +5,18 @@ import json
 import time
 import uuid
 from dataclasses import replace
+from datetime import date
 from typing import Any
 
 import pytest
+from confluent_kafka import Producer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from producers.publisher import TelemetryPublisher
+from projections import history
 from projections.asking import Postgres
+from projections.journal import Journal
 from projections.snapshots import of_json, to_json
 from spanfold.aggregates import ChangeServiceHealth, ServiceAggregate
 from spanfold.domain import Health
@@ -24,7 +28,7 @@ from spanfold.messages import NotYetReflected
 from spanfold.partitioning import partitions_of
 from spanfold.settings import Settings
 from spanfold.times import now_us
-from spanfold.topics import METRICS, SERVICES
+from spanfold.topics import METRICS, SERVICES, TRACES, Topic
 from spanfold.wiring.event_store import KafkaEventStore, event_store
 from tests.contracts.event_store import EventStoreContract, fresh, register, registered
 from tests.event_store.conftest import OLDER
@@ -178,3 +182,45 @@ def exact(value: Any) -> Any:
             return [exact(item) for item in value]
         case _:
             return repr(value)
+
+
+async def test_what_lies_behind_an_open_transaction_is_unknown_and_not_absent(
+    stack_settings: Settings, store: KafkaEventStore
+) -> None:
+    instance = fresh()
+    home = int(partitions_of([instance.encode()], stack_settings.partitions)[0])
+    other = Producer(
+        {"bootstrap.servers": stack_settings.kafka_bootstrap, "transactional.id": instance, "log_level": 0}
+    )
+    other.init_transactions(30)
+    other.begin_transaction()
+    other.produce(SERVICES.on_broker(stack_settings.topic_prefix), b"", instance.encode(), home)
+    assert other.flush(30) == 0
+    event = registered(instance)
+    async with event_store(stack_settings, timeout_s=3) as hasty:
+        with pytest.raises(OutcomeUnknown):
+            await hasty.append_event(event, NO_STREAM)
+        with pytest.raises(OutcomeUnknown):
+            await hasty.outcome_of(SERVICES, instance, event.event_id)
+        # committed records are all that such a read waits for
+        assert (await hasty.get_events(SERVICES, instance, consistency=Consistency.LINEARIZABLE)).version == 0
+    await asyncio.to_thread(other.abort_transaction, 30)
+    found = await store.outcome_of(SERVICES, instance, event.event_id)
+    assert found
+    assert found.version == 1
+
+
+@pytest.mark.parametrize("name", ["ANSWERS", "OUTCOME", "EVENTS"])
+@pytest.mark.parametrize("topic", [SERVICES, TRACES], ids=lambda topic: topic.short_name)
+def test_every_lookup_has_an_index(ledger: Ledger, topic: Topic, name: str) -> None:
+    statement = getattr(history, f"{topic.kind.name}_{name}").format(journal=history._table(topic))
+    parameters = {
+        "topic": topic.name, "partition": 0, "aggregate": "a", "id": uuid.uuid4(), "from_version": 3, "partitions": [0],
+        "offsets": [0], "aggregates": ["a"], "ids": [uuid.uuid4()], "days": [date(2026, 1, 1)],
+    }  # fmt: skip
+    journal = Journal(TRACES)
+    journal.prepare(ledger, [now_us() // 1000])
+    ledger.execute("SET enable_seqscan = off")
+    plan = "\n".join(line for (line,) in ledger.execute(f"EXPLAIN {statement}".encode(), parameters))
+    for table in ("journal_", "decided", "heads", "rejected", "parked"):
+        assert f"Seq Scan on {table}" not in plan, plan
