@@ -8,7 +8,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from sqlalchemy import Connection, create_engine, pool, text
+import psycopg
+from sqlalchemy import Connection, create_engine, inspect, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable, DropSchema
 
 import migrations
@@ -164,12 +166,26 @@ def create_indexes(
 
 
 def drop_generation(connection: Connection, projection: str, generation: GenerationRow) -> None:
-    """Drop the tables of a generation that is not live, with its checkpoints. Waits for a commit that writes to it."""
+    """Drop the tables of a generation that is not live, with its checkpoints. Waits for a commit that writes to it.
+
+    Misconfigured when something of somebody else's, a view for instance, is built on them.
+    """
     which = {"p": projection, "g": generation.number}
     connection.execute(text(LOCK_CHECKPOINTS_OF), which)
     connection.execute(text(f"DELETE FROM {CORE}.checkpoints WHERE projection = :p AND generation = :g"), which)
     connection.execute(text(f"DELETE FROM {CORE}.generations WHERE projection = :p AND generation = :g"), which)
-    connection.execute(DropSchema(generation.schema, cascade=True))
+    tables = [f'"{generation.schema}"."{name}"' for name in inspect(connection).get_table_names(generation.schema)]
+    try:
+        if tables:
+            connection.exec_driver_sql(f"DROP TABLE {', '.join(tables)}")
+        connection.execute(DropSchema(generation.schema))
+    except DBAPIError as error:
+        if not isinstance(error.orig, psycopg.errors.DependentObjectsStillExist):
+            raise
+        raise Misconfigured(
+            f"generation {generation.number} of {projection} can't be dropped, something is built on its tables: "
+            f"{error.orig.diag.message_detail}"
+        ) from error
 
 
 def set_state(connection: Connection, projection: str, generation: GenerationRow, state: str) -> None:

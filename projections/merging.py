@@ -58,7 +58,12 @@ def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[i
     batch = prepared.judged.batch
     cursor.execute(
         UNFOLDED,
-        {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start, "end": journal_at},
+        {
+            "topic": batch.topic.name,
+            "partition": batch.partition,
+            "start": batch.start,
+            "end": min(journal_at, batch.end),
+        },
     )
     unfolded = {offset for (offset,) in cursor}
     for index, poison in prepared.parked.items():

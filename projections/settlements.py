@@ -88,22 +88,29 @@ class _Settling:
         if event_type == "RecordDiscarded":
             found: list[Fact] = []
             self._done.append(("discarded", at, offset))
+        elif held:
+            # folded when the one before it is, if it can be read then
+            self._tried.append((at, BEHIND, "an earlier record of its aggregate is parked", offset))
+            return []
         else:
-            try:
-                found = self._read(row, held)
-            except PoisonRecord as poison:
-                self._tried.append((at, poison.reason, poison.detail, offset))
+            readable = self._read(at, row)
+            if readable is None:
                 return []
-            self._done.append(("retried", at, offset))
+            found = readable
         del self._rows[offset]
         return found if held else [*found, *self._release(at, row)]
 
-    def _read(self, row: _Parked, held: bool) -> list[Fact]:
-        if self._refused is not None:
-            raise self._refused
-        if held:
-            raise PoisonRecord(BEHIND, "an earlier record of its aggregate is parked")
-        return _facts(self._codec, self._batch, row)
+    def _read(self, at: int, row: _Parked) -> list[Fact] | None:
+        """The record's facts, which are folded at `at`; None if it stays parked, for the reason that it has now."""
+        try:
+            if self._refused is not None:
+                raise self._refused
+            found = _facts(self._codec, self._batch, row)
+        except PoisonRecord as poison:
+            self._tried.append((at, poison.reason, poison.detail, row.offset))
+            return None
+        self._done.append(("retried", at, row.offset))
+        return found
 
     def _release(self, at: int, before: _Parked) -> list[Fact]:
         """Conditional topics: what was parked behind the settled record, up to the next one that can't be read by itself."""
@@ -111,10 +118,10 @@ class _Settling:
         if self._batch.topic.kind is TopicKind.CONDITIONAL:
             condition = "aggregate_id = %s AND kafka_offset > %s"
             for row in _parked(self._cursor, self._batch, condition, before.aggregate_id, before.offset):
-                if row.reason != BEHIND:
+                found = self._read(at, row) if row.reason == BEHIND else None
+                if found is None:
                     break
-                facts += _facts(self._codec, self._batch, row)
-                self._done.append(("retried", at, row.offset))
+                facts += found
         return facts
 
     def write(self) -> None:

@@ -113,6 +113,7 @@ class Store:
     def _lock(self, cursor: Cursor[Any], batch: Batch) -> tuple[int, list[Generation]]:
         """Lock the partition's checkpoints, then see which generations are kept: rows go there, wherever that is now."""
         where = (batch.topic.name, batch.partition)
+        waited_for: list[str] = []
         while True:
             cursor.execute(LOCK_CHECKPOINTS, where)
             positions = {(name, number): offset for name, number, offset in cursor}
@@ -123,8 +124,15 @@ class Store:
                     f"{where[0]}[{where[1]}] has no checkpoint: register its topic with `spanfold migrate`"
                 )
             # a generation that came to be kept while we waited for the locks is not locked yet
-            if all((name, number) in positions for name, number, _, _ in kept):
+            missing = [name for name, number, _, _ in kept if (name, number) not in positions]
+            if not missing:
                 break
+            if missing == waited_for:
+                raise Misconfigured(
+                    f"{' and '.join(missing)} has no checkpoint for {where[0]}: a projection that folds another topic is "
+                    "another fold, give it a fold_version of its own and rebuild it"
+                )
+            waited_for = missing
         generations = [
             Generation(self._projections[name], number, schema, positions[name, number])
             for name, number, schema, _ in kept

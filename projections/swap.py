@@ -28,6 +28,9 @@ VIEWS_TIMEOUT: Final = "800ms"
 """For the queries that run to end; readers that come now wait behind us for so long."""
 
 
+FROZEN_TIMEOUT: Final = "5s"
+
+
 @dataclass(frozen=True, slots=True)
 class Session:
     """A session that something has to wait for, and the snapshot by which it was met."""
@@ -57,7 +60,7 @@ def hand_over(engine: Engine, projection: Projection, generation: GenerationRow,
 def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
     """Fold the rest, if there is any, and make the generation the live one. Returns for how long commits waited, in seconds.
 
-    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`; nothing was changed, and no commit waited.
+    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`, or a commit takes too long; nothing was changed.
     """
     with _Locked(engine, projection, generation, fold_rest, views=True) as locked:
         live = live_generation(locked.connection, projection.name)
@@ -68,7 +71,7 @@ def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold
 
 
 class _Locked:
-    """A transaction that holds every checkpoint of the journal, the live generation and this one, at the same positions; with
+    """A transaction that holds every checkpoint of the journal, the live generation and this one, which is at the journal's; with
     `views` also these, which it has pointed at the generation before commits had to wait.
     """
 
@@ -89,6 +92,8 @@ class _Locked:
         try:
             self._point_the_views()
             self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+            # whoever is frozen here lets go soon
+            self.connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_TIMEOUT}'"))
             self._began = time.monotonic()
             self._lock()
         except BaseException:
@@ -104,7 +109,9 @@ class _Locked:
 
     def _lock(self) -> None:
         topics = [topic.name for topic in self._projection.topics]
-        rows = self.connection.execute(text(LOCK), {"p": self._projection.name, "topics": topics}).all()
+        rows = self.connection.execute(
+            text(LOCK), {"p": self._projection.name, "g": self._generation.number, "topics": topics}
+        ).all()
         ends = {(topic, partition): at for topic, partition, owner, _, at in rows if owner == JOURNAL}
         self._fold_rest(_raw(self.connection), ends)
 
@@ -134,12 +141,12 @@ SELECT c.topic, c.partition, c.projection, c.generation, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
  WHERE c.topic = ANY (:topics)
-   AND (c.projection = '{JOURNAL}' OR (c.projection = :p AND g.state IN ('loading', 'following', 'live')))
+   AND (c.projection = '{JOURNAL}' OR (c.projection = :p AND (g.state = 'live' OR g.generation = :g)))
  ORDER BY c.topic, c.partition, c.projection, c.generation
    FOR UPDATE OF c
 """
 
-_SESSION: Final = """a.pid, a.usename, a.application_name, to_char(a.xact_start, 'HH24:MI:SS.US'),
+_SESSION: Final = """a.pid, coalesce(a.usename, '?'), coalesce(a.application_name, ''), to_char(a.xact_start, 'HH24:MI:SS.US'),
        left(regexp_replace(a.query, '\\s+', ' ', 'g'), 100), coalesce(a.backend_xmin::text, ''),
        extract(epoch FROM clock_timestamp() - a.xact_start)::double precision"""
 
@@ -147,7 +154,7 @@ SNAPSHOTS: Final = f"""
 SELECT {_SESSION}
   FROM pg_stat_activity a
  WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-   AND a.backend_xmin IS NOT NULL
+   AND a.backend_xmin IS NOT NULL AND a.xact_start IS NOT NULL
  ORDER BY a.xact_start
 """
 
@@ -157,4 +164,5 @@ SELECT DISTINCT {_SESSION}
   JOIN pg_stat_activity a USING (pid)
  WHERE l.relation IN (SELECT to_regclass('spanfold.' || quote_ident(v)) FROM unnest(%s::text[]) AS v)
    AND l.granted AND a.pid <> pg_backend_pid()
+   AND a.datname = current_database() AND a.xact_start IS NOT NULL
 """

@@ -17,7 +17,7 @@ from projections.journal import CORE
 from projections.shadow import Positions
 from projections.views import READER, show_in
 from spanfold.errors import InvalidInput, Misconfigured
-from stream_processors.loading import Loading, Workplace
+from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
 from stream_processors.replay import LogReader
 
 OURS: Final = "spanfold as of "
@@ -60,7 +60,7 @@ def as_of(place: Workplace, into: str, until: Positions, workers: int) -> int:
         generation = generations.create_generation(connection, place.projection, "as_of", schema)
     try:
         with closing(Loading(place, generation, workers)) as loading:
-            loading.refuse_what_the_log_lacks(until)
+            refuse_what_the_log_lacks(place, loading.positions(), until)
             loading.load(until)
             loading.create_indexes()
             folded = loading.folded
@@ -73,18 +73,18 @@ def as_of(place: Workplace, into: str, until: Positions, workers: int) -> int:
 
 
 def positions_at(place: Workplace, moment: datetime) -> Positions:
-    """The first offset of each partition that the broker appended at `moment` or later; where there is none, how far the
-    log has been judged.
-    """
+    """The first offset of each partition that the broker appended at `moment` or later; where there is none, the log's end."""
     ms = int(moment.timestamp() * 1000)
     judged = place.judged()
     asked = [TopicPartition(place.topics[name].name, partition, ms) for name, partition in judged]
     with closing(LogReader(place.settings)) as reader:
         found = reader.offsets_for_times(asked)
-    return {
-        at: offset if (offset := found[place.topics[at[0]].name, at[1]]) is not None else end
-        for at, end in judged.items()
-    }
+        positions = {}
+        for name, partition in judged:
+            topic = place.topics[name].name
+            offset = found[topic, partition]
+            positions[name, partition] = reader.watermarks(topic, partition)[1] if offset is None else offset
+    return positions
 
 
 def drop(dsn: str, into: str) -> Sequence[str]:

@@ -1,7 +1,7 @@
 """One generation that is being loaded, for as long as one process works on it: where it stands, and how to get it further."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -26,6 +26,10 @@ from stream_processors.replay import LogReader, Stretch, Target, load, load_in_p
 
 FEW: Final = 50_000
 """So many records are loaded in this process: starting others takes longer."""
+
+
+WAITED_FOR_S: Final = 1.0
+"""Kafka must not be silent for longer while commits wait."""
 
 
 class Audience(Protocol):
@@ -130,17 +134,6 @@ class Loading:
         """Where the generation stands."""
         return positions_of(self._place.control, self._place.projection.name, self._generation.number)
 
-    def refuse_what_the_log_lacks(self, until: Positions) -> None:
-        """Misconfigured when the log does not hold every record between the generation's checkpoints and `until`."""
-        for (name, partition), start in self.positions().items():
-            topic, end, what = self._place.topics[name], until[name, partition], self._place.projection.name
-            first, last = self._reader.watermarks(topic.name, partition)
-            if start < end and (first > start or last < end):
-                raise Misconfigured(
-                    f"the log of {topic.name}[{partition}] holds offsets {first} to {last}, to load {what} it takes {start} "
-                    f"to {end}: what is gone from the log can't be folded again. Nothing was changed."
-                )
-
     def load(self, until: Positions) -> None:
         """Fold the log up to these positions; the audience hears how far it is."""
         before, stretches = self.positions(), self._stretches(until)
@@ -165,8 +158,8 @@ class Loading:
             self.load(judged)
 
     def fold_rest(self, connection: psycopg.Connection[Any], until: Positions) -> None:
-        """Fold up to these positions inside the transaction of `connection`."""
-        for batch in self._reader.batches(self._stretches(until)):
+        """Fold up to these positions inside the transaction of `connection`, for which others wait: LogUnavailable soon."""
+        for batch in self._reader.batches(self._stretches(until), WAITED_FOR_S):
             self._shadow.commit(connection, self._shadow.prepare(batch))
             # temporary tables are emptied by a commit, and there will be one for all batches
             connection.execute("DISCARD TEMP")
@@ -184,6 +177,20 @@ class Loading:
             generations.create_indexes(connection, self._place.projection, self._generation, [False])
             for table in self._place.projection.metadata.sorted_tables:
                 connection.execute(sql_text(f'ANALYZE "{self._generation.schema}"."{table.name}"'))
+
+
+def refuse_what_the_log_lacks(place: Workplace, start: Positions, until: Positions) -> None:
+    """Misconfigured when the log does not hold every record between these positions."""
+    what = place.projection.name
+    with closing(LogReader(place.settings)) as reader:
+        for (name, partition), begin in start.items():
+            topic, end = place.topics[name], until[name, partition]
+            first, last = reader.watermarks(topic.name, partition)
+            if begin < end and (first > begin or last < end):
+                raise Misconfigured(
+                    f"the log of {topic.name}[{partition}] holds offsets {first} to {last}, to load {what} it takes {begin} "
+                    f"to {end}: what is gone from the log can't be folded again. Nothing was changed."
+                )
 
 
 def _distance(start: Positions, end: Positions) -> int:

@@ -26,11 +26,14 @@ from projections.parity import Side, TableParity, checksums, compare, shapes_of
 from projections.shadow import Positions, positions_of
 from projections.swap import Session, hand_over, readers, snapshots, swap
 from projections.views import refuse_shrinking_views
-from spanfold.errors import Misconfigured
-from stream_processors.loading import Loading, Workplace
+from spanfold.errors import LogUnavailable, Misconfigured
+from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
 
 SMALL_REST: Final = 10_000
 """Records that may be left for the transaction of the hand-over, in which commits wait."""
+
+BEGUN: Final = ("loading", "following")
+"""States of a generation that is about to become live, or that somebody has left so."""
 
 _PAUSE_S: Final = 0.2
 
@@ -63,6 +66,8 @@ class Result:
     blocked_s: float = 0.0
     parity: Sequence[TableParity] = ()
     waited_for: list[str] = field(default_factory=list)
+    needs_follower: bool = False
+    """Workers that run may not carry this fold version: see `follow`."""
 
 
 def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False) -> Result:
@@ -82,9 +87,7 @@ def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False)
                 _refuse_differences(place, live, result, accept_differences)
         _make_live(place, loading, next_one, result)
         _drop_older(place, live)
-        result.total_s = time.monotonic() - began
-        if live is None or live.fold_version != place.projection.fold_version:
-            follow(place, loading)
+    result.total_s = time.monotonic() - began
     return result
 
 
@@ -96,7 +99,7 @@ def verify(place: Workplace, workers: int) -> Result:
         raise Misconfigured(
             f"{place.projection.name} has no live generation to compare with: `spanfold rebuild` makes one"
         )
-    abort(place)
+    _refuse_unfinished(place)
     next_one = _next(place)
     result = _result(place, next_one, live)
     try:
@@ -113,7 +116,8 @@ def rollback(place: Workplace, workers: int) -> Result:
     """Make the previous generation live again, after it has caught up with the log."""
     began = time.monotonic()
     name, version = place.projection.name, place.projection.fold_version
-    live, previous = place.in_state("live"), place.in_state("previous")
+    live = place.in_state("live")
+    previous = _rolling_back(place) or place.in_state("previous")
     if previous is None:
         raise Misconfigured(f"{name} has no previous generation: nothing to go back to")
     if previous.fold_version != version:
@@ -121,48 +125,71 @@ def rollback(place: Workplace, workers: int) -> Result:
             f"the previous generation of {name} was made by fold version {previous.fold_version}, this code has {version}: "
             "go back with the code that has it"
         )
-    abort(place)
+    if previous.state == "previous":
+        _refuse_unfinished(place)
     _preflight(place, previous)
-    with place.engine.begin() as connection:
-        generations.set_state(connection, name, previous, "loading")
     result = _result(place, previous, live)
     with closing(Loading(place, previous, workers)) as loading:
-        _load(place, loading, None, result)
+        if previous.state == "previous":
+            _load(place, loading, None, result)
         _make_live(place, loading, previous, result)
-        if live is None or live.fold_version != version:
-            follow(place, loading)
     result.total_s = time.monotonic() - began
     return result
 
 
 def abort(place: Workplace) -> list[GenerationRow]:
-    """Drop what a rebuild has begun and not ended; returns it."""
-    begun = [each for each in place.all() if each.state in ("loading", "following")]
+    """Drop what a rebuild has begun and not ended, and returns it. What a rollback has not ended is the previous one again."""
+    rolling_back = _rolling_back(place)
+    if rolling_back is not None:
+        with place.engine.begin() as connection:
+            generations.set_state(connection, place.projection.name, rolling_back, "previous")
+    begun = [each for each in place.all() if each.state in BEGUN]
     for generation in begun:
         place.drop(generation)
     return begun
 
 
+def _rolling_back(place: Workplace) -> GenerationRow | None:
+    """The generation that a rollback has handed over and not swapped: it is older than the live one."""
+    live, following = place.in_state("live"), place.in_state("following")
+    return following if live and following and following.number < live.number else None
+
+
+def _refuse_unfinished(place: Workplace) -> None:
+    begun = place.in_state(*BEGUN)
+    if begun is not None:
+        name = place.projection.name
+        raise Misconfigured(
+            f"generation {begun.number} of {name} is {begun.state}: a rebuild was not ended. Go on with `spanfold rebuild "
+            f"{name}`, or let go of it with `spanfold rebuild {name} --abort`"
+        )
+
+
 def preview(place: Workplace) -> tuple[Positions, GenerationRow | None]:
     """What a rebuild would have to fold, and what it would go on with; refuses what a rebuild would refuse. Changes nothing."""
-    begun = place.in_state("loading", "following")
+    begun = place.in_state(*BEGUN)
+    if begun is not None and begun.fold_version != place.projection.fold_version:
+        begun = None
     with place.engine.connect() as connection:
         generation = begun or generations.create_generation(connection, place.projection, "loading")
         refuse_shrinking_views(connection, place.projection, generation.schema)
         connection.rollback()
     start = positions_of(place.control, place.projection.name, generation.number) if begun else {}
     judged = place.judged()
+    refuse_what_the_log_lacks(place, {at: start.get(at, 0) for at in judged}, judged)
     return {at: end - start.get(at, 0) for at, end in judged.items()}, begun
 
 
 def _result(place: Workplace, generation: GenerationRow, live: GenerationRow | None) -> Result:
-    replaced = live.number if live else None
-    return Result(place.projection.name, generation.number, place.projection.fold_version, replaced)
+    replaced, version = live.number if live else None, place.projection.fold_version
+    result = Result(place.projection.name, generation.number, version, replaced)
+    result.needs_follower = live is None or live.fold_version != version
+    return result
 
 
 def _next(place: Workplace) -> GenerationRow:
     """The generation that is to become live: one that an earlier process began, or a new one."""
-    begun = place.in_state("loading", "following")
+    begun = place.in_state(*BEGUN)
     if begun is not None and begun.fold_version == place.projection.fold_version:
         place.audience.step(f"going on with generation {begun.number}")
         _preflight(place, begun)
@@ -183,7 +210,7 @@ def _load(place: Workplace, loading: Loading, live: GenerationRow | None, result
     """Load up to where the live generation stands, so that both can be compared there later."""
     began = time.monotonic()
     until = _not_beyond(place, live)
-    loading.refuse_what_the_log_lacks(until)
+    refuse_what_the_log_lacks(place, loading.positions(), until)
     place.audience.step("loading")
     loading.load(until)
     result.load_s, result.records = time.monotonic() - began, loading.folded
@@ -206,6 +233,9 @@ def _parity(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: Ge
         frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         until = positions_of(frozen, place.projection.name, live.number)
         ahead = {at: end for at, end in loading.positions().items() if end > until.get(at, end)}
+        if ahead and live.fold_version != place.projection.fold_version:
+            place.audience.step("not compared: nobody folds the live generation any more")
+            return []
         if ahead:
             raise Misconfigured(
                 f"the live generation of {place.projection.name} stands before the rebuilt one in {_words(ahead)}: is a worker "
@@ -251,6 +281,8 @@ def _retried(place: Workplace, loading: Loading, result: Result, step: Any, gene
         loading.catch_up(SMALL_REST)
         try:
             held_s = step(place.engine, place.projection, generation, loading.fold_rest)
+        except LogUnavailable as error:
+            place.audience.step(f"trying again: {error}")
         except (errors.LockNotAvailable, OperationalError) as error:
             if not isinstance(error, errors.LockNotAvailable) and not isinstance(error.orig, errors.LockNotAvailable):
                 raise
@@ -285,10 +317,21 @@ def _drop_older(place: Workplace, live: GenerationRow | None) -> None:
     """Keep one previous generation: what was live until now."""
     for each in place.all():
         if each.state == "previous" and (live is None or each.number != live.number):
-            place.drop(each)
+            try:
+                place.drop(each)
+            except Misconfigured as error:
+                place.audience.step(f"kept: {error}")
 
 
-def follow(place: Workplace, loading: Loading) -> None:
+def follow(place: Workplace) -> None:
+    """See _follow; of the live generation, which workers that run may not carry."""
+    live = place.in_state("live")
+    if live is not None:
+        with closing(Loading(place, live, 0)) as loading:
+            _follow(place, loading)
+
+
+def _follow(place: Workplace, loading: Loading) -> None:
     """Keep the generation up to date until workers of this code do: until somebody else moves it, and nothing has been left
     to this process for a while.
     """

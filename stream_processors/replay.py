@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -97,9 +98,9 @@ class LogReader:
             raise LogUnavailable(f"Kafka did not say what it had at that time: {error.args[0].str()}") from error
         return {(each.topic, each.partition): each.offset if each.offset >= 0 else None for each in found}
 
-    def batches(self, stretches: Sequence[Stretch]) -> Iterator[Batch]:
+    def batches(self, stretches: Sequence[Stretch], patience_s: float = NOTHING_CAME_S) -> Iterator[Batch]:
         """All committed records of these stretches, in offset order within each; together the batches of a partition cover
-        its stretch without a gap. LogUnavailable when Kafka does not answer.
+        its stretch without a gap. LogUnavailable when Kafka sends nothing for `patience_s`.
         """
         left = {(each.topic.name, each.partition): each for each in stretches if each.start < each.end}
         self._consumer.assign([TopicPartition(name, number, each.start) for (name, number), each in left.items()])
@@ -108,10 +109,8 @@ class LogReader:
             found = self._consumer.consume(*self._at_most(left.values()))
             if found:
                 last_came = time.monotonic()
-            elif time.monotonic() - last_came > NOTHING_CAME_S:
-                raise LogUnavailable(
-                    f"Kafka sent nothing for {NOTHING_CAME_S:.0f} s; it has still to send {_words(left)}"
-                )
+            elif time.monotonic() - last_came > patience_s:
+                raise LogUnavailable(f"Kafka sent nothing for {patience_s:.0f} s; it has still to send {_words(left)}")
             for where, messages in _by_partition(found).items():
                 if (stretch := left.get(where)) is not None:
                     batch = _batch(stretch, messages, self._with_headers)
@@ -205,6 +204,10 @@ def load_in_processes(
             for future in done:
                 future.result()
             tell()
+    except BrokenProcessPool as error:
+        raise SpanfoldError(
+            "a process that was loading has been killed, perhaps for want of memory: call it again"
+        ) from error
     finally:
         # on an error, and on Ctrl-C, nobody waits for the others: what they commit is right, and can be gone on from
         for process in list((pool._processes or {}).values()):

@@ -105,4 +105,7 @@ def _parsed(words: Sequence[str]) -> tuple[Find, list[str]]:
 
 def _folded_from(topics: set[str]) -> list[str]:
     """The projections that fold one of these topics."""
-    return [each.name for each in chosen(None) if not topics.isdisjoint(topic.name for topic in each.topics)]
+    names = [each.name for each in chosen(None) if not topics.isdisjoint(topic.name for topic in each.topics)]
+    if not names:
+        raise InvalidInput(f"no projection is folded from {', '.join(sorted(topics))}")
+    return names

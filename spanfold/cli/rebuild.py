@@ -45,6 +45,7 @@ def rebuild(
     settings, wanted = running_settings(chosen_settings(home)), chosen(projections)
     if dry_run and abort:
         raise InvalidInput("--dry-run and --abort exclude each other")
+    to_follow: list[Projection] = []
     with sigterm_interrupts():
         for projection in wanted:
             if abort:
@@ -52,13 +53,24 @@ def rebuild(
             elif dry_run:
                 _preview(settings, projection)
             else:
-                try:
-                    with at_work(settings, projection, tablespace) as place:
-                        result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
-                except RowsDiffer as error:
-                    console().print(Text("\n".join(parity_lines(error.parity))))
-                    raise
-                _tell(result, json, "rebuilt")
+                to_follow += _rebuild(settings, projection, workers, tablespace, accept_differences, json)
+        for projection in to_follow:
+            with at_work(settings, projection) as place:
+                rebuilding.follow(place)
+
+
+def _rebuild(
+    settings: Settings, projection: Projection, workers: int, tablespace: str, accept_differences: bool, json: bool
+) -> list[Projection]:
+    """Returns the projection if its new generation is to be followed until workers do."""
+    try:
+        with at_work(settings, projection, tablespace) as place:
+            result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
+    except RowsDiffer as error:
+        console().print(Text("\n".join(parity_lines(error.parity))))
+        raise
+    _tell(result, json, "rebuilt")
+    return [projection] if result.needs_follower else []
 
 
 def _abort(settings: Settings, projection: Projection) -> None:
@@ -116,7 +128,9 @@ def rollback(
     settings, (wanted,) = running_settings(chosen_settings(home)), chosen([projection])
     with sigterm_interrupts(), at_work(settings, wanted) as place:
         result = rebuilding.rollback(place, workers)
-    _tell(result, json, "rolled back")
+        _tell(result, json, "rolled back")
+        if result.needs_follower:
+            rebuilding.follow(place)
 
 
 def _tell(result: Result, json: bool, done: str) -> None:

@@ -10,7 +10,7 @@ import psycopg
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError
 
 from projections.parity import TableParity
 from projections.projection import Projection, installed
@@ -80,11 +80,8 @@ def at_work(settings: Settings, projection: Projection, tablespace: str = "") ->
         dsn = named_postgres(settings)
         with screen() as shown, workplace(settings, dsn, projection, shown, tablespace) as place:
             yield place
-    except (psycopg.OperationalError, OperationalError) as error:
-        cause = error.orig if isinstance(error, OperationalError) else error
-        raise failed(cause) from error
-    except psycopg.errors.DiskFull as error:
-        raise failed(error) from error
+    except (psycopg.Error, DBAPIError) as error:
+        raise failed(error.orig if isinstance(error, DBAPIError) else error) from error
 
 
 def failed(error: BaseException | None) -> StoreUnavailable:

@@ -78,7 +78,7 @@ def append(
 
 def settle(cls: Any, offset: int, at: int, key: str) -> Record:
     return record(
-        cls(aggregate_id=key, occurred_at=NOW, source="test", record_topic=ORDERS.name, record_offset=offset), at
+        cls(aggregate_id=key, occurred_at=NOW + at, source="test", record_topic=ORDERS.name, record_offset=offset), at
     )
 
 
@@ -225,3 +225,16 @@ def test_only_the_earliest_parked_record_of_an_aggregate_can_be_retried(orders: 
     assert {state for _, _, state in states(orders)} == {"parked"}
     commit(orders, [settle(RecordRetried, 0, 6, "a")])
     assert seen(orders) == [0, 1, 2, 3]
+
+
+def test_a_released_record_that_cannot_be_read_stays_parked_for_its_own_reason(orders: Ledger) -> None:
+    older = Store(PROJECTIONS, Codec(NoFailures()))
+    commit(orders, [append(0, "a", failed=True), append(1, "a"), append(2, "a", failed=True), append(3, "a")], older)
+    commit(orders, [settle(RecordRetried, 2, 4, "a")], older)
+    commit(orders, [settle(RecordDiscarded, 0, 5, "a")], older)
+    assert seen(orders) == [1]
+    assert states(orders) == [
+        (0, "unknown_schema", "discarded"), (1, "behind", "retried"), (2, "unknown_schema", "parked"), (3, "behind", "parked"),
+    ]  # fmt: skip
+    commit(orders, [settle(RecordRetried, 2, 6, "a")])
+    assert seen(orders) == [1, 2, 3]

@@ -7,6 +7,7 @@ import pytest
 
 from projections import generations
 from projections.projection import installed
+from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors import rebuild as rebuilding
@@ -67,3 +68,46 @@ def test_a_process_that_starts_during_the_swap_does_not_point_the_views_back(
     assert shown
     assert "traces_g2.traces" in shown[0]
     assert "traces_g1." not in shown[0]
+
+
+def test_a_rollback_that_was_killed_can_be_ended_or_taken_back(
+    stack_settings: Settings, ledger: Ledger, folding: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at_work(stack_settings) as place:
+        rebuilding.rebuild(place, 1)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = rows(ledger)
+    for step in ("_load", "_wait_out"):
+        with monkeypatch.context() as patched, at_work(stack_settings) as place:
+            patched.setattr(rebuilding, step, killed)
+            with pytest.raises(KeyboardInterrupt):
+                rebuilding.rollback(place, 1)
+        with at_work(stack_settings) as place:
+            rebuilding.abort(place)
+        assert [state for name, _, state in states(ledger) if name == "traces"] == ["previous", "live"]
+    with monkeypatch.context() as patched, at_work(stack_settings) as place:
+        patched.setattr(rebuilding, "_wait_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rebuilding.rollback(place, 1)
+    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match="--abort"):
+        rebuilding.verify(place, 1)
+    with at_work(stack_settings) as place:
+        rebuilding.rollback(place, 1)
+    assert [state for name, _, state in states(ledger) if name == "traces"] == ["live", "previous"]
+    assert rows(ledger) == before
+
+
+def test_what_people_built_on_a_generation_is_not_dropped_with_it(
+    stack_settings: Settings, ledger: Ledger, folding: Worker
+) -> None:
+    ledger.execute("CREATE VIEW public.mine AS SELECT trace_id FROM traces_g1.traces")
+    for _ in range(2):
+        with at_work(stack_settings) as place:
+            rebuilding.rebuild(place, 1)
+    assert [state for name, _, state in states(ledger) if name == "traces"] == ["previous", "previous", "live"]
+    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match=r"view mine depends on"):
+        place.drop(place.all()[0])
+    assert ledger.execute("SELECT count(*) FROM public.mine").fetchone() != (0,)
