@@ -16,17 +16,17 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import psycopg
 from psycopg import errors
 from sqlalchemy.exc import OperationalError
 
 from projections import generations
 from projections.generations import GenerationRow
-from projections.parity import Side, TableParity, checksums, compare, shapes_of
+from projections.parity import TableParity
 from projections.shadow import Positions, positions_of
 from projections.swap import Session, hand_over, readers, snapshots, swap
 from projections.views import refuse_shrinking_views
 from spanfold.errors import LogUnavailable, Misconfigured
+from stream_processors.comparing import parity_of, refuse_differences
 from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
 
 SMALL_REST: Final = 10_000
@@ -37,19 +37,7 @@ BEGUN: Final = ("loading", "following")
 
 _PAUSE_S: Final = 0.2
 
-_ALONE_S: Final = 15.0
-"""For so long workers must have kept a generation up to date without help: a partition may be quiet, or change hands."""
 _MOMENT_S: Final = 1.0
-
-
-class RowsDiffer(Misconfigured):
-    """What was rebuilt is not what is live, though the same fold made both."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, parity: Sequence[TableParity]) -> None:
-        super().__init__(message)
-        self.parity = parity
 
 
 @dataclass(slots=True)
@@ -83,8 +71,9 @@ def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False)
         if next_one.state == "loading":
             _load(place, loading, live, result)
             if live is not None:
-                result.parity = _parity(place, loading, live, next_one)
-                _refuse_differences(place, live, result, accept_differences)
+                result.parity = parity_of(place, loading, live, next_one)
+                if not accept_differences:
+                    refuse_differences(place, live, result.parity)
         _make_live(place, loading, next_one, result)
         _drop_older(place, live)
     result.total_s = time.monotonic() - began
@@ -105,7 +94,7 @@ def verify(place: Workplace, workers: int) -> Result:
     try:
         with closing(Loading(place, next_one, workers)) as loading:
             _load(place, loading, live, result)
-            result.parity = _parity(place, loading, live, next_one)
+            result.parity = parity_of(place, loading, live, next_one)
     finally:
         place.drop(next_one)
     result.total_s = time.monotonic() - began
@@ -226,44 +215,6 @@ def _not_beyond(place: Workplace, live: GenerationRow | None) -> Positions:
     return {where: min(end, at.get(where, end)) for where, end in judged.items()}
 
 
-def _parity(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: GenerationRow) -> list[TableParity]:
-    """Live as one snapshot shows it; the rebuilt one, brought to exactly the same positions."""
-    place.audience.step("comparing")
-    with psycopg.connect(place.dsn, application_name="spanfold compare") as frozen, psycopg.connect(place.dsn) as other:
-        frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        until = positions_of(frozen, place.projection.name, live.number)
-        ahead = {at: end for at, end in loading.positions().items() if end > until.get(at, end)}
-        if ahead and live.fold_version != place.projection.fold_version:
-            place.audience.step("not compared: nobody folds the live generation any more")
-            return []
-        if ahead:
-            raise Misconfigured(
-                f"the live generation of {place.projection.name} stands before the rebuilt one in {_words(ahead)}: is a worker "
-                "folding it? `spanfold status` tells"
-            )
-        side = Side(frozen, live.schema)
-        shapes = shapes_of(side, place.projection.metadata)
-        sums = [checksums(side, shape) for shape in shapes]
-        loading.load({at: until.get(at, end) for at, end in loading.positions().items()})
-        found = Side(other, rebuilt.schema)
-        return [compare(side, known, found, shape, 20) for shape, known in zip(shapes, sums, strict=True)]
-
-
-def _words(positions: Positions) -> str:
-    return ", ".join(f"{topic}[{partition}]" for topic, partition in positions)
-
-
-def _refuse_differences(place: Workplace, live: GenerationRow, result: Result, accepted: bool) -> None:
-    unequal = [each.table for each in result.parity if not each.equal]
-    if not unequal or accepted or live.fold_version != place.projection.fold_version:
-        return
-    raise RowsDiffer(
-        f"the rebuilt rows of {', '.join(unequal)} are not the live ones, though the fold says that it is the same (version "
-        f"{live.fold_version}). Nothing was swapped; --accept-differences swaps nevertheless, --abort drops what was loaded",
-        result.parity,
-    )
-
-
 def _make_live(place: Workplace, loading: Loading, generation: GenerationRow, result: Result) -> None:
     if generation.state != "following":
         place.audience.step("catching up")
@@ -321,29 +272,3 @@ def _drop_older(place: Workplace, live: GenerationRow | None) -> None:
                 place.drop(each)
             except Misconfigured as error:
                 place.audience.step(f"kept: {error}")
-
-
-def follow(place: Workplace) -> None:
-    """See _follow; of the live generation, which workers that run may not carry."""
-    live = place.in_state("live")
-    if live is not None:
-        with closing(Loading(place, live, 0)) as loading:
-            _follow(place, loading)
-
-
-def _follow(place: Workplace, loading: Loading) -> None:
-    """Keep the generation up to date until workers of this code do: until somebody else moves it, and nothing has been left
-    to this process for a while.
-    """
-    place.audience.step("following the log until workers of this version take over (Ctrl-C: leave it to them)")
-    left_at, taken, needed = loading.positions(), False, time.monotonic()
-    while not taken or time.monotonic() - needed < _ALONE_S:
-        judged = place.judged()  # before the positions: a worker that folds the generation moves both in one commit
-        now = loading.positions()
-        taken = taken or any(position > left_at[at] for at, position in now.items())
-        own = {at: end for at, end in judged.items() if end > now[at]}
-        if own:
-            loading.load({**now, **own})
-            needed = time.monotonic()
-        left_at = {**now, **own}
-        time.sleep(_PAUSE_S)

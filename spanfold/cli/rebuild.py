@@ -12,7 +12,9 @@ from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, 
 from spanfold.errors import InvalidInput
 from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
-from stream_processors.rebuild import Result, RowsDiffer
+from stream_processors.comparing import RowsDiffer
+from stream_processors.following import follow
+from stream_processors.rebuild import Result
 
 ROWS_DIFFER = 1
 
@@ -56,7 +58,7 @@ def rebuild(
                 to_follow += _rebuild(settings, projection, workers, tablespace, accept_differences, json)
         for projection in to_follow:
             with at_work(settings, projection) as place:
-                rebuilding.follow(place)
+                follow(place)
 
 
 def _rebuild(
@@ -130,7 +132,7 @@ def rollback(
         result = rebuilding.rollback(place, workers)
         _tell(result, json, "rolled back")
         if result.needs_follower:
-            rebuilding.follow(place)
+            follow(place)
 
 
 def _tell(result: Result, json: bool, done: str) -> None:

@@ -16,7 +16,7 @@ from projections.traces import TracesPartial, TracesProjection
 from spanfold.settings import Settings
 from spanfold.topics import TRACES, TopicOnBroker
 from stream_processors import rebuild as rebuilding
-from stream_processors.rebuild import RowsDiffer
+from stream_processors.comparing import RowsDiffer
 from stream_processors.replay import LogReader, Stretch
 from tests.faults.reference import ends_of_log
 from tests.rebuilds.conftest import (

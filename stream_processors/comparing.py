@@ -1,0 +1,64 @@
+"""Live and rebuilt rows at one exact position: part of a rebuild, all of `verify`."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import psycopg
+
+from projections.generations import GenerationRow
+from projections.parity import Side, TableParity, checksums, compare, shapes_of
+from projections.shadow import Positions, positions_of
+from spanfold.errors import Misconfigured
+from stream_processors.loading import Loading, Workplace
+
+NAMED: Final = 20
+"""So many differing rows of each table are named."""
+
+
+class RowsDiffer(Misconfigured):
+    """What was rebuilt is not what is live, though the same fold made both."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, parity: Sequence[TableParity]) -> None:
+        super().__init__(message)
+        self.parity = parity
+
+
+def parity_of(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: GenerationRow) -> list[TableParity]:
+    """Live as one snapshot shows it; the rebuilt one, brought to exactly the same positions."""
+    place.audience.step("comparing")
+    with psycopg.connect(place.dsn, application_name="spanfold compare") as frozen, psycopg.connect(place.dsn) as other:
+        frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        until = positions_of(frozen, place.projection.name, live.number)
+        ahead = {at: end for at, end in loading.positions().items() if end > until.get(at, end)}
+        if ahead and live.fold_version != place.projection.fold_version:
+            place.audience.step("not compared: nobody folds the live generation any more")
+            return []
+        if ahead:
+            raise Misconfigured(
+                f"the live generation of {place.projection.name} stands before the rebuilt one in {_words(ahead)}: is a worker "
+                "folding it? `spanfold status` tells"
+            )
+        side = Side(frozen, live.schema)
+        shapes = shapes_of(side, place.projection.metadata)
+        sums = [checksums(side, shape) for shape in shapes]
+        loading.load({at: until.get(at, end) for at, end in loading.positions().items()})
+        found = Side(other, rebuilt.schema)
+        return [compare(side, known, found, shape, NAMED) for shape, known in zip(shapes, sums, strict=True)]
+
+
+def _words(positions: Positions) -> str:
+    return ", ".join(f"{topic}[{partition}]" for topic, partition in positions)
+
+
+def refuse_differences(place: Workplace, live: GenerationRow, parity: Sequence[TableParity]) -> None:
+    """RowsDiffer when the same fold made other rows."""
+    unequal = [each.table for each in parity if not each.equal]
+    if not unequal or live.fold_version != place.projection.fold_version:
+        return
+    raise RowsDiffer(
+        f"the rebuilt rows of {', '.join(unequal)} are not the live ones, though the fold says that it is the same (version "
+        f"{live.fold_version}). Nothing was swapped; --accept-differences swaps nevertheless, --abort drops what was loaded",
+        parity,
+    )
