@@ -24,7 +24,7 @@ test: setup ## The whole test suite on a real Kafka and a real Postgres
 	$(BIN)/python -m pytest
 
 faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone; RESUME=1 goes on
-	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults)
+	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/rebuilds/test_kills.py)
 	$(BIN)/python -m tests.faults --runs $(or $(RUNS),40) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
 
 check: setup ## Format, lint, types and the direction of imports
