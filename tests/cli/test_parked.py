@@ -202,7 +202,8 @@ MISTAKES: dict[tuple[str, ...], str] = {
     ("discard", "traces[3]@1", "--yes"): "`spanfold parked list` shows what is",
     ("show", "traces@1"): "'traces@1' is no position: expected spanfold.traces[0]@42",
     ("show", "traces[0]@1", "traces[0]@2"): "one position at a time",
-    ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.logs, spanfold.metrics, spanfold.services, spanfold.traces",
+    ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.logs, spanfold.metrics, "
+    "spanfold.services, spanfold.traces",
     ("list", "--since", "noon"): "--since: expected a time",
     ("retry", "--yes"): "say which records, in one way",
     ("retry", "--all", "--reason", "invalid", "--yes"): "say which records, in one way",
