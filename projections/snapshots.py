@@ -1,4 +1,4 @@
-"""Snapshots of aggregates in Postgres: one row for each fold of an aggregate, the latest."""
+"""Snapshots that applications save through the event store: one row for each fold of an aggregate, the latest."""
 
 import base64
 import json
@@ -78,7 +78,7 @@ def _storable(text: str) -> bool:
 
 
 SAVE: Final = f"""
-INSERT INTO {CORE}.snapshots AS s (topic, aggregate_id, fold_version, version, state)
+INSERT INTO {CORE}.saved_snapshots AS s (topic, aggregate_id, fold_version, version, state)
 VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (topic, aggregate_id, fold_version) DO UPDATE
    SET version = excluded.version, state = excluded.state, taken_at = now()
@@ -86,5 +86,5 @@ ON CONFLICT (topic, aggregate_id, fold_version) DO UPDATE
 """
 
 LATEST: Final = f"""
-SELECT version, state::text FROM {CORE}.snapshots WHERE topic = %s AND aggregate_id = %s AND fold_version = %s
+SELECT version, state::text FROM {CORE}.saved_snapshots WHERE topic = %s AND aggregate_id = %s AND fold_version = %s
 """
