@@ -95,6 +95,9 @@ ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")
 BATCH: Final = "EventBatch"
 """Several events in one append: on every conditional topic."""
 
+SNAPSHOTS_TOPIC: Final = "spanfold.snapshots"
+"""The log-compacted topic of the latest snapshot of each aggregate; it carries no events."""
+
 GROUP: Final = "spanfold.topics"
 
 

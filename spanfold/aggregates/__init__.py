@@ -4,8 +4,9 @@ A package adds its own through the entry point group `spanfold.aggregates` (name
 through `spanfold.topics` and `spanfold.schemas`; spanfold's come in by the same door.
 """
 
-from spanfold.aggregates.base import Aggregate
-from spanfold.aggregates.installed import event_class, installed_aggregates
+from spanfold.aggregates.base import PLAIN_SNAPSHOT, Aggregate
+from spanfold.aggregates.installed import event_class, installed_aggregates, snapshot_types
+from spanfold.aggregates.metrics import MetricSeriesAggregate, MetricSeriesState
 from spanfold.aggregates.services import (
     ChangeServiceHealth,
     DeregisterService,
@@ -17,12 +18,15 @@ from spanfold.aggregates.services import (
 from spanfold.aggregates.traces import AddSpan, CompleteTrace, FailTrace, StartTrace, TraceAggregate, TraceState
 
 __all__ = [
+    "PLAIN_SNAPSHOT",
     "AddSpan",
     "Aggregate",
     "ChangeServiceHealth",
     "CompleteTrace",
     "DeregisterService",
     "FailTrace",
+    "MetricSeriesAggregate",
+    "MetricSeriesState",
     "RegisterService",
     "ServiceAggregate",
     "ServiceInstance",
@@ -32,4 +36,5 @@ __all__ = [
     "TraceState",
     "event_class",
     "installed_aggregates",
+    "snapshot_types",
 ]

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from spanfold.errors import InvalidInput
 from spanfold.events import DomainEvent
@@ -10,6 +10,9 @@ from spanfold.messages import DomainCommand
 from spanfold.topics import Topic
 
 S = TypeVar("S")
+
+PLAIN_SNAPSHOT: Final = "PlainSnapshot"
+"""The Avro record of a state that has no schema of its own."""
 
 
 class Aggregate(ABC, Generic[S]):
@@ -20,6 +23,9 @@ class Aggregate(ABC, Generic[S]):
     snapshots. On a conditional topic `evolve` sees the events by version; on a telemetry topic in any order, and must give the
     same state for each. Raise `fold_version` when the same events would give another state: snapshots of another are ignored.
 
+    `snapshot` names the Avro record (schemas/avro) that holds a plain state; without one of its own it is kept as JSON.
+    `is_closed(state)` says that nothing more is expected, so that the snapshot worker need not wait for it.
+
     An instance is the classic shape: `id`, `version` (of the last record applied, 0 if there is none), `state`, and `pending`,
     the events that `handle` has decided and nobody has appended yet; they are in `state` and not counted in `version`.
     """
@@ -28,6 +34,7 @@ class Aggregate(ABC, Generic[S]):
     events: ClassVar[tuple[type[DomainEvent], ...]]
     commands: ClassVar[tuple[type[DomainCommand], ...]]
     fold_version: ClassVar[int] = 1
+    snapshot: ClassVar[str] = PLAIN_SNAPSHOT
 
     @staticmethod
     @abstractmethod
@@ -43,6 +50,18 @@ class Aggregate(ABC, Generic[S]):
     @abstractmethod
     def evolve(state: Any, event: Any) -> Any:
         """The state after the event. It refuses nothing: what the log has accepted has happened."""
+
+    @classmethod
+    def evolve_all(cls, state: Any, recorded: Sequence[tuple[DomainEvent, int]]) -> Any:
+        """The state after these events of the log, each with its record's version."""
+        for event, _ in recorded:
+            state = cls.evolve(state, event)
+        return state
+
+    @staticmethod
+    def is_closed(state: Any) -> bool:
+        """Whether nothing more is expected of it; what comes nevertheless is taken in."""
+        return False
 
     @staticmethod
     @abstractmethod
@@ -71,8 +90,9 @@ class Aggregate(ABC, Generic[S]):
             raise InvalidInput(
                 f"{event.event_type} of {event.aggregate_id} is no event of {type(self).__name__} {self.id}"
             )
-        self.state = self.evolve(self.state, event)
-        self.version = max(self.version, self.version + 1 if version is None else version)
+        reached = self.version + 1 if version is None else version
+        self.state = self.evolve_all(self.state, [(event, reached)])
+        self.version = max(self.version, reached)
 
     def handle(self, command: DomainCommand) -> Sequence[DomainEvent]:
         """Decide, take the events in as `pending` ones, and return them."""

@@ -5,7 +5,7 @@ from functools import lru_cache
 from importlib.metadata import entry_points
 from typing import Any, Final
 
-from spanfold.aggregates.base import Aggregate
+from spanfold.aggregates.base import PLAIN_SNAPSHOT, Aggregate
 from spanfold.errors import Misconfigured
 from spanfold.events import EVENT_TYPES, DomainEvent
 
@@ -38,6 +38,11 @@ def _event_classes() -> Mapping[str, type[DomainEvent]]:
 def event_class(event_type: str) -> type[DomainEvent]:
     """The class of an event type, spanfold's or one of an installed aggregate. KeyError for a type that nobody knows."""
     return _event_classes()[event_type]
+
+
+def snapshot_types() -> frozenset[str]:
+    """The Avro records that hold states of installed aggregates."""
+    return frozenset({PLAIN_SNAPSHOT, *(each.snapshot for each in installed_aggregates().values())})
 
 
 def _refuse_strays(name: str, aggregate: type[Aggregate[Any]]) -> None:

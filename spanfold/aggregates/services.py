@@ -69,6 +69,11 @@ class ServiceAggregate(Aggregate[ServiceState]):
     topic = SERVICES
     events = (ServiceRegistered, ServiceHealthChanged, ServiceDeregistered)
     commands = (RegisterService, ChangeServiceHealth, DeregisterService)
+    snapshot = "ServiceInstanceSnapshot"
+
+    @staticmethod
+    def is_closed(state: ServiceState) -> bool:
+        return state.instance is None
 
     @staticmethod
     def initial(aggregate_id: str) -> ServiceState:

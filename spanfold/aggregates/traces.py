@@ -6,12 +6,21 @@ event_id), as in the read models (projections.traces.fold).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from spanfold.aggregates.base import Aggregate
 from spanfold.errors import CommandRefused
-from spanfold.events import SpanRecorded, Tags, TagValue, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.events import (
+    DomainEvent,
+    SpanRecorded,
+    Tags,
+    TagValue,
+    TraceCompleted,
+    TraceCreated,
+    TraceEvent,
+    TraceFailed,
+)
 from spanfold.messages import DomainCommand, Micros
 from spanfold.topics import TRACES
 
@@ -62,19 +71,24 @@ class AddSpan(DomainCommand):
     tags: Mapping[str, TagValue] = field(default_factory=dict)
 
 
+Identity = tuple[int, bytes]
+"""What tells events apart: (occurred_at, event_id)."""
+
 TraceCommand = StartTrace | CompleteTrace | FailTrace | AddSpan
 
 
 @dataclass(frozen=True, slots=True)
 class TraceState:
-    """What the events of one trace say, whatever their order: the winning creation and end, and every span by its event's
-    identity, (occurred_at, event_id).
+    """What the events of one trace say, whatever their order: the winning creation and end, every span by its event's
+    identity, and the greatest event time. `versions` are those of the spans' records, as far as they are in the log.
     """
 
     trace_id: str
     created: TraceCreated | None = None
     closed: Closing | None = None
-    spans: Mapping[tuple[int, bytes], SpanRecorded] = field(default_factory=dict)
+    spans: Mapping[Identity, SpanRecorded] = field(default_factory=dict)
+    last_event_at: int | None = None
+    versions: Mapping[Identity, int] = field(default_factory=dict, compare=False)
 
     @property
     def status(self) -> str:
@@ -117,6 +131,7 @@ class TraceAggregate(Aggregate[TraceState]):
     topic = TRACES
     events = (TraceCreated, SpanRecorded, TraceCompleted, TraceFailed)
     commands = (StartTrace, CompleteTrace, FailTrace, AddSpan)
+    snapshot = "TraceSnapshot"
 
     @property
     def status(self) -> str:
@@ -156,38 +171,75 @@ class TraceAggregate(Aggregate[TraceState]):
 
     @staticmethod
     def evolve(state: TraceState, event: TraceEvent) -> TraceState:
-        match event:
-            case TraceCreated():
-                return replace(state, created=_later(state.created, event))
-            case TraceCompleted() | TraceFailed():
-                return replace(state, closed=_later(state.closed, event))
-            case SpanRecorded():
-                return replace(state, spans={**state.spans, (event.occurred_at, event.event_id): event})
+        return _evolved(state, [event], {})
+
+    @classmethod
+    def evolve_all(cls, state: TraceState, recorded: Sequence[tuple[DomainEvent, int]]) -> TraceState:
+        versions = {
+            (event.occurred_at, event.event_id): version
+            for event, version in recorded
+            if isinstance(event, SpanRecorded)
+        }
+        return _evolved(state, [event for event, _ in recorded], versions)
+
+    @staticmethod
+    def is_closed(state: TraceState) -> bool:
+        return state.closed is not None
 
     @staticmethod
     def as_plain(state: TraceState) -> Mapping[str, Any]:
-        closed = state.closed
+        closed, versions = state.closed, state.versions
         return {
             "trace_id": state.trace_id,
+            "last_event_at": state.last_event_at,
             "created": state.created and state.created.as_fields(),
             "completed": closed.as_fields() if isinstance(closed, TraceCompleted) else None,
             "failed": closed.as_fields() if isinstance(closed, TraceFailed) else None,
-            "spans": [state.spans[identity].as_fields() for identity in sorted(state.spans)],
+            "spans": [
+                {"version": versions.get(identity, 0), "span": state.spans[identity].as_fields()}
+                for identity in sorted(state.spans)
+            ],
         }
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> TraceState:
-        spans = [
-            SpanRecorded(**{**each, "events": tuple(each["events"]), "links": tuple(each["links"])})
-            for each in plain["spans"]
-        ]
+        created = plain["created"] and TraceCreated(**plain["created"])
         closed = (plain["completed"] and TraceCompleted(**plain["completed"])) or (
             plain["failed"] and TraceFailed(**plain["failed"])
         )
-        created = plain["created"] and TraceCreated(**plain["created"])
-        return TraceState(
-            plain["trace_id"], created, closed, {(span.occurred_at, span.event_id): span for span in spans}
-        )
+        spans, versions = {}, {}
+        for each in plain["spans"]:
+            said = each["span"]
+            span = SpanRecorded(**{**said, "events": tuple(said["events"]), "links": tuple(said["links"])})
+            identity = (span.occurred_at, span.event_id)
+            spans[identity] = span
+            if each["version"]:
+                versions[identity] = each["version"]
+        return TraceState(plain["trace_id"], created, closed, spans, plain["last_event_at"], versions)
+
+
+def _evolved(state: TraceState, events: Sequence[Any], versions: Mapping[Identity, int]) -> TraceState:
+    """The state after these events, in any order; `versions` are those of their spans."""
+    created, closed, last = state.created, state.closed, state.last_event_at
+    spans: dict[Identity, SpanRecorded] = {}
+    for event in events:
+        if last is None or event.occurred_at > last:
+            last = event.occurred_at
+        match event:
+            case SpanRecorded():
+                spans[event.occurred_at, event.event_id] = event
+            case TraceCreated():
+                created = _later(created, event)
+            case TraceCompleted() | TraceFailed():
+                closed = _later(closed, event)
+    return TraceState(
+        state.trace_id,
+        created,
+        closed,
+        {**state.spans, **spans} if spans else state.spans,
+        last,
+        {**state.versions, **versions} if versions else state.versions,
+    )
 
 
 def _start(state: TraceState, command: StartTrace) -> Sequence[TraceEvent]:

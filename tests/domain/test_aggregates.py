@@ -16,6 +16,7 @@ from spanfold.aggregates import (
     CompleteTrace,
     DeregisterService,
     FailTrace,
+    MetricSeriesAggregate,
     RegisterService,
     ServiceAggregate,
     StartTrace,
@@ -232,5 +233,9 @@ def test_a_status_of_tomorrow_is_kept_as_it_is() -> None:
 
 
 def test_ours_are_installed_like_those_of_any_package() -> None:
-    assert installed_aggregates() == {"service": ServiceAggregate, "trace": TraceAggregate}
+    assert installed_aggregates() == {
+        "metric_series": MetricSeriesAggregate,
+        "service": ServiceAggregate,
+        "trace": TraceAggregate,
+    }
     assert event_class("ServiceRegistered") is ServiceRegistered

@@ -17,7 +17,7 @@ from producers.publisher import TelemetryPublisher
 from projections import history
 from projections.asking import Postgres
 from projections.journal import Journal
-from projections.snapshots import of_json, to_json
+from schemas.snapshots import of_json, to_json
 from spanfold.aggregates import ChangeServiceHealth, ServiceAggregate
 from spanfold.domain import Health
 from spanfold.errors import InvalidInput
