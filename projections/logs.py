@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from projections.copying import PG_EPOCH_US, CopyTarget
 from projections.projection import View
 from projections.reading import Fact
+from projections.retention import Retained
 from schemas.codec import Fields
 from spanfold.topics import LOGS
 
@@ -41,7 +42,7 @@ ERROR_LOGS_TABLE: Final = Table(
     Index("error_logs_trace_id", "trace_id", postgresql_using="hash"),
     # projections/checks.py holds the name to what a B-tree key can hold
     Index("error_logs_service_name", "service_name", "occurred_at"),
-    info={"key": ("event_id",)},
+    info={"key": ("event_id",), "retained": Retained("occurred_at")},
 )
 
 VIEW: Final = View(

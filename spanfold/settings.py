@@ -3,13 +3,14 @@
 Both Kafka clients (librdkafka and aiokafka) get their connection from the same fields. An empty text is the same as none.
 """
 
+import json
 import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 
 def default_home() -> Path:
@@ -21,6 +22,18 @@ def default_home() -> Path:
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError('expected JSON such as {"spanfold.traces": 30}') from error
+
+
+DaysByName = Annotated[dict[str, Annotated[int, Field(ge=0, le=36_500)]], NoDecode, BeforeValidator(_from_json)]
+"""Days by name, in the environment as JSON; 0 lets go as soon as nothing needs it."""
 
 SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
 SaslMechanism = Annotated[Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
@@ -69,6 +82,15 @@ class Settings(BaseSettings):
     watch_interval_s: float = Field(default=5.0, gt=0, description="a worker asks so often how far it is behind")
     stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
     unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")
+    log_retention_days: DaysByName = Field(
+        default={}, description="by topic: `spanfold compact` deletes records that are older, once nothing needs them"
+    )
+    journal_retention_days: DaysByName = Field(
+        default={}, description="by topic: `spanfold compact` drops days of its journal that are older"
+    )
+    table_retention_days: DaysByName = Field(
+        default={}, description="by table (spans, metric_points, …): `spanfold compact` deletes rows that are older"
+    )
     log_level: str = "INFO"
 
 

@@ -9,6 +9,8 @@ from typing import Any, Final
 from sqlalchemy import TIMESTAMP, BigInteger, Boolean, Column, Index, MetaData, Numeric, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB
 
+from projections.retention import Retained
+
 metadata = MetaData()
 
 
@@ -42,6 +44,7 @@ POINTS_TABLE: Final = Table(
     Column("negative_offset", BigInteger),
     Column("negative_counts", ARRAY(BigInteger)),
     Column("version", BigInteger, nullable=False),
+    info={"retained": Retained("time")},
 )
 
 SERIES_TABLE: Final = Table(
@@ -76,4 +79,5 @@ MINUTES_TABLE: Final = Table(
     Column("count", Numeric, nullable=False),
     Column("sum", Numeric, nullable=False),
     Column("buckets", JSONB),
+    info={"retained": Retained("minute")},
 )

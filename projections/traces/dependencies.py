@@ -5,6 +5,9 @@ spans, and those between its spans and the ones that its traces had before.
 
 Zipkin's client and server may share one span id. Then the server's half is the callee of its own parent like any span; only
 if it has no parent is it the callee of the client's half. And a client's half is no caller of what happens inside the callee.
+
+Two spans whose ends lie further apart than MAX_CALL_DAYS are no call, so that old spans can be let go of: no span that is
+still to come makes a pair with them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,10 +17,12 @@ from psycopg import Cursor, sql
 
 from projections.copying import PG_EPOCH_US
 from projections.traces.fold import ROLLUP_NAME_CHARACTERS, US_PER_MINUTE
-from projections.traces.tables import SPANS_TABLE
+from projections.traces.tables import MAX_CALL_DAYS, SPANS_TABLE
+from spanfold.topics import US_PER_DAY
 
 _CALLERS: Final = frozenset({"client", "producer"})
 _CALLEES: Final = frozenset({"server", "consumer"})
+_MAX_CALL_US: Final = MAX_CALL_DAYS * US_PER_DAY
 
 
 class Span(NamedTuple):
@@ -38,7 +43,7 @@ Calls = dict[tuple[str, str, int], list[int]]
 
 def calls_between(parent: Span, child: Span) -> bool:
     """Whether `parent` called `child`: a function of the two alone, so that arrival order does not matter."""
-    if parent.service_name == child.service_name:
+    if parent.service_name == child.service_name or abs(parent.end_us - child.end_us) > _MAX_CALL_US:
         return False
     if child.parent_span_id == parent.span_id:
         return parent.kind not in _CALLERS or child.kind in _CALLEES

@@ -19,8 +19,12 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from projections.projection import NEEDED_BY_FOLD
+from projections.retention import Retained
 
 metadata = MetaData()
+
+MAX_CALL_DAYS: Final = 7
+"""Two spans are a call only if their ends lie at most so far apart."""
 
 TRACES_TABLE: Final = Table(
     "traces",
@@ -69,7 +73,7 @@ SPANS_TABLE: Final = Table(
     Column("version", BigInteger, nullable=False),
     # the fold looks up parents and children that came before
     Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
-    info={"key": ("trace_id", "version")},
+    info={"key": ("trace_id", "version"), "retained": Retained("end_time", looked_up_days=MAX_CALL_DAYS)},
 )
 
 # rollups carry the partition in their key, so that no row is written from two partitions; the views add up
@@ -84,6 +88,7 @@ OPERATIONS_TABLE: Final = Table(
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("duration_us", Numeric, nullable=False),
+    info={"retained": Retained("minute")},
 )
 
 DEPENDENCIES_TABLE: Final = Table(
@@ -95,4 +100,5 @@ DEPENDENCIES_TABLE: Final = Table(
     Column("minute", TIMESTAMP(timezone=True), primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
+    info={"retained": Retained("minute", counted_from="spans")},
 )

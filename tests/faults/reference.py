@@ -385,7 +385,7 @@ def _dependency_rows(traces: Any) -> Table:
 
 
 def _calls(parent: Mapping[str, Any], child: Mapping[str, Any]) -> bool:
-    if parent["service_name"] == child["service_name"]:
+    if parent["service_name"] == child["service_name"] or abs(parent["end_time"] - child["end_time"]) > 7 * DAY:
         return False
     sends, takes = parent["kind"] in ("client", "producer"), child["kind"] in ("server", "consumer")
     if child["parent_span_id"] is None:

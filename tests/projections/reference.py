@@ -15,6 +15,7 @@ from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEve
 Row = dict[str, Any]
 
 MINUTE = 60_000_000
+WEEK = 7 * 86_400_000_000
 
 
 class Rows(NamedTuple):
@@ -137,7 +138,7 @@ def _dependencies(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], tuple
 
 
 def _calls(parent: SpanRecorded, child: SpanRecorded) -> bool:
-    if parent.service_name == child.service_name:
+    if parent.service_name == child.service_name or abs(parent.end_time - child.end_time) > WEEK:
         return False
     sends, takes = parent.kind in ("client", "producer"), child.kind in ("server", "consumer")
     if child.parent_span_id is None:

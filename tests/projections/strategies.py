@@ -112,7 +112,7 @@ calls = st.builds(
     kind=kinds,
     status=st.sampled_from(["ok", "error"]),
     start_time=st.just(NOW),
-    end_time=st.sampled_from([NOW, NOW, NOW, NOW + 60_000_000]),
+    end_time=st.sampled_from([NOW, NOW, NOW, NOW + 60_000_000, NOW + 7 * DAY, NOW + 7 * DAY + 1]),
 )
 """Spans that call each other in every way, also round in circles."""
 
