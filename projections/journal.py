@@ -71,6 +71,15 @@ SELECT '{topic}'::text AS topic, partition::integer AS partition, kafka_offset, 
   FROM {table}"""
 
 
+def days_lock(topic: Topic) -> sql.Composed:
+    """The statement after which a transaction is alone with the days of this topic's journal."""
+    return sql.SQL("SELECT pg_advisory_xact_lock(hashtext({}))").format(sql.Literal(journal_table(topic).name))
+
+
+GONE: Final = f"SELECT max(days_before) FROM {CORE}.let_go WHERE topic = %s"
+"""Days before this one have been let go of."""
+
+
 class Journal:
     """The journal of one telemetry topic, as `Arbiter`."""
 
@@ -93,9 +102,12 @@ class Journal:
         missing = [day for day in range(first, last + 1) if day not in self._days]
         with connection.transaction():
             # one at a time: two workers may start on the same day
-            connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (self.table.name,))
+            connection.execute(days_lock(self.topic))
+            ((gone,),) = connection.execute(GONE, (self.topic.name,)).fetchall()
             for day in missing:
-                self._attach(connection, _EPOCH + timedelta(days=day))
+                # a batch from long before, which is fenced, needs no day
+                if gone is None or _EPOCH + timedelta(days=day) >= gone:
+                    self._attach(connection, _EPOCH + timedelta(days=day))
         self._days.update(missing)
 
     def _attach(self, connection: Connection[Any], day: date) -> None:

@@ -54,7 +54,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     prefix = own_servers["SPANFOLD_TOPIC_PREFIX"]
     assert shell.json("migrate", **own_servers)["done"] == [
         *sorted(f"created topic {topic.on_broker(prefix)} with 4 partitions" for topic in installed_topics()),
-        "created the tables of schema version 0007",
+        "created the tables of schema version 0008",
         *(f"created generation 1 of projection {name}" for name in ("logs", "metrics", "services", "traces")),
     ]
     idle = shell("status", **own_servers)
