@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Generic, Self, TypeVar
 
 from psycopg import InterfaceError, OperationalError, errors
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
+from projections.conninfo import with_defaults
 from spanfold.errors import Misconfigured, StoreUnavailable
 
 Row = tuple[Any, ...]
@@ -25,11 +25,8 @@ class Postgres:
     """A pool of connections for one event loop. `async with Postgres(dsn) as postgres: …`"""
 
     def __init__(self, dsn: str, *, connections: int = 4, application_name: str = "spanfold event store") -> None:
-        said = conninfo_to_dict(dsn)
-        defaults = {"application_name": application_name, "connect_timeout": str(int(_CONNECT_S))}
-        missing = {name: value for name, value in defaults.items() if name not in said}
         self._pool = AsyncConnectionPool(
-            make_conninfo(dsn, **missing),
+            with_defaults(dsn, application_name=application_name, connect_timeout=str(int(_CONNECT_S))),
             kwargs={"autocommit": True},
             min_size=1,
             max_size=connections,

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from typing import Final
 
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.conninfo import make_conninfo
+
+from projections.conninfo import with_defaults
 
 DEFAULTS: Final[Mapping[str, str]] = {
     "connect_timeout": "5",
@@ -19,6 +21,4 @@ DEFAULTS: Final[Mapping[str, str]] = {
 
 def worker_dsn(dsn: str, application_name: str) -> str:
     """The DSN with these defaults where it says nothing itself."""
-    said = conninfo_to_dict(dsn)
-    missing = {name: value for name, value in DEFAULTS.items() if name not in said}
-    return make_conninfo(dsn, application_name=application_name, **missing)
+    return make_conninfo(with_defaults(dsn, **DEFAULTS), application_name=application_name)

@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from projections.asking import Together
+from projections.conninfo import with_defaults
 from projections.projection import installed
 from projections.queries import micros
 from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
@@ -68,7 +69,7 @@ class Reader:
         self._wait_s, self._statement_s = wait_s, statement_s
         self._checkpoints: Together[str, list[Checkpoint]] = Together(self._ask_checkpoints)
         self._pool = AsyncConnectionPool(
-            make_conninfo(dsn, **_defaults(dsn, statement_s)),
+            _conninfo(dsn, statement_s),
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=_configure,
             check=AsyncConnectionPool.check_connection,
@@ -158,15 +159,11 @@ class Reader:
             raise StoreUnavailable(f"Postgres can't be asked: {error}") from error
 
 
-def _defaults(dsn: str, statement_s: float) -> dict[str, str]:
-    """What the DSN does not say itself."""
-    said = conninfo_to_dict(dsn)
-    options = f"-c default_transaction_read_only=on -c statement_timeout={int(statement_s * 1000)}"
-    return {
-        "options": f"{said.get('options') or ''} {options}".strip(),
-        **({} if "application_name" in said else {"application_name": "spanfold queries"}),
-        **({} if "connect_timeout" in said else {"connect_timeout": "5"}),
-    }
+def _conninfo(dsn: str, statement_s: float) -> str:
+    """The DSN of connections that can't write, with what it does not say itself."""
+    own = conninfo_to_dict(dsn).get("options") or ""
+    options = f"{own} -c default_transaction_read_only=on -c statement_timeout={int(statement_s * 1000)}".strip()
+    return make_conninfo(with_defaults(dsn, application_name="spanfold queries", connect_timeout="5"), options=options)
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
