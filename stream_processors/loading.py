@@ -10,7 +10,6 @@ from sqlalchemy import Engine, create_engine, pool
 from sqlalchemy import text as sql_text
 
 from migrations import sqlalchemy_url
-from producers.topics import ensure_topics
 from projections import generations
 from projections.generations import GenerationRow
 from projections.journal import JOURNAL
@@ -86,12 +85,16 @@ class Workplace:
 
 @contextmanager
 def workplace(
-    settings: Settings, dsn: str, projection: Projection, audience: Audience, tablespace: str = ""
+    settings: Settings,
+    dsn: str,
+    topics: Mapping[str, TopicOnBroker],
+    projection: Projection,
+    audience: Audience,
+    tablespace: str = "",
 ) -> Iterator[Workplace]:
-    """Alone with the generations of this projection; new tables go to the tablespace. Misconfigured when another process is
-    at work on them.
+    """Alone with the generations of this projection, whose topics are among these; new tables go to the tablespace.
+    Misconfigured when another process is at work on them.
     """
-    found = ensure_topics(settings, projection.topics)
     options = {"options": f"-c default_tablespace={tablespace}"} if tablespace else {}
     engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=options)
     interpreter.tune()
@@ -100,7 +103,7 @@ def workplace(
             psycopg.connect(worker_dsn(dsn, f"spanfold rebuild {projection.name}"), autocommit=True)
         )
         _be_alone(control, projection.name)
-        yield Workplace(settings, dsn, engine, control, projection, found, audience)
+        yield Workplace(settings, dsn, engine, control, projection, topics, audience)
 
 
 def _be_alone(control: psycopg.Connection[Any], projection: str) -> None:

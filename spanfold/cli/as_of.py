@@ -11,7 +11,7 @@ from rich.text import Text
 from projections.projection import Projection
 from projections.shadow import Positions
 from spanfold.cli.output import console, print_json
-from spanfold.cli.rebuilding import WORKERS, Workers, at_work, chosen
+from spanfold.cli.rebuilding import WORKERS, Workers, chosen, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.errors import InvalidInput
 from spanfold.settings import Settings
@@ -70,12 +70,12 @@ def as_of(
 def _make(
     settings: Settings, into: str, words: str, wanted: Sequence[Projection], find: Find, workers: int
 ) -> dict[str, int]:
-    dsn = named_postgres(settings)
+    dsn, ours = named_postgres(settings), prepared(settings)
     past.create_schema(dsn, into, words)
     folded = {}
     try:
         for projection in wanted:
-            with at_work(settings, projection) as place:
+            with ours.at_work(projection) as place:
                 folded[projection.name] = past.as_of(place, into, find(place), workers)
     except BaseException:
         past.drop(dsn, into)

@@ -8,7 +8,7 @@ from rich.filesize import decimal
 
 from projections.projection import installed
 from spanfold.cli.output import console, print_json_rows, table
-from spanfold.cli.rebuilding import Names, at_work, chosen
+from spanfold.cli.rebuilding import Names, chosen, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
 from spanfold.errors import Misconfigured
 
@@ -71,9 +71,10 @@ def drop_previous(names: Names = None, home: Home = None) -> None:
 
     Example: spanfold projections drop-previous traces
     """
-    settings = running_settings(chosen_settings(home))
-    for projection in chosen(names):
-        with at_work(settings, projection) as place:
+    settings, wanted = running_settings(chosen_settings(home)), chosen(names)
+    ours = prepared(settings)
+    for projection in wanted:
+        with ours.at_work(projection) as place:
             previous = [each for each in place.all() if each.state == "previous"]
             for each in previous:
                 place.drop(each)

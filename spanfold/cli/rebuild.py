@@ -7,10 +7,9 @@ from rich.text import Text
 
 from projections.projection import Projection
 from spanfold.cli.output import console, print_json
-from spanfold.cli.rebuilding import WORKERS, Names, Workers, as_json, at_work, chosen, parity_lines
+from spanfold.cli.rebuilding import WORKERS, Installation, Names, Workers, as_json, chosen, parity_lines, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, sigterm_interrupts
 from spanfold.errors import InvalidInput
-from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
 from stream_processors.comparing import RowsDiffer
 from stream_processors.following import follow
@@ -49,24 +48,25 @@ def rebuild(
         raise InvalidInput("--dry-run and --abort exclude each other")
     to_follow: list[Projection] = []
     with sigterm_interrupts():
+        ours = prepared(settings)
         for projection in wanted:
             if abort:
-                _abort(settings, projection)
+                _abort(ours, projection)
             elif dry_run:
-                _preview(settings, projection)
+                _preview(ours, projection)
             else:
-                to_follow += _rebuild(settings, projection, workers, tablespace, accept_differences, json)
+                to_follow += _rebuild(ours, projection, workers, tablespace, accept_differences, json)
         for projection in to_follow:
-            with at_work(settings, projection) as place:
+            with ours.at_work(projection) as place:
                 follow(place)
 
 
 def _rebuild(
-    settings: Settings, projection: Projection, workers: int, tablespace: str, accept_differences: bool, json: bool
+    ours: Installation, projection: Projection, workers: int, tablespace: str, accept_differences: bool, json: bool
 ) -> list[Projection]:
     """Returns the projection if its new generation is to be followed until workers do."""
     try:
-        with at_work(settings, projection, tablespace) as place:
+        with ours.at_work(projection, tablespace) as place:
             result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
     except RowsDiffer as error:
         console().print(Text("\n".join(parity_lines(error.parity))))
@@ -75,15 +75,15 @@ def _rebuild(
     return [projection] if result.needs_follower else []
 
 
-def _abort(settings: Settings, projection: Projection) -> None:
-    with at_work(settings, projection) as place:
+def _abort(ours: Installation, projection: Projection) -> None:
+    with ours.at_work(projection) as place:
         dropped = rebuilding.abort(place)
     words = ", ".join(f"generation {each.number} of {projection.name} is dropped" for each in dropped)
     console().print(Text(words or f"nothing of {projection.name} was unfinished"))
 
 
-def _preview(settings: Settings, projection: Projection) -> None:
-    with at_work(settings, projection) as place:
+def _preview(ours: Installation, projection: Projection) -> None:
+    with ours.at_work(projection) as place:
         plan, begun = rebuilding.preview(place)
     lines = [
         f"{topic}[{partition}]: {records:,} offsets to fold" for (topic, partition), records in sorted(plan.items())
@@ -103,11 +103,12 @@ def verify(projections: Names = None, workers: Workers = WORKERS, home: Home = N
 
     Example: spanfold verify traces
     """
-    settings = running_settings(chosen_settings(home))
+    settings, wanted = running_settings(chosen_settings(home)), chosen(projections)
     equal = True
     with sigterm_interrupts():
-        for projection in chosen(projections):
-            with at_work(settings, projection) as place:
+        ours = prepared(settings)
+        for projection in wanted:
+            with ours.at_work(projection) as place:
                 result = rebuilding.verify(place, workers)
             equal = equal and all(each.equal for each in result.parity)
             _tell(result, json, "verified")
@@ -128,7 +129,7 @@ def rollback(
     Example: spanfold rollback traces
     """
     settings, (wanted,) = running_settings(chosen_settings(home)), chosen([projection])
-    with sigterm_interrupts(), at_work(settings, wanted) as place:
+    with sigterm_interrupts(), prepared(settings).at_work(wanted) as place:
         result = rebuilding.rollback(place, workers)
         _tell(result, json, "rolled back")
         if result.needs_follower:

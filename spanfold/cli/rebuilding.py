@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final
 
 import psycopg
@@ -19,6 +19,7 @@ from spanfold.cli.output import notices
 from spanfold.cli.stack import named_postgres, prepare, unreachable_postgres
 from spanfold.errors import InvalidInput, StoreUnavailable
 from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
 from stream_processors.loading import Workplace, workplace
 from stream_processors.rebuild import Result
 
@@ -72,16 +73,32 @@ def screen() -> Iterator[Screen]:
         yield Screen(console, progress)
 
 
-@contextmanager
-def at_work(settings: Settings, projection: Projection, tablespace: str = "") -> Iterator[Workplace]:
-    """Alone with the projection's generations, in a database that is up to date. Postgres' errors are translated."""
-    prepare(settings, tell=lambda _: None)  # what waits for a rebuild is what these commands are about
-    try:
-        dsn = named_postgres(settings)
-        with screen() as shown, workplace(settings, dsn, projection, shown, tablespace) as place:
-            yield place
-    except (psycopg.Error, DBAPIError) as error:
-        raise failed(error.orig if isinstance(error, DBAPIError) else error) from error
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """Topics that are there, by name, and a database that is up to date."""
+
+    settings: Settings
+    topics: Mapping[str, TopicOnBroker]
+
+    @contextmanager
+    def at_work(self, projection: Projection, tablespace: str = "") -> Iterator[Workplace]:
+        """Alone with the projection's generations. Postgres' errors are translated."""
+        dsn = named_postgres(self.settings)
+        try:
+            with (
+                screen() as shown,
+                workplace(self.settings, dsn, self.topics, projection, shown, tablespace) as place,
+            ):
+                yield place
+        except (psycopg.Error, DBAPIError) as error:
+            raise failed(error.orig if isinstance(error, DBAPIError) else error) from error
+
+
+def prepared(settings: Settings) -> Installation:
+    """Topics and database as a command needs them, see `stack.prepare`; it tells nothing, for what waits for a rebuild is what
+    these commands are about.
+    """
+    return Installation(settings, prepare(settings, tell=lambda _: None))
 
 
 def failed(error: BaseException | None) -> StoreUnavailable:

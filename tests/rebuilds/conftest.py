@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from producers.publisher import TelemetryPublisher
+from producers.topics import ensure_topics
 from projections.projection import Projection, installed
 from spanfold.settings import Settings
 from stream_processors.loading import Nobody, Workplace, workplace
@@ -45,7 +46,8 @@ def at_work(settings: Settings, projection: str | Projection = "traces") -> Iter
     """Alone with the projection's generations."""
     assert settings.postgres_dsn
     chosen = installed()[projection] if isinstance(projection, str) else projection
-    with workplace(settings, settings.postgres_dsn, chosen, Nobody()) as place:
+    topics = ensure_topics(settings, chosen.topics)
+    with workplace(settings, settings.postgres_dsn, topics, chosen, Nobody()) as place:
         yield place
 
 
