@@ -60,7 +60,7 @@ def as_of(place: Workplace, into: str, until: Positions, workers: int) -> int:
         generation = generations.create_generation(connection, place.projection, "as_of", schema)
     try:
         with closing(Loading(place, generation, workers)) as loading:
-            refuse_what_the_log_lacks(place, loading.positions(), until)
+            refuse_what_the_log_lacks(place, loading.reader, loading.positions(), until)
             loading.load(until)
             loading.create_indexes()
             folded = loading.folded

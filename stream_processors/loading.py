@@ -1,7 +1,7 @@
 """One generation that is being loaded, for as long as one process works on it: where it stands, and how to get it further."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -125,12 +125,12 @@ class Loading:
         self._place, self._generation, self._workers = place, generation, workers
         self._shadow = Shadow(place.projection, generation.number, generation.schema)
         self._connection = psycopg.connect(worker_dsn(place.dsn, "spanfold load"), autocommit=True)
-        self._reader = LogReader(place.settings)
+        self.reader = LogReader(place.settings)
         self.folded = 0
         """Records passed so far, by this process or for it."""
 
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
         self._connection.close()
 
     def positions(self) -> Positions:
@@ -142,7 +142,7 @@ class Loading:
         before, stretches = self.positions(), self._stretches(until)
         total = sum(each.end - each.start for each in stretches)
         if total <= FEW or self._workers < 1:
-            load(self._reader, self._connection, self._shadow, stretches)
+            load(self.reader, self._connection, self._shadow, stretches)
         else:
             target = Target(
                 self._place.projection.name, self._generation.number, self._generation.schema, self._place.dsn
@@ -162,7 +162,7 @@ class Loading:
 
     def fold_rest(self, connection: psycopg.Connection[Any], until: Positions) -> None:
         """Fold up to these positions inside the transaction of `connection`, for which others wait: LogUnavailable soon."""
-        for batch in self._reader.batches(self._stretches(until), WAITED_FOR_S):
+        for batch in self.reader.batches(self._stretches(until), WAITED_FOR_S):
             self._shadow.commit(connection, self._shadow.prepare(batch))
             # temporary tables are emptied by a commit, and there will be one for all batches
             connection.execute("DISCARD TEMP")
@@ -182,18 +182,17 @@ class Loading:
                 connection.execute(sql_text(f'ANALYZE "{self._generation.schema}"."{table.name}"'))
 
 
-def refuse_what_the_log_lacks(place: Workplace, start: Positions, until: Positions) -> None:
+def refuse_what_the_log_lacks(place: Workplace, reader: LogReader, start: Positions, until: Positions) -> None:
     """Misconfigured when the log does not hold every record between these positions."""
     what = place.projection.name
-    with closing(LogReader(place.settings)) as reader:
-        for (name, partition), begin in start.items():
-            topic, end = place.topics[name], until[name, partition]
-            first, last = reader.watermarks(topic.name, partition)
-            if begin < end and (first > begin or last < end):
-                raise Misconfigured(
-                    f"the log of {topic.name}[{partition}] holds offsets {first} to {last}, to load {what} it takes {begin} "
-                    f"to {end}: what is gone from the log can't be folded again. Nothing was changed."
-                )
+    for (name, partition), begin in start.items():
+        topic, end = place.topics[name], until[name, partition]
+        first, last = reader.watermarks(topic.name, partition)
+        if begin < end and (first > begin or last < end):
+            raise Misconfigured(
+                f"the log of {topic.name}[{partition}] holds offsets {first} to {last}, to load {what} it takes {begin} "
+                f"to {end}: what is gone from the log can't be folded again. Nothing was changed."
+            )
 
 
 def _distance(start: Positions, end: Positions) -> int:

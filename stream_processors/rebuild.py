@@ -28,6 +28,7 @@ from projections.views import refuse_shrinking_views
 from spanfold.errors import LogUnavailable, Misconfigured
 from stream_processors.comparing import parity_of, refuse_differences
 from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
+from stream_processors.replay import LogReader
 
 SMALL_REST: Final = 10_000
 """Records that may be left for the transaction of the hand-over, in which commits wait."""
@@ -165,7 +166,8 @@ def preview(place: Workplace) -> tuple[Positions, GenerationRow | None]:
         connection.rollback()
     start = positions_of(place.control, place.projection.name, generation.number) if begun else {}
     judged = place.judged()
-    refuse_what_the_log_lacks(place, {at: start.get(at, 0) for at in judged}, judged)
+    with closing(LogReader(place.settings)) as reader:
+        refuse_what_the_log_lacks(place, reader, {at: start.get(at, 0) for at in judged}, judged)
     return {at: end - start.get(at, 0) for at, end in judged.items()}, begun
 
 
@@ -199,7 +201,7 @@ def _load(place: Workplace, loading: Loading, live: GenerationRow | None, result
     """Load up to where the live generation stands, so that both can be compared there later."""
     began = time.monotonic()
     until = _not_beyond(place, live)
-    refuse_what_the_log_lacks(place, loading.positions(), until)
+    refuse_what_the_log_lacks(place, loading.reader, loading.positions(), until)
     place.audience.step("loading")
     loading.load(until)
     result.load_s, result.records = time.monotonic() - began, loading.folded
@@ -218,7 +220,6 @@ def _not_beyond(place: Workplace, live: GenerationRow | None) -> Positions:
 def _make_live(place: Workplace, loading: Loading, generation: GenerationRow, result: Result) -> None:
     if generation.state != "following":
         place.audience.step("catching up")
-        loading.catch_up(SMALL_REST)
         _retried(place, loading, result, hand_over, generation)
     place.audience.step("waiting for snapshots from before")
     _wait_out(place, loading, result)
@@ -227,7 +228,7 @@ def _make_live(place: Workplace, loading: Loading, generation: GenerationRow, re
 
 
 def _retried(place: Workplace, loading: Loading, result: Result, step: Any, generation: GenerationRow) -> None:
-    """Do it when nobody is in the way; say who is."""
+    """Catch up, and do it when nobody is in the way; say who is."""
     while True:
         loading.catch_up(SMALL_REST)
         try:
