@@ -21,6 +21,7 @@ from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.events import DomainEvent
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
+from spanfold.topics import Topic
 
 OnFull = Literal["block", "drop"]
 EXIT_FLUSH_S: Final = 5.0
@@ -101,10 +102,16 @@ class TelemetryPublisher:
         return True
 
     def publish_and_wait(
-        self, event: DomainEvent, traceparent: str | None = None, *, timeout_s: float = 30.0
+        self,
+        event: DomainEvent,
+        traceparent: str | None = None,
+        *,
+        topic: Topic | None = None,
+        timeout_s: float = 30.0,
     ) -> Delivery:
-        """Return where the event lies in the log. LogUnavailable after `timeout_s`: it may still arrive; try it again.
-        Misconfigured when Kafka refuses this client.
+        """Return where the event lies in the log. `topic` names one of those that carry the event, if several do.
+
+        LogUnavailable after `timeout_s`: it may still arrive; try it again. Misconfigured when Kafka refuses this client.
         """
         told = threading.Event()
         outcomes: list[Outcome] = []
@@ -113,7 +120,7 @@ class TelemetryPublisher:
             outcomes.append(outcome)
             told.set()
 
-        self._wait_for_room(self._record(event, traceparent), tell)
+        self._wait_for_room(self._record(event, traceparent, topic), tell)
         if not told.wait(timeout_s):
             late = LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s: it may still, and a retry is safe")
             raise self._explained(late)
@@ -184,10 +191,11 @@ class TelemetryPublisher:
     def _patience_s(self) -> float:
         return self._block_timeout_s if self._on_full == "block" else 0.0
 
-    def _record(self, event: DomainEvent, traceparent: str | None) -> _Record:
-        topic = self._topics.get(event.topic.name)
+    def _record(self, event: DomainEvent, traceparent: str | None, home: Topic | None = None) -> _Record:
+        home = home or event.topic
+        topic = self._topics.get(home.name)
         if topic is None:
-            topic = self._topics.setdefault(event.topic.name, event.topic.on_broker(self._settings.topic_prefix))
+            topic = self._topics.setdefault(home.name, home.on_broker(self._settings.topic_prefix))
         value = self._codec.encode(event.event_type, event.as_fields())
         return _Record(topic, key_of(event), value, list(headers_of(event, traceparent)))
 

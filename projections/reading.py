@@ -24,7 +24,7 @@ from schemas.batches import unpack
 from schemas.catalogue import committed
 from schemas.codec import Codec, Fields
 from spanfold.errors import PoisonRecord
-from spanfold.topics import BATCH, ON_EVERY_TOPIC, Topic, TopicKind, topic_of
+from spanfold.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, TopicKind, topic_of
 
 CONTRADICTION: Final = "contradiction"
 INVALID: Final = "invalid"
@@ -87,7 +87,8 @@ def _facts(judged: Judged, decoded: "Decoded", codec: Codec, parked: dict[int, P
 
 def _stray(event_type: str, topic: Topic) -> PoisonRecord | None:
     """Why events of this type can't lie in this topic, if they can't."""
-    if event_type == BATCH or (event_type not in topic.event_types and topic_of(event_type)):
+    elsewhere = event_type not in topic.event_types and topic_of(event_type)
+    if event_type == BATCH or elsewhere or (event_type == TRACE_ERASED and not topic.erasable):
         return PoisonRecord(INVALID, f"{event_type} does not belong to {topic.name}")
     return None
 
@@ -104,7 +105,7 @@ def _batched(
                 raise _contradiction(judged, index, BATCH, fields)
             events = unpack(fields, codec)
             for event_type, each in events:
-                if event_type in ON_EVERY_TOPIC:
+                if event_type in NOT_FOLDED:
                     raise PoisonRecord(INVALID, f"{event_type} within a batch: it counts only as a record of its own")
                 if (stray := _stray(event_type, judged.batch.topic)) is not None:
                     raise stray

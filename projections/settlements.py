@@ -16,14 +16,14 @@ from projections.reading import BEHIND, Fact, read
 from projections.verdicts import judge
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.topics import ON_EVERY_TOPIC, TopicKind
+from spanfold.topics import NOT_FOLDED, ON_EVERY_TOPIC, TopicKind
 
 Settled = tuple[int, list[Fact]]
 """(offset of the fact, what is to be folded there)."""
 
 
 def is_settlement(fact: Fact) -> bool:
-    """Whether the fact is about a parked record, and not for projections."""
+    """Whether the fact is about a parked record."""
     return fact[1] in ON_EVERY_TOPIC
 
 
@@ -168,7 +168,7 @@ def _facts(codec: Codec, batch: Batch, row: _Parked) -> list[Fact]:
     facts = read(judge(one), codec, parked)
     if parked:
         raise parked[0]
-    return [fact for fact in facts if not is_settlement(fact)]
+    return [fact for fact in facts if fact[1] not in NOT_FOLDED]
 
 
 def _raw(headers: list[list[Any]]) -> RecordHeaders:

@@ -5,6 +5,7 @@ order, the first that applies decides; what none rejects, the journal accepts un
 
 malformed   no usable key (1…512 bytes of UTF-8 without NUL), or a header that is missing or not of its form
 misrouted   the key does not hash to this partition (murmur2, as Java's clients do)
+erased      TraceErased lies before it in this partition, accepted and under the same key (docs/adr/0014)
 expired     older than the topic's window when it reached the log
 future      more than the allowed days ahead of the log's time
 duplicate   the journal holds its event id already (same partition, same event day)
@@ -38,6 +39,7 @@ class Verdict(StrEnum):
     FUTURE = "future"
     DUPLICATE = "duplicate"
     CONFLICT = "conflict"
+    ERASED = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ _MICROSECONDS: Final = re.compile(rb"-?[0-9]{1,18}")
 
 
 def judge(batch: Batch) -> Judged:
-    """Read the headers and apply every rule but the last ones, which are the journal's."""
+    """Read the headers and apply every rule but those that depend on earlier records: `erased` and the last ones."""
     if batch.topic.kind is TopicKind.CONDITIONAL:
         judged = _with_expectations(_read_each(batch))
     else:

@@ -25,7 +25,7 @@ from fastavro.schema import fingerprint, to_parsing_canonical_form
 
 from spanfold.aggregates import snapshot_types
 from spanfold.errors import Misconfigured
-from spanfold.topics import BATCH, ON_EVERY_TOPIC, SNAPSHOTS_TOPIC, topic_of
+from spanfold.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, topic_of
 
 GROUP: Final = "spanfold.schemas"
 OURS: Final = "schemas"
@@ -166,7 +166,7 @@ def _subject(event_type: str, full_name: str) -> str:
     """Topic and record name; the record name alone for what more than one topic carries."""
     if event_type in snapshot_types():
         return f"{SNAPSHOTS_TOPIC}-{full_name}"
-    if event_type in (*ON_EVERY_TOPIC, BATCH):
+    if event_type in (*NOT_FOLDED, BATCH):
         return full_name
     topic = topic_of(event_type)
     if topic is None:

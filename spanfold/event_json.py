@@ -44,7 +44,7 @@ from spanfold.json_values import (
     time_us,
     wrong,
 )
-from spanfold.topics import BATCH, ON_EVERY_TOPIC
+from spanfold.topics import BATCH, NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED
 
 MAX_NAME_CHARACTERS: Final = 512
 """Of an aggregate id, a span id, a source, and a service's or operation's name."""
@@ -104,7 +104,7 @@ _OWN_TIME: Final = {
 
 _TIMES: Final = ("start_time", "end_time")
 
-PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*ON_EVERY_TOPIC, BATCH))
+PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*NOT_FOLDED, BATCH))
 """The types that anybody may publish."""
 
 
@@ -162,6 +162,10 @@ def event_to_json(event: Event) -> dict[str, Any]:
 def _event_type(value: Any) -> str:
     if value in ON_EVERY_TOPIC:
         raise InvalidInput(f"event_type: {value} is about a parked record, and comes from `spanfold parked` only")
+    if value == TRACE_ERASED:
+        raise InvalidInput(
+            f"event_type: {value} comes from `spanfold erase` only, which appends it to every topic of the trace"
+        )
     if not isinstance(value, str) or value not in PUBLISHABLE:
         hint = closest(value, PUBLISHABLE)
         raise InvalidInput(f"event_type: unknown type {value!r}{hint}; known are {', '.join(PUBLISHABLE)}")

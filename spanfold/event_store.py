@@ -12,7 +12,7 @@ from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.events import DomainEvent
 from spanfold.ids import event_id, id_text
 from spanfold.positions import Position
-from spanfold.topics import BATCH, ON_EVERY_TOPIC, Topic, TopicKind
+from spanfold.topics import BATCH, NOT_FOLDED, Topic, TopicKind
 
 ANY: Final = None
 """Append whatever version there is."""
@@ -44,7 +44,9 @@ class Appended:
 
 
 class Rejected(SpanfoldError):
-    """The log has rejected the append, for ever. `verdict` is conflict, duplicate, expired, future, misrouted or malformed."""
+    """The log has rejected the append, for ever. `verdict` is conflict, duplicate, expired, future, erased, misrouted or
+    malformed.
+    """
 
     exit_code = 2
 
@@ -205,7 +207,7 @@ def checked(events: Sequence[DomainEvent], expected_version: ExpectedVersion, ba
         raise InvalidInput(f"an append takes the events of one aggregate, got those of {sorted(homes) or 'none'}")
     topic, aggregate_id = events[0].topic, Id(events[0].aggregate_id)
     for event in events:
-        if event.event_type in (BATCH, *ON_EVERY_TOPIC):
+        if event.event_type in (BATCH, *NOT_FOLDED):
             raise InvalidInput(f"{event.event_type} is not for appending: append the events themselves")
     if expected_version is not None and expected_version < 0:
         raise InvalidInput(f"expected_version: expected ANY, NO_STREAM or a version from 1, got {expected_version}")

@@ -265,15 +265,27 @@ class RecordDiscarded(_ParkedRecordFact):
     __slots__ = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceErased(DomainEvent):
+    """All that the log holds of the trace goes, in every topic that it is appended to; later records of the trace are rejected
+    there as erased. `aggregate_id` is the trace id (docs/adr/0014).
+    """
+
+    why: str = ""
+
+
 TraceEvent = TraceCreated | SpanRecorded | TraceCompleted | TraceFailed
 ServiceEvent = ServiceRegistered | ServiceHealthChanged | ServiceDeregistered
-Event = TraceEvent | MetricUpdated | ErrorLogged | ServiceEvent | RecordRetried | RecordDiscarded | EventBatch
+Event = (
+    TraceEvent | MetricUpdated | ErrorLogged | ServiceEvent | RecordRetried | RecordDiscarded | TraceErased | EventBatch
+)
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {
     cls.__name__: cls
     for cls in (
         TraceCreated, SpanRecorded, TraceCompleted, TraceFailed, MetricUpdated, ErrorLogged,
-        ServiceRegistered, ServiceHealthChanged, ServiceDeregistered, RecordRetried, RecordDiscarded, EventBatch,
+        ServiceRegistered, ServiceHealthChanged, ServiceDeregistered, RecordRetried, RecordDiscarded, TraceErased,
+        EventBatch,
     )
 }  # fmt: skip
 

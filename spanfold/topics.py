@@ -29,6 +29,7 @@ class Topic:
     """One topic of the log.
 
     A telemetry topic that is not `journaled` has no duplicates among its verdicts: its projections find them by themselves.
+    The keys of an `erasable` topic are trace ids: TraceErased may be appended to it, and is by `spanfold erase`.
     `window_days` is W: a telemetry event that is older than this when it reaches the log (log time minus event time) is
     `expired`. It is fixed for the topic's life, because a verdict may never depend on when it was given.
     """
@@ -37,6 +38,7 @@ class Topic:
     kind: TopicKind
     event_types: tuple[str, ...]
     journaled: bool = True
+    erasable: bool = False
     window_days: int = 30
     future_days: int = 1
 
@@ -68,6 +70,7 @@ TRACES: Final = Topic(
     name="spanfold.traces",
     kind=TopicKind.TELEMETRY,
     event_types=("TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"),
+    erasable=True,
 )
 
 METRICS: Final = Topic(
@@ -81,6 +84,7 @@ LOGS: Final = Topic(
     name="spanfold.logs",
     kind=TopicKind.TELEMETRY,
     event_types=("ErrorLogged",),
+    erasable=True,
 )
 
 SERVICES: Final = Topic(
@@ -91,6 +95,12 @@ SERVICES: Final = Topic(
 
 ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")
 """Facts about a parked record, appended to the partition that holds it."""
+
+TRACE_ERASED: Final = "TraceErased"
+"""All that the topic holds of its key goes, there and for ever: on every erasable topic."""
+
+NOT_FOLDED: Final = (*ON_EVERY_TOPIC, TRACE_ERASED)
+"""Facts about records of the log: no projection folds them and no aggregate applies them."""
 
 BATCH: Final = "EventBatch"
 """Several events in one append: on every conditional topic."""
@@ -132,6 +142,8 @@ def topic_named(name: str) -> Topic | None:
 def _topic(loaded: Any, entry: EntryPoint) -> Topic:
     if not isinstance(loaded, Topic):
         raise Misconfigured(f"entry point {GROUP}: {entry.name} = {entry.value} is no Topic but {loaded!r}")
+    if loaded.erasable and not (loaded.kind is TopicKind.TELEMETRY and loaded.journaled):
+        raise Misconfigured(f"topic {loaded.name}: only a journaled telemetry topic can be erasable")
     return loaded
 
 
