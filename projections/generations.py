@@ -24,6 +24,12 @@ from spanfold.topics import Topic, TopicOnBroker
 LOADED: Final = ("loading", "as_of")
 """States of generations that a replay fills, beside the workers."""
 
+BEGUN: Final = ("loading", "following")
+"""States of a generation that is about to become live, or that somebody has left so."""
+
+KEPT: Final = ("live", "following")
+"""States of generations that workers keep up with the log: a following one is about to become live."""
+
 _PREPARE_LOCK: Final = 0x70726570
 
 

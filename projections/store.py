@@ -14,6 +14,7 @@ from psycopg import Connection, Cursor
 
 from projections.arbiter import Arbiter, arbiter_of
 from projections.batch import Batch
+from projections.generations import KEPT
 from projections.journal import CORE, JOURNAL
 from projections.merging import Generation, advance, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer, border_of
@@ -203,8 +204,7 @@ def _count(names: Any) -> dict[str, int]:
     return counts
 
 
-KEPT: Final = "('live', 'following')"
-"""The states of generations that workers keep up with the log: a following one is about to become live."""
+_KEPT: Final = "({})".format(", ".join(f"'{state}'" for state in KEPT))
 
 LOCK_CHECKPOINTS: Final = f"""
 SELECT projection, generation, next_offset
@@ -212,7 +212,7 @@ SELECT projection, generation, next_offset
  WHERE topic = %s AND partition = %s
    AND (projection = '{JOURNAL}' OR EXISTS (
        SELECT FROM {CORE}.generations g
-        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {KEPT}))
+        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {_KEPT}))
  ORDER BY projection, generation
    FOR UPDATE
 """
@@ -221,12 +221,12 @@ CHECKPOINTS: Final = f"""
 SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.projection = '{JOURNAL}' OR g.state IN {KEPT}
+ WHERE c.projection = '{JOURNAL}' OR g.state IN {_KEPT}
 """
 
 KEPT_GENERATIONS: Final = f"""
 SELECT projection, generation, schema_name, fold_version
   FROM {CORE}.generations
- WHERE state IN {KEPT}
+ WHERE state IN {_KEPT}
  ORDER BY projection, generation
 """

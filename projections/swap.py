@@ -5,7 +5,7 @@ there on: then no snapshot shows it behind the live one. When all snapshots from
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -16,9 +16,10 @@ from sqlalchemy import Connection, Engine, text
 from projections.generations import GenerationRow, alone, live_generation, set_state
 from projections.journal import CORE, JOURNAL
 from projections.projection import Projection
+from projections.shadow import Positions
 from projections.views import show
 
-FoldRest = Callable[[psycopg.Connection[Any], Mapping[tuple[str, int], int]], None]
+FoldRest = Callable[[psycopg.Connection[Any], Positions], None]
 """Folds the generation up to these positions over this connection, whose transaction holds the locks."""
 
 CHECKPOINTS_TIMEOUT: Final = "2s"

@@ -1,7 +1,7 @@
 """`spanfold as-of`: the tables as the log knew them at a moment, in a schema of their own, beside the live ones."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from typing import Final
@@ -111,7 +111,7 @@ def parsed_moment(words: str) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def positions_for(place: Workplace, named: Mapping[tuple[str, int], int]) -> Positions:
+def positions_for(place: Workplace, named: Positions) -> Positions:
     """The named positions of the projection's topics. InvalidInput when one of their partitions is not named."""
     judged = place.judged()
     missing = sorted(judged.keys() - named.keys())

@@ -20,7 +20,7 @@ from psycopg import errors
 from sqlalchemy.exc import OperationalError
 
 from projections import generations
-from projections.generations import GenerationRow
+from projections.generations import BEGUN, GenerationRow
 from projections.parity import TableParity
 from projections.shadow import Positions, positions_of
 from projections.swap import Session, hand_over, readers, snapshots, swap
@@ -32,9 +32,6 @@ from stream_processors.replay import LogReader
 
 SMALL_REST: Final = 10_000
 """Records that may be left for the transaction of the hand-over, in which commits wait."""
-
-BEGUN: Final = ("loading", "following")
-"""States of a generation that is about to become live, or that somebody has left so."""
 
 _PAUSE_S: Final = 0.2
 
