@@ -44,13 +44,9 @@ def holders(connection: Connection[Any], aggregates: Iterable[type[Aggregate[Any
     return [Holder(*row) for row in connection.execute(HOLDERS, parameters)]
 
 
-def latest(found: Sequence[Holder], topics: Iterable[str]) -> int | None:
-    """The log time (µs) of the last record that was judged on these topics: there `now` is. None before the first."""
-    names = set(topics)
-    times = [
-        each.log_time for each in found if each.owner == JOURNAL and each.topic in names and each.log_time is not None
-    ]
-    return max(times, default=None)
+def latest(found: Sequence[Holder]) -> int | None:
+    """The log time (µs) of the last record that was judged on any topic: there `now` is. None before the first."""
+    return max((each.log_time for each in found if each.owner == JOURNAL and each.log_time is not None), default=None)
 
 
 HOLDERS: Final = f"""

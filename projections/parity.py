@@ -6,10 +6,13 @@ buckets by their key; a bucket's checksum adds up the hashes of its rows, so tha
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from psycopg import Connection, sql
 from sqlalchemy import MetaData, Table
+
+from projections.horizons import Horizons, comparable_from
 
 BUCKETS: Final = 4096
 FETCHED: Final = 64
@@ -62,15 +65,20 @@ class TableParity:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is compared of a table: these columns, rows told apart by `key`."""
+    """What is compared of a table: these columns, rows told apart by `key`; with `since`, those rows that lie at this time of
+    that column or later.
+    """
 
     table: str
     columns: Sequence[str]
     key: Sequence[str]
+    since: tuple[str, datetime] | None = None
 
 
-def shapes_of(live: Side, metadata: MetaData) -> list[Shape]:
-    """What the live generation has of the tables of `metadata`: another fold version may have other columns."""
+def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]:
+    """What the live generation has of the tables of `metadata`, but for what was let go of: another fold version may have
+    other columns.
+    """
     there: dict[str, set[str]] = {}
     for table, column in live.connection.execute(COLUMNS, (live.schema,)):
         there.setdefault(table, set()).add(column)
@@ -79,14 +87,19 @@ def shapes_of(live: Side, metadata: MetaData) -> list[Shape]:
         columns = [column.name for column in found.columns if column.name in there.get(found.name, ())]
         key = [name for name in key_of(found) if name in columns]
         if columns:
-            shapes.append(Shape(found.name, columns, key or columns))
+            since = comparable_from(found, metadata, horizons)
+            kept = since if since is not None and since[0] in columns else None
+            shapes.append(Shape(found.name, columns, key or columns, kept))
     return shapes
 
 
 def checksums(side: Side, shape: Shape) -> Checksums:
     """The checksums of one table."""
     statement = sql.SQL(CHECKSUMS).format(
-        bucket=_bucket(shape), row=_names(shape.columns), table=sql.Identifier(side.schema, shape.table)
+        bucket=_bucket(shape),
+        row=_names(shape.columns),
+        table=sql.Identifier(side.schema, shape.table),
+        kept=_kept(shape),
     )
     return {bucket: (rows, total) for bucket, rows, total in side.connection.execute(statement)}
 
@@ -117,7 +130,10 @@ def _count(sums: Checksums) -> int:
 
 def _rows(side: Side, shape: Shape, buckets: Sequence[int]) -> dict[tuple[str, ...], Row]:
     statement = sql.SQL(ROWS).format(
-        columns=_names(shape.columns), bucket=_bucket(shape), table=sql.Identifier(side.schema, shape.table)
+        columns=_names(shape.columns),
+        bucket=_bucket(shape),
+        table=sql.Identifier(side.schema, shape.table),
+        kept=_kept(shape),
     )
     rows: dict[tuple[str, ...], Row] = {}
     for found in side.connection.execute(statement, (list(buckets),)):
@@ -153,6 +169,13 @@ def _bucket(shape: Shape) -> sql.Composable:
     )
 
 
+def _kept(shape: Shape) -> sql.Composable:
+    if shape.since is None:
+        return sql.SQL("true")
+    column, moment = shape.since
+    return sql.SQL("{} >= {}").format(sql.Identifier(column), sql.Literal(moment))
+
+
 COLUMNS: Final = """
 SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s
 """
@@ -160,7 +183,8 @@ SELECT table_name, column_name FROM information_schema.columns WHERE table_schem
 CHECKSUMS: Final = """
 SELECT {bucket}, count(*), sum(hash_record_extended(ROW({row}), 0)::numeric)
   FROM {table}
+ WHERE {kept}
  GROUP BY 1
 """
 
-ROWS: Final = "SELECT {columns} FROM {table} WHERE {bucket} = ANY (%s)"
+ROWS: Final = "SELECT {columns} FROM {table} WHERE {bucket} = ANY (%s) AND {kept}"

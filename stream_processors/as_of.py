@@ -62,6 +62,7 @@ def as_of(place: Workplace, into: str, until: Positions, workers: int) -> int:
         with closing(Loading(place, generation, workers)) as loading:
             refuse_what_the_log_lacks(place, loading.reader, loading.positions(), until)
             loading.load(until)
+            loading.trim()
             loading.create_indexes()
             folded = loading.folded
         with place.engine.begin() as connection:

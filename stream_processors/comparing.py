@@ -6,6 +6,7 @@ from typing import Final
 import psycopg
 
 from projections.generations import GenerationRow
+from projections.horizons import horizons_of
 from projections.parity import Side, TableParity, checksums, compare, shapes_of
 from projections.shadow import Positions, positions_of
 from spanfold.errors import Misconfigured
@@ -41,7 +42,9 @@ def parity_of(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: 
                 "folding it? `spanfold status` tells"
             )
         side = Side(frozen, live.schema)
-        shapes = shapes_of(side, place.projection.metadata)
+        # from this snapshot: a row that it lacks lay before a horizon that it has
+        horizons = horizons_of(frozen, place.projection.name)
+        shapes = shapes_of(side, place.projection.metadata, horizons)
         sums = [checksums(side, shape) for shape in shapes]
         loading.load({at: until.get(at, end) for at, end in loading.positions().items()})
         found = Side(other, rebuilt.schema)

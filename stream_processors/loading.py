@@ -12,6 +12,7 @@ from sqlalchemy import text as sql_text
 from migrations import sqlalchemy_url
 from projections import generations
 from projections.generations import GenerationRow
+from projections.horizons import horizons_of, trim
 from projections.journal import JOURNAL
 from projections.projection import Projection
 from projections.shadow import Positions, Shadow, positions_of
@@ -113,7 +114,7 @@ def _be_alone(control: psycopg.Connection[Any], projection: str) -> None:
     holder = control.execute(HOLDER, (key,)).fetchone()
     who = "another session" if holder is None else "pid {} on {}, since {}".format(*holder)
     raise Misconfigured(
-        f"{projection} is being rebuilt, verified or rolled back already, by the Postgres session of {who}: wait for it, "
+        f"{projection} is being rebuilt, verified, rolled back or compacted already, by the Postgres session of {who}: wait for it, "
         "or end it first"
     )
 
@@ -174,6 +175,12 @@ class Loading:
             if at < until[name, partition]
         ]
 
+    def trim(self) -> None:
+        """Delete what lies before the horizons of the projection's tables: nothing that was let go of comes back."""
+        projection = self._place.projection
+        horizons = horizons_of(self._connection, projection.name)
+        trim(self._connection, self._generation.schema, projection.metadata, horizons)
+
     def create_indexes(self) -> None:
         """Those that the fold did without; and tell the planner what there is."""
         with self._place.engine.begin() as connection:
@@ -184,14 +191,16 @@ class Loading:
 
 def refuse_what_the_log_lacks(place: Workplace, reader: LogReader, start: Positions, until: Positions) -> None:
     """Misconfigured when the log does not hold every record between these positions."""
-    what = place.projection.name
+    what, way_out = place.projection.name, ""
+    if getattr(place.projection, "from_states", None) is not None:
+        way_out = f" `spanfold rebuild {what} --from-snapshot` begins with what the snapshot worker keeps."
     for (name, partition), begin in start.items():
         topic, end = place.topics[name], until[name, partition]
         first, last = reader.watermarks(topic.name, partition)
         if begin < end and (first > begin or last < end):
             raise Misconfigured(
                 f"the log of {topic.name}[{partition}] holds offsets {first} to {last}, to load {what} it takes {begin} "
-                f"to {end}: what is gone from the log can't be folded again. Nothing was changed."
+                f"to {end}: what is gone from the log can't be folded again.{way_out} Nothing was changed."
             )
 
 

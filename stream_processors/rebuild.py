@@ -215,6 +215,7 @@ def _not_beyond(place: Workplace, live: GenerationRow | None) -> Positions:
 
 
 def _make_live(place: Workplace, loading: Loading, generation: GenerationRow, result: Result) -> None:
+    loading.trim()
     if generation.state != "following":
         place.audience.step("catching up")
         _retried(place, loading, result, hand_over, generation)
