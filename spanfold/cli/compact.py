@@ -1,0 +1,120 @@
+"""`spanfold compact`: letting go of what the settings allow and nothing needs any more."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import psycopg
+import typer
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.text import Text
+from sqlalchemy.exc import DBAPIError
+
+from projections.projection import installed
+from spanfold.cli.output import console, notices, print_json, table
+from spanfold.cli.rebuilding import prepared
+from spanfold.cli.stack import (
+    AsJson,
+    Home,
+    chosen_settings,
+    named_postgres,
+    running_settings,
+    sigterm_interrupts,
+    unreachable_postgres,
+)
+from spanfold.errors import SpanfoldError, StoreUnavailable
+from stream_processors.compaction import Compaction, Part, compaction
+
+_WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
+
+
+class Screen:
+    """Steps as lines, a table that is looked through as a bar; an audience of stream_processors.compaction."""
+
+    def __init__(self, shown: Console, progress: Progress) -> None:
+        self._console, self._progress = shown, progress
+        self._task = progress.add_task("", total=None, visible=False)
+
+    def step(self, words: str) -> None:
+        self._progress.update(self._task, visible=False)
+        self._console.print(f"{words} …", highlight=False, markup=False)
+
+    def trimmed(self, table: str, rows: int, done: int, total: int) -> None:
+        self._progress.update(
+            self._task, description=f"{table}: {rows:,} rows", completed=done, total=total, visible=done < total
+        )
+
+
+@contextmanager
+def _screen() -> Iterator[Screen]:
+    shown = notices()
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=shown, transient=True) as progress:
+        yield Screen(shown, progress)
+
+
+def compact(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would go, and why not more; change nothing.")
+    ] = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
+    """Let go of what the settings allow and nothing needs any more: records of Kafka, days of journals, old rows of tables.
+
+    Nothing is let go of unless a setting says for how many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and
+    SPANFOLD_JOURNAL_RETENTION_DAYS by topic, SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a
+    snapshot or a late event may still need is kept nevertheless, and it is said by whom. Workers go on meanwhile. A
+    compaction that was killed is gone on with when it is called again.
+
+    Exit codes: 0 done, 3 refused (a setting names what there is not, another compaction runs), 4 Kafka or Postgres away.
+
+    Example: SPANFOLD_TABLE_RETENTION_DAYS='{"spans": 60}' spanfold compact --dry-run
+    """
+    settings = running_settings(chosen_settings(home))
+    with sigterm_interrupts(), _screen() as screen:
+        ours = prepared(settings)
+        try:
+            with compaction(settings, named_postgres(settings), ours.topics, installed(), screen) as found:
+                if not dry_run:
+                    found.run(screen)
+        except (psycopg.Error, DBAPIError) as error:
+            raise _failed(error.orig if isinstance(error, DBAPIError) else error) from error
+    _tell(found, dry_run, json)
+
+
+def _failed(error: BaseException | None) -> SpanfoldError:
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        words = " ".join(str(error).split())
+        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). Call it again: it goes on from there")
+    return unreachable_postgres(error if isinstance(error, Exception) else None)
+
+
+def _tell(found: Compaction, dry_run: bool, json: bool) -> None:
+    if json:
+        print_json({"dry_run": dry_run, "parts": [asdict(part) for part in found.parts], "remarks": found.remarks})
+        return
+    done = "would free" if dry_run else "freed"
+    rows = [(_name(part), _freed(part), part.before or "-", part.held_by) for part in found.parts]
+    console().print(table(("what", done, "before", "why not more"), rows))
+    for remark in found.remarks:
+        console().print(Text(remark))
+
+
+def _name(part: Part) -> str:
+    where = "" if part.partition is None else f"[{part.partition}]"
+    return f"{part.kind} {part.name}{where}"
+
+
+def _freed(part: Part) -> str:
+    if not part.frees:
+        return "nothing"
+    words = [f"{part.records:,} {_WHAT[part.kind]}"]
+    if part.days:
+        words.append(f"{part.days} days")
+    if part.bytes:
+        words.append(decimal(part.bytes))
+    return ", ".join(words)
