@@ -63,9 +63,9 @@ def compact(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Let go of what the settings allow and nothing needs any more: records of Kafka, days of journals, old rows of tables.
+    """Let go of what the settings allow and nothing needs any more.
 
-    Nothing is let go of unless a setting says for how many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and
+    That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and
     SPANFOLD_JOURNAL_RETENTION_DAYS by topic, SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a
     snapshot or a late event may still need is kept nevertheless, and it is said by whom. Workers go on meanwhile. A
     compaction that was killed is gone on with when it is called again.
