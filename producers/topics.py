@@ -1,6 +1,6 @@
 """The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -18,14 +18,18 @@ from producers.security import librdkafka_security
 from producers.trouble import Trouble
 from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
-from spanfold.topics import Topic, TopicOnBroker, installed_topics
+from spanfold.topics import SNAPSHOTS_TOPIC, Topic, TopicOnBroker, installed_topics
 
 Asked = TypeVar("Asked")
+Result = TypeVar("Result")
 
 POLL_S: Final = 0.05
 
 MAX_BATCH_BYTES: Final = 1_048_588
 """max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's default."""
+
+MAX_SNAPSHOT_BYTES: Final = 64 * 1024 * 1024
+"""The same of the topic of snapshots: a state may be larger than any event. Brokers take requests of up to 100 MiB."""
 
 
 def kafka_config(settings: Settings) -> dict[str, Any]:
@@ -58,6 +62,34 @@ def topic_config(settings: Settings) -> dict[str, str]:
     }
 
 
+def snapshots_config(settings: Settings) -> dict[str, str]:
+    """What the compacted topic of snapshots is set to when it is created."""
+    return {
+        "cleanup.policy": "compact",
+        "min.insync.replicas": str(settings.min_insync_replicas),
+        "max.message.bytes": str(MAX_SNAPSHOT_BYTES),
+    }
+
+
+def ensure_snapshots_topic(settings: Settings, *, timeout_s: float = 30.0) -> str:
+    """Create the compacted topic of snapshots if it is missing; returns its name on the broker. Raises as ensure_topics does;
+    how operators have set an existing one is theirs, but that it is compacted.
+    """
+    name = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
+    config = kafka_config(settings)
+    admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
+    try:
+        _create_missing(admin, [name], settings, snapshots_config(settings))
+        policy = _patiently(timeout_s, lambda: _configs(admin, [name]))[name].get("cleanup.policy")
+    except KafkaException as error:
+        raise admin.trouble.explained(_translated(error, settings)) from error
+    if policy != "compact":
+        raise Misconfigured(
+            f"{name} has cleanup.policy={policy}, expected compact: it keeps the latest snapshot of each key"
+        )
+    return name
+
+
 def ensure_topics(
     settings: Settings, topics: Iterable[Topic] | None = None, *, timeout_s: float = 30.0
 ) -> dict[str, TopicOnBroker]:
@@ -73,22 +105,25 @@ def ensure_topics(
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        _create_missing(admin, sorted(wanted), settings)
-        # a broker may not know yet what the controller has just created
-        for attempt in Retrying(
-            retry=retry_if_exception(_is_unknown_topic),
-            stop=stop_after_delay(timeout_s),
-            wait=wait_fixed(0.05),
-            reraise=True,
-        ):
-            with attempt:
-                found = _described(admin, wanted)
-                configs = _configs(admin, sorted(wanted))
+        _create_missing(admin, sorted(wanted), settings, topic_config(settings))
+        found = _patiently(timeout_s, lambda: _described(admin, wanted))
+        configs = _patiently(timeout_s, lambda: _configs(admin, sorted(wanted)))
     except KafkaException as error:
         raise admin.trouble.explained(_translated(error, settings)) from error
     if differences := _differences(found, configs, settings):
         raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
     return {each.topic.name: each for each in found}
+
+
+def _patiently(timeout_s: float, work: Callable[[], Result]) -> Result:
+    """Do it again while a broker does not know yet what the controller has just created."""
+    attempts = Retrying(
+        retry=retry_if_exception(_is_unknown_topic),
+        stop=stop_after_delay(timeout_s),
+        wait=wait_fixed(0.05),
+        reraise=True,
+    )
+    return attempts(work)
 
 
 def _is_unknown_topic(error: BaseException) -> bool:
@@ -112,11 +147,8 @@ class _Admin:
         return asked
 
 
-def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings) -> None:
-    new = [
-        NewTopic(name, settings.partitions, settings.replication_factor, config=topic_config(settings))
-        for name in names
-    ]
+def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, config: dict[str, str]) -> None:
+    new = [NewTopic(name, settings.partitions, settings.replication_factor, config=config) for name in names]
     made = admin.client.create_topics(new, operation_timeout=admin.timeout_s, request_timeout=admin.timeout_s)
     for future in admin.settled(made).values():
         try:

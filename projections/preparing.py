@@ -13,15 +13,15 @@ from projections.settlements import is_settlement
 from projections.verdicts import Judged, judge
 from schemas.codec import Codec
 from spanfold.errors import PoisonRecord
-from spanfold.topics import ON_EVERY_TOPIC, Topic, TopicKind
+from spanfold.topics import NOT_FOLDED, TRACE_ERASED, Topic, TopicKind
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A batch read and folded as if every record that its headers allow were accepted. Needs no database.
 
-    `settlements` are facts about parked records; they are not for projections. `refused`: Postgres would not have what
-    the batch's only record makes foldable.
+    `settlements` are facts about parked records; they are not for projections. `erasures` are the indexes of records that
+    erase their trace, as their headers say. `refused`: Postgres would not have what the batch's only record makes foldable.
     """
 
     judged: Judged
@@ -29,7 +29,12 @@ class Prepared:
     facts: list[Fact]
     partials: Mapping[str, Any]
     settlements: list[Fact] = field(default_factory=list)
+    erasures: Sequence[int] = ()
     refused: PoisonRecord | None = None
+
+    @property
+    def batch(self) -> Batch:
+        return self.judged.batch
 
 
 class Preparer:
@@ -55,23 +60,34 @@ class Preparer:
         self, judged: Judged, parked: dict[int, PoisonRecord], facts: list[Fact], refused: PoisonRecord | None
     ) -> Prepared:
         settlements: list[Fact] = []
-        if not set(ON_EVERY_TOPIC).isdisjoint(judged.event_types):
+        erasures: Sequence[int] = ()
+        if not set(NOT_FOLDED).isdisjoint(judged.event_types):
             settlements = [fact for fact in facts if is_settlement(fact)]
-            facts = [fact for fact in facts if not is_settlement(fact)]
+            facts = [fact for fact in facts if fact[1] not in NOT_FOLDED]
+            erasures = _erasures(judged)
         if refused is not None and facts:
             # a fact about a parked record is not parked itself: it leaves that one parked
             parked, facts = {0: refused}, []
-        return Prepared(judged, parked, facts, self._fold(judged.batch.topic, facts), settlements, refused)
+        return Prepared(judged, parked, facts, self._fold(judged.batch.topic, facts), settlements, erasures, refused)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
         return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
 
 
+def _erasures(judged: Judged) -> list[int]:
+    if not judged.batch.topic.erasable:
+        return []
+    return [index for index, event_type in enumerate(judged.event_types) if event_type == TRACE_ERASED]
+
+
 def border_of(prepared: Prepared) -> int | None:
-    """Where to cut a conditional topic's batch, so that each settlement stands alone: what it releases is folded before
-    the records after it, wherever the batch was cut before.
+    """Where to cut the batch, so that what its records do to others does not depend on where it was cut before: behind each
+    erasure, and on a conditional topic around each settlement, which releases what is folded before the records after it.
     """
     batch = prepared.judged.batch
+    if ends := [index + 1 for index in prepared.erasures if index + 1 < len(batch)]:
+        # the one in the middle: each part is prepared again
+        return ends[len(ends) // 2]
     if batch.topic.kind is TopicKind.TELEMETRY or not prepared.settlements or len(batch) == 1:
         return None
     return min(batch.offsets.index(offset) for offset, _, _ in prepared.settlements) or 1

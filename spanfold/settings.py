@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from spanfold.snapshot_policy import SnapshotPolicy
+
 
 def default_home() -> Path:
     """`$XDG_DATA_HOME/spanfold`, else `~/.local/share/spanfold`."""
@@ -91,7 +93,27 @@ class Settings(BaseSettings):
     table_retention_days: DaysByName = Field(
         default={}, description="by table (spans, metric_points, …): `spanfold compact` deletes rows that are older"
     )
+    snapshot_quiet_s: float = Field(
+        default=60.0, ge=0, description="a closed aggregate gets its snapshot so long after its last event"
+    )
+    snapshot_every_records: int = Field(default=1_000, ge=1, description="an aggregate's records between two snapshots")
+    snapshot_at_least_every_s: float = Field(
+        default=3_600.0, gt=0, description="a record is in a snapshot after so long at the latest"
+    )
+    snapshot_policies: dict[str, SnapshotPolicy] = Field(
+        default_factory=dict,
+        description="""other ones by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
+    )
     log_level: str = "INFO"
+
+    @property
+    def snapshot_policy(self) -> SnapshotPolicy:
+        """When snapshots are due of aggregates that have no policy of their own."""
+        return SnapshotPolicy(
+            quiet_s=self.snapshot_quiet_s,
+            every_records=self.snapshot_every_records,
+            at_least_every_s=self.snapshot_at_least_every_s,
+        )
 
 
 @lru_cache(maxsize=1)

@@ -7,10 +7,10 @@ backoff and jitter while the partition is kept; all others end the worker.
 import asyncio
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 import psycopg
 import structlog
@@ -24,8 +24,8 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from projections.preparing import Prepared
-from projections.store import Outcome, Store
+from projections.batch import Batch
+from projections.store import Outcome
 from spanfold.errors import Misconfigured, StoreUnavailable
 from stream_processors.dsn import worker_dsn
 from stream_processors.metrics import Metrics
@@ -72,19 +72,42 @@ def refused(error: BaseException | None) -> Misconfigured:
     return Misconfigured(f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {' '.join(str(error).split())}")
 
 
-class Committer:
+class Prepared(Protocol):
+    """A batch that its store has prepared."""
+
+    @property
+    def batch(self) -> Batch: ...
+
+
+P = TypeVar("P", bound=Prepared)
+
+
+class BatchStore(Protocol[P]):
+    """What folds batches into Postgres: the read models' Store, or the StateStore."""
+
+    @property
+    def checkpoints(self) -> str: ...
+
+    def prepare(self, batch: Batch) -> P: ...
+
+    def commit(self, connection: Connection[Any], prepared: P) -> list[Outcome]: ...
+
+    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]: ...
+
+
+class Committer(Generic[P]):
     """One connection, one thread: batches are committed in the order in which they were handed over."""
 
-    def __init__(self, dsn: str, store: Store, metrics: Metrics) -> None:
-        self._dsn = worker_dsn(dsn, "spanfold projector")
+    def __init__(self, dsn: str, store: BatchStore[P], metrics: Metrics, name: str = "spanfold projector") -> None:
+        self._dsn = worker_dsn(dsn, name)
         self._store = store
         self._metrics = metrics
         self._connection: Connection[Any] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spanfold-committer")
         self._stopping = threading.Event()
 
-    async def commit(self, prepared: Prepared) -> list[Outcome]:
-        """Commit the batch; see Store.commit. StoreUnavailable only when the worker stops meanwhile."""
+    async def commit(self, prepared: P) -> list[Outcome]:
+        """Commit the batch; see the store's commit. StoreUnavailable only when the worker stops meanwhile."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._commit, prepared)
 
     async def query(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
@@ -94,9 +117,13 @@ class Committer:
             with connection.transaction():
                 return connection.execute(statement.encode(), parameters).fetchall()
 
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._patiently(run))
+        return await self.run(run)
 
-    def _commit(self, prepared: Prepared) -> list[Outcome]:
+    async def run(self, work: Callable[[Connection[Any]], Result]) -> Result:
+        """What `work` makes of the connection, with the same patience."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: self._patiently(work))
+
+    def _commit(self, prepared: P) -> list[Outcome]:
         return self._patiently(lambda connection: self._store.commit(connection, prepared))
 
     def _patiently(self, work: Callable[[Connection[Any]], Result]) -> Result:

@@ -1,165 +1,29 @@
-"""The projector: a Faust app whose one agent folds batches into Postgres. It has no opinions: read, fold, commit, ack.
+"""The projector: the worker that judges records and folds them into the read models."""
 
-While Postgres commits one batch, the next is decoded and folded. Acks follow commits, in order; Kafka's committed offset
-is a courtesy to lag monitors, the checkpoints in Postgres decide.
-"""
+from collections.abc import Mapping
+from typing import Any
 
-import asyncio
-import time
-from collections import deque
-from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any, Final, cast
-
-import faust
-import structlog
-from faust.types import TP, EventT
-from mode.supervisors import CrashingSupervisor
-
-from projections.batch import Batch
 from projections.preparing import Prepared
-from projections.store import CHECKPOINTS, Gap, Outcome, Store
+from projections.store import Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
-from stream_processors.credentials import credentials
+from stream_processors.folding import Folder, folding_app
 from stream_processors.metrics import Metrics
 from stream_processors.parked_share import ParkedShare
-from stream_processors.transport import BatchTransport, Fetched, RawBatches
 
-log = structlog.get_logger("spanfold.projector")
-
-MAX_IN_FLIGHT: Final = 2
-"""Batches that are prepared and not committed: batches differ in size, and with one the interpreter waited for Postgres."""
-
-
-class Projector:
-    """What the agent does with the batches of its partitions."""
-
-    def __init__(
-        self,
-        store: Store,
-        committer: Committer,
-        topics: Mapping[str, TopicOnBroker],
-        metrics: Metrics,
-        parked_share: ParkedShare,
-    ) -> None:
-        self._store = store
-        self._committer = committer
-        self._topics = {found.name: found for found in topics.values()}
-        self._metrics = metrics
-        self._parked_share = parked_share
-        self._in_flight: deque[asyncio.Task[None]] = deque()
-        self._sought: dict[TP, int] = {}
-
-    async def run(self, stream: Any) -> None:
-        """Fold batches as they come. One is being committed, one waits for that, and the next is prepared meanwhile; they
-        are committed and acknowledged in order, because the committer has one thread.
-        """
-        async for event in stream.noack().events():
-            prepared = self._store.prepare(self._batch(event))
-            while len(self._in_flight) >= MAX_IN_FLIGHT:
-                await self._in_flight.popleft()
-            task = asyncio.create_task(self._commit(event, prepared))
-            task.add_done_callback(partial(self._end_on_error, event.app))
-            self._in_flight.append(task)
-
-    def _batch(self, event: EventT[Any]) -> Batch:
-        found = self._topics[event.message.topic]
-        return batch_of(found, event.message.partition, cast(Fetched, event.value))
-
-    async def _commit(self, event: EventT[Any], prepared: Prepared) -> None:
-        tp, began = event.message.tp, time.monotonic()
-        self._parked_share.admit(prepared)
-        try:
-            outcomes = await self._committer.commit(prepared)
-        except Gap as gap:
-            await self._go_back(event.app, tp, gap)
-        else:
-            self._sought.pop(tp, None)
-            _report(tp, prepared, outcomes)
-            batch, duration_s = prepared.judged.batch, time.monotonic() - began
-            self._metrics.committed(
-                batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
-            )
-        event.ack()
-
-    async def _go_back(self, app: Any, tp: TP, gap: Gap) -> None:
-        # batches that were fetched before the seek show the same gap: one seek is enough
-        if self._sought.get(tp) != gap.next_offset:
-            log.warning("refold", topic=tp.topic, partition=tp.partition, next_offset=gap.next_offset, why=str(gap))
-            self._sought[tp] = gap.next_offset
-            self._metrics.refolds.labels(self._topics[tp.topic].topic.name).inc()
-            if tp in app.consumer.assignment():
-                await app.consumer.seek_wait({tp: gap.next_offset})
-
-    def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            # without another batch nobody would await the task: the worker must not look alive
-            self._crash = asyncio.ensure_future(app.crash(error))
-
-
-def batch_of(found: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
-    """The fetched records, column by column."""
-    records = fetched.records
-    return Batch(
-        topic=found.topic,
-        partition=partition,
-        partitions=found.partitions,
-        start=fetched.start,
-        end=fetched.end,
-        offsets=[record.offset for record in records],
-        log_times_ms=[record.timestamp for record in records],
-        keys=[record.key for record in records],
-        headers=[record.headers for record in records],
-        values=[record.value for record in records],
-    )
-
-
-def _report(tp: TP, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
-    batch = prepared.judged.batch
-    for outcome in outcomes:
-        if outcome.fenced:
-            log.info("fenced", topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end)
-        for kind in ("rejected", "parked"):
-            if counts := getattr(outcome, kind):
-                log.info(kind, topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end, **counts)
+NAME = "projector"
+"""Of the consumer group, behind the installation's own name."""
 
 
 def projector_app(
-    settings: Settings, store: Store, committer: Committer, topics: Mapping[str, TopicOnBroker], metrics: Metrics
+    settings: Settings,
+    store: Store,
+    committer: Committer[Prepared],
+    topics: Mapping[str, TopicOnBroker],
+    metrics: Metrics,
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
-    app = faust.App(
-        f"{settings.group}-projector",
-        broker=f"kafka://{settings.kafka_bootstrap}",
-        broker_credentials=credentials(settings),
-        agent_supervisor=CrashingSupervisor,
-        broker_session_timeout=settings.session_timeout_s,
-        broker_heartbeat_interval=settings.session_timeout_s / 5,
-        broker_commit_interval=1.0,
-        broker_commit_every=1_000_000,
-        broker_max_poll_records=settings.batch_records,
-        consumer_max_fetch_size=settings.fetch_bytes,
-        stream_buffer_maxsize=16,
-        stream_wait_empty=False,
-        table_standby_replicas=0,
-        datadir=settings.home / "faust",
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        web_enabled=False,
-        autodiscover=False,
-    )
-    names = {found.name: found.topic.name for found in topics.values()}
-
-    async def checkpoints(partitions: Sequence[TP]) -> Mapping[TP, int]:
-        at = store.start_offsets(await committer.query(CHECKPOINTS))
-        return {tp: at[names[tp.topic], tp.partition] for tp in partitions}
-
-    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=checkpoints)
-    projector = Projector(store, committer, topics, metrics, ParkedShare(settings.parked_share_limit))
-    source = app.topic(*names, schema=RawBatches(), internal=True)
-    app.agent(source, name="projector", concurrency=1)(projector.run)
-    app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)
-    return app
+    parked_share = ParkedShare(settings.parked_share_limit)
+    folder = Folder(store, committer, topics, metrics, parked_share.admit)
+    return folding_app(settings, NAME, committer, store, folder, topics)

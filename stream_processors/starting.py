@@ -3,19 +3,21 @@
 import signal
 from collections.abc import Callable, Collection
 from types import FrameType
-from typing import Final, NoReturn, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
+import psycopg
 import structlog
 from sqlalchemy.exc import OperationalError
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from producers.topics import ensure_topics
+from producers.topics import ensure_snapshots_topic, ensure_topics
 from projections import generations
 from projections.projection import installed
 from spanfold.errors import LogUnavailable, StoreUnavailable
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import is_refusal, refused
+from stream_processors.dsn import worker_dsn
 
 Result = TypeVar("Result")
 
@@ -45,11 +47,31 @@ def await_topics(settings: Settings) -> dict[str, TopicOnBroker]:
     return patiently(lambda: ensure_topics(settings, timeout_s=KAFKA_TIMEOUT_S))
 
 
+def await_snapshots_topic(settings: Settings) -> None:
+    """The compacted topic of snapshots, once Kafka is there; see ensure_snapshots_topic."""
+    patiently(lambda: ensure_snapshots_topic(settings, timeout_s=KAFKA_TIMEOUT_S))
+
+
 def await_tables(dsn: str, topics: Collection[TopicOnBroker]) -> list[str]:
     """Prepare the database, once Postgres is there; see generations.prepare. Misconfigured when it refuses us."""
     separator = "&" if "?" in dsn else "?"
     bounded = dsn if "connect_timeout=" in dsn else f"{dsn}{separator}connect_timeout={CONNECT_TIMEOUT_S}"
     return patiently(lambda: _prepare(bounded, topics))
+
+
+def patiently_on(dsn: str, work: Callable[[psycopg.Connection[Any]], None]) -> None:
+    """Do it on a connection of its own, once Postgres is there."""
+
+    def attempt() -> None:
+        try:
+            with psycopg.connect(worker_dsn(dsn, "spanfold worker"), autocommit=True) as connection:
+                work(connection)
+        except psycopg.OperationalError as error:
+            if is_refusal(error):
+                raise refused(error) from error
+            raise StoreUnavailable(f"Postgres can't be used: {' '.join(str(error).split())}") from error
+
+    patiently(attempt)
 
 
 def patiently(work: Callable[[], Result]) -> Result:

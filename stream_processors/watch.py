@@ -15,10 +15,10 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
 from producers.topics import kafka_config
-from projections.store import CHECKPOINTS, Store
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors import health
+from stream_processors.committer import BatchStore
 from stream_processors.dsn import worker_dsn
 from stream_processors.health import KAFKA, POSTGRES, Partition
 from stream_processors.metrics import Metrics
@@ -30,10 +30,12 @@ STOP_S: Final = 2.0
 
 
 class Watch:
-    """What is known of the worker's partitions. `owned` is set by whoever hears of a rebalance; by broker names."""
+    """What is known of the worker's partitions, and shown in its metrics. `owned` is set by whoever hears of a rebalance; it has
+    broker names.
+    """
 
     def __init__(
-        self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], store: Store, metrics: Metrics
+        self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], store: BatchStore[Any], metrics: Metrics
     ) -> None:
         self.owned: Collection[tuple[str, int]] = ()
         self.observations = health.nothing_seen(time.monotonic())
@@ -43,8 +45,8 @@ class Watch:
         self._admin = AdminClient(kafka_config(settings))
         self._dsn = worker_dsn(dsn, "spanfold watch")
         self._connection: psycopg.Connection[Any] | None = None
-        self._start_offsets = store.start_offsets
-        self._metrics = metrics
+        self._store = store
+        self.metrics = metrics
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spanfold-watch", daemon=True)
 
@@ -73,9 +75,9 @@ class Watch:
         if ends is not None and positions is not None:
             self.observations = health.seen(self.observations, ends, positions, time.monotonic())
             lag = {each: standing.lag for each, standing in self.observations.standings.items()}
-            self._metrics.show_lag(lag, time.time())
+            self.metrics.show_lag(lag, time.time())
         else:
-            self._metrics.hide_lag(len(self.owned))
+            self.metrics.hide_lag(len(self.owned))
 
     def _ends(self) -> Mapping[Partition, int] | None:
         """Where each owned partition ends for a reader of committed records; None when Kafka does not say."""
@@ -99,7 +101,7 @@ class Watch:
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = psycopg.connect(self._dsn, autocommit=True)
-            rows = self._connection.execute(CHECKPOINTS.encode()).fetchall()
+            rows = self._connection.execute(self._store.checkpoints.encode()).fetchall()
         except psycopg.Error as error:
             with suppress(psycopg.Error):
                 if self._connection is not None:
@@ -107,7 +109,7 @@ class Watch:
             self._fails(POSTGRES, " ".join(str(error).split()))
             return None
         self.observations = health.answered(self.observations, POSTGRES, time.monotonic())
-        return self._start_offsets(rows)
+        return self._store.start_offsets(rows)
 
     def _asks(self, whom: str) -> None:
         self.observations = health.asked(self.observations, whom, time.monotonic())

@@ -3,14 +3,9 @@
 import typer
 
 from spanfold.settings import settings
-from stream_processors.worker import run_projector
+from stream_processors.worker import run_projector, run_snapshots
 
 worker = typer.Typer(no_args_is_help=True, help="Run a worker in the foreground, until SIGTERM or Ctrl-C.")
-
-
-@worker.callback()
-def _workers() -> None:
-    """Keeps `projector` a subcommand while it is the only one."""
 
 
 @worker.command()
@@ -22,3 +17,15 @@ def projector() -> None:
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker projector
     """
     run_projector(settings())
+
+
+@worker.command()
+def snapshots() -> None:
+    """Fold the topics into the states of aggregates, and take snapshots of them.
+
+    It follows the projectors: what they have judged is folded here. Snapshots lie in spanfold.snapshots and in the compacted
+    topic of the same name.
+
+    Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker snapshots
+    """
+    run_snapshots(settings())

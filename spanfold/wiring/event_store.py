@@ -9,7 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 from producers.appender import Appender
 from producers.log_ends import BrokerPartition, LogEnds
@@ -17,9 +17,9 @@ from projections import snapshots
 from projections.asking import Postgres, Together
 from projections.history import Answer, Asked, HistoryReader, JournalRecord, Judged
 from projections.progress import Progress
-from schemas.batches import pack, unpack
-from schemas.codec import Codec, Fields
-from spanfold.aggregates import event_class
+from schemas.batches import pack
+from schemas.codec import Codec
+from schemas.events import events_of
 from spanfold.domain.ids import Id
 from spanfold.errors import LogUnavailable, Misconfigured, PoisonRecord, StoreUnavailable
 from spanfold.event_store import (
@@ -41,7 +41,7 @@ from spanfold.messages import NotYetReflected
 from spanfold.partitioning import partitions_of
 from spanfold.positions import Position
 from spanfold.settings import Settings, settings
-from spanfold.topics import BATCH, ON_EVERY_TOPIC, Topic
+from spanfold.topics import Topic
 
 TIMEOUT_S: Final = 30.0
 _SENDING: Final = 0.6
@@ -131,9 +131,7 @@ class KafkaEventStore:
         if record.discarded:
             return []
         try:
-            event_type, fields = self._codec.decode(record.payload)
-            facts = unpack(fields, self._codec) if event_type == BATCH else [(event_type, fields)]
-            events = [_event(*fact) for fact in facts if fact[0] not in ON_EVERY_TOPIC]
+            events = events_of(self._codec, record.payload)
         except PoisonRecord as poison:
             raise HeldUp(record.aggregate_id, record.position, record.version, f"here: {poison}") from poison
         return [RecordedEvent(event, record.version, record.position, record.log_time) for event in events]
@@ -212,12 +210,6 @@ async def event_store(found: Settings | None = None, *, timeout_s: float = TIMEO
         Postgres(chosen.postgres_dsn) as postgres,
     ):
         yield KafkaEventStore(chosen, postgres, appender, timeout_s)
-
-
-def _event(event_type: str, fields: Fields) -> DomainEvent:
-    # Avro's arrays are lists, and an event's are tuples, because it never changes
-    said: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    return event_class(event_type)(**said)
 
 
 def _left(deadline: float) -> float:

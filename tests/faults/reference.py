@@ -201,6 +201,17 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
     return tables | _trace_tables(traced) | logs | _metric_tables(measured)
 
 
+def folded_events(log: Log, partitions: int) -> list[Event]:
+    """The events of all records that are accepted and can be read, in the log's order."""
+    codec, seen, events = Codec(), set[Any](), list[Event]()
+    for record in log.records:
+        if verdict_of(record, partitions, seen) == "accepted":
+            event = _read(record, dict(record.headers), codec)
+            if isinstance(event, Event) and event.type not in ("RecordRetried", "RecordDiscarded"):
+                events.append(event)
+    return events
+
+
 def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | str:
     """The event, or why it is parked."""
     try:

@@ -1,5 +1,6 @@
 """What the tests of the workers share: workers as processes, and waiting until their checkpoints reach the log's end."""
 
+import json
 import os
 import signal
 import subprocess
@@ -46,7 +47,8 @@ class Worker:
 
     def __post_init__(self) -> None:
         environment = os.environ | {
-            f"SPANFOLD_{name.upper()}": str(value) for name, value in self.settings.model_dump().items()
+            f"SPANFOLD_{name.upper()}": json.dumps(value) if isinstance(value, dict) else str(value)
+            for name, value in self.settings.model_dump().items()
         }
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(

@@ -1,0 +1,262 @@
+"""Folds batches into states, beside the projector and behind it: what the journal has judged, and nothing else.
+
+As with the projector, states and checkpoint commit in one transaction that begins with the checkpoint's lock: who commits, how
+often, and what a process believes that it owns do not matter. Memory holds a batch and the states that it touches.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from psycopg import Connection, Cursor
+
+from projections.arbiter import arbiter_of
+from projections.batch import Batch
+from projections.journal import CORE
+from projections.merging import UNFOLDED, advance
+from projections.states import rows
+from projections.states.rows import SNAPSHOTS, Held, Place, StateRow
+from projections.store import Gap, Outcome
+from schemas.codec import Codec
+from schemas.events import events_of
+from schemas.snapshots import decode_state, encode_state
+from spanfold.aggregates import Aggregate
+from spanfold.errors import Misconfigured, PoisonRecord, SpanfoldError
+from spanfold.events import DomainEvent
+from spanfold.snapshot_policy import SnapshotPolicy
+from spanfold.topics import Topic, TopicKind
+
+
+class NotJudgedYet(SpanfoldError):
+    """The journal stands at `judged_to`, before the end of the batch: wait."""
+
+    def __init__(self, batch: Batch, judged_to: int) -> None:
+        super().__init__(
+            f"{batch.topic.name}[{batch.partition}]: judged up to {judged_to}, the batch ends at {batch.end}"
+        )
+        self.judged_to = judged_to
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A record that is to be folded: its events, and when the log had it (µs since 1970 UTC)."""
+
+    offset: int
+    log_time: int
+    events: Sequence[DomainEvent]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedStates:
+    """A batch with every value decoded that can be; `unreadable` by offset."""
+
+    batch: Batch
+    recorded: Sequence[Recorded]
+    unreadable: Mapping[int, PoisonRecord]
+
+
+@dataclass(frozen=True, slots=True)
+class Folding:
+    """How the aggregates of one topic are folded, and when snapshots of them are due."""
+
+    aggregate: type[Aggregate[Any]]
+    policy: SnapshotPolicy
+
+
+class StateStore:
+    """Folds topics into the states of their aggregates. One per process and connection; not thread-safe."""
+
+    def __init__(self, foldings: Iterable[Folding], codec: Codec | None = None) -> None:
+        self._foldings = {each.aggregate.topic.name: each for each in foldings}
+        self._codec = codec or Codec()
+
+    @property
+    def checkpoints(self) -> str:
+        """The query whose rows `start_offsets` takes."""
+        return CHECKPOINTS
+
+    @property
+    def topics(self) -> list[Topic]:
+        """The topics that it folds."""
+        return [each.aggregate.topic for each in self._foldings.values()]
+
+    @property
+    def fold_versions(self) -> dict[str, int]:
+        """The version of the fold of each topic."""
+        return {name: each.aggregate.fold_version for name, each in self._foldings.items()}
+
+    def register(self, connection: Connection[Any]) -> None:
+        """Have checkpoints for every partition of its topics; they begin at the log's start."""
+        for each in self._foldings.values():
+            rows.register(connection, each.aggregate.topic, each.aggregate.fold_version)
+
+    def take_due(self, connection: Connection[Any], topic: str, partition: int, *, everything: bool = False) -> int:
+        """Take the snapshots that are due by the clock, for a partition to which nothing has come for a while; or of every state
+        that is in none. Returns how many. The partition's states are locked meanwhile.
+        """
+        place = self.place(topic, partition)
+        with connection.transaction(), connection.cursor() as cursor:
+            if rows.lock(cursor, place) is None:
+                return 0
+            return rows.take(cursor, place, None if everything else time.time_ns() // 1000)
+
+    def place(self, topic: str, partition: int) -> Place:
+        """The partition as this store's fold of its aggregates sees it."""
+        aggregate = self._foldings[topic].aggregate
+        return Place(aggregate.topic, partition, aggregate.fold_version)
+
+    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]:
+        """Where to read each (topic, partition) from; `checkpoints` are rows of `self.checkpoints`."""
+        return {
+            (topic, partition): next_offset
+            for topic, partition, _, fold_version, next_offset in checkpoints
+            if topic in self._foldings and fold_version == self._foldings[topic].aggregate.fold_version
+        }
+
+    def prepare(self, batch: Batch) -> PreparedStates:
+        """Decode what can be decoded; which of it counts is asked of the journal later."""
+        recorded: list[Recorded] = []
+        unreadable: dict[int, PoisonRecord] = {}
+        for offset, log_time_ms, value in zip(batch.offsets, batch.log_times_ms, batch.values, strict=True):
+            try:
+                recorded.append(Recorded(offset, log_time_ms * 1000, events_of(self._codec, value)))
+            except PoisonRecord as poison:
+                unreadable[offset] = poison
+        return PreparedStates(batch, recorded, unreadable)
+
+    def commit(self, connection: Connection[Any], prepared: PreparedStates) -> list[Outcome]:
+        """Fold the batch exactly once, and take the snapshots that are due. Raises Gap or NotJudgedYet when it is not this
+        batch's turn, Misconfigured when a record that was folded can't be read here, or psycopg.OperationalError when
+        nothing was committed and a retry may help.
+        """
+        batch = prepared.batch
+        place = self.place(batch.topic.name, batch.partition)
+        with connection.transaction(), connection.cursor() as cursor:
+            next_offset = self._turn(cursor, place, batch)
+            if next_offset >= batch.end:
+                return [Outcome(fenced=True)]
+            recorded = self._accepted(cursor, prepared, next_offset)
+            kept = self._fold(cursor, place, recorded)
+            if kept:
+                rows.keep(cursor, place, kept)
+            advance(cursor, batch, [(SNAPSHOTS, place.fold_version)])
+            if batch.log_times_ms:
+                rows.take(cursor, place, batch.log_times_ms[-1] * 1000)
+        return [Outcome(folded=len(recorded))]
+
+    def _turn(self, cursor: Cursor[Any], place: Place, batch: Batch) -> int:
+        standing = rows.lock(cursor, place)
+        if standing is None:
+            raise Misconfigured(
+                f"{place.topic.name}[{place.partition}] has no checkpoint of snapshots: start the worker again"
+            )
+        next_offset, judged_to = standing
+        if next_offset < batch.start:
+            raise Gap(batch, next_offset)
+        if next_offset < batch.end > judged_to:
+            raise NotJudgedYet(batch, judged_to)
+        return next_offset
+
+    def _accepted(self, cursor: Cursor[Any], prepared: PreparedStates, next_offset: int) -> list[Recorded]:
+        """The records from `next_offset` on that are folded, and those that are retried there."""
+        batch = prepared.batch
+        where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
+        excluded = {offset for (offset,) in cursor.execute(UNFOLDED, where)}
+        for offset, poison in prepared.unreadable.items():
+            if offset >= next_offset and offset not in excluded:
+                raise _unreadable(batch, offset, poison)
+        found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
+        for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():
+            try:
+                found.append(Recorded(offset, log_time, events_of(self._codec, payload)))
+            except PoisonRecord as poison:
+                raise _unreadable(batch, offset, poison) from poison
+        return [each for each in found if each.events]
+
+    def _fold(self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded]) -> list[StateRow]:
+        folding = self._foldings[place.topic.name]
+        by_aggregate: dict[str, list[Recorded]] = {}
+        for each in recorded:
+            by_aggregate.setdefault(each.events[0].aggregate_id, []).append(each)
+        for erased in rows.erased(cursor, place, by_aggregate):
+            del by_aggregate[erased]
+        held = rows.held(cursor, place, by_aggregate)
+        versions = _versions(cursor, place, by_aggregate, held)
+        kept = []
+        for aggregate_id, its in by_aggregate.items():
+            before = held.get(aggregate_id)
+            new = [each for each in its if each.offset in versions] if versions is not None else its
+            if new:
+                kept.append(self._evolve(folding, aggregate_id, before, new, versions))
+        return kept
+
+    def _evolve(
+        self,
+        folding: Folding,
+        aggregate_id: str,
+        before: Held | None,
+        recorded: Sequence[Recorded],
+        versions: Mapping[int, int] | None,
+    ) -> StateRow:
+        """The state after these records. Those of a conditional topic have `versions`, and are folded in their order."""
+        aggregate = folding.aggregate
+        numbered = [(each, each.offset + 1 if versions is None else versions[each.offset]) for each in recorded]
+        numbered.sort(key=lambda pair: pair[1])
+        state = aggregate.initial(aggregate_id) if before is None else self._read(aggregate, before)
+        known = aggregate.events
+        events = [(event, version) for each, version in numbered for event in each.events if isinstance(event, known)]
+        state = aggregate.evolve_all(state, events)
+        records = len(recorded) + (before.records if before else 0)
+        first = before.first_log_time if before and before.first_log_time is not None else recorded[0].log_time
+        due_at = folding.policy.due_at(
+            closed=aggregate.is_closed(state),
+            records=records,
+            first_log_time=first,
+            last_event_at=max((event.occurred_at for event, _ in events), default=first),
+        )
+        version = max(numbered[-1][1], before.version if before else 0)
+        return StateRow(aggregate_id, version, records, first, due_at, encode_state(self._codec, aggregate, state))
+
+    def _read(self, aggregate: type[Aggregate[Any]], held: Held) -> Any:
+        try:
+            return decode_state(self._codec, aggregate, held.state)
+        except PoisonRecord as poison:
+            raise Misconfigured(
+                f"the state of {held.aggregate_id} in {aggregate.topic.name} can't be read here ({poison}): use the version of "
+                "spanfold that wrote it, or a later one"
+            ) from poison
+
+
+def _versions(
+    cursor: Cursor[Any], place: Place, recorded: Mapping[str, Sequence[Recorded]], held: Mapping[str, Held]
+) -> dict[int, int] | None:
+    """By offset, the versions of the records that are not in a state yet; None on a telemetry topic."""
+    if place.topic.kind is TopicKind.TELEMETRY:
+        return None
+    table = arbiter_of(place.topic).table
+    if table is None or not recorded:
+        return {}
+    after = [held[each].version if each in held else 0 for each in recorded]
+    offsets = [each.offset for its in recorded.values() for each in its]
+    return rows.versions_at(cursor, table.name, list(recorded), after, offsets)
+
+
+def _unreadable(batch: Batch, offset: int, poison: PoisonRecord) -> Misconfigured:
+    return Misconfigured(
+        f"{batch.topic.name}[{batch.partition}] offset {offset} has been folded before, but this version cannot read it "
+        f"({poison}): use the version that could"
+    )
+
+
+CHECKPOINTS: Final = f"""
+SELECT topic, partition, projection, generation, next_offset FROM {CORE}.checkpoints WHERE projection = '{SNAPSHOTS}'
+"""
+
+RETRIED: Final = f"""
+SELECT kafka_offset, (extract(epoch FROM log_time) * 1000000)::bigint, payload
+  FROM {CORE}.parked
+ WHERE topic = %(topic)s AND partition = %(partition)s AND settled_as = 'retried'
+   AND settled_at >= %(start)s AND settled_at < %(end)s
+ ORDER BY kafka_offset
+"""

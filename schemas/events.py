@@ -1,0 +1,26 @@
+"""Bytes of the log → the domain's events, as write side and snapshots take them."""
+
+from typing import Any
+
+from schemas.batches import unpack
+from schemas.codec import Codec, Fields
+from spanfold.aggregates import event_class
+from spanfold.events import DomainEvent
+from spanfold.topics import BATCH, ON_EVERY_TOPIC
+
+
+def events_of(codec: Codec, payload: bytes | None) -> list[DomainEvent]:
+    """The events that a record's value holds, in their order; none if it is about another record. PoisonRecord says why it
+    can't be read.
+    """
+    event_type, fields = codec.decode(payload)
+    if event_type == BATCH:
+        return [event_of(*fact) for fact in unpack(fields, codec)]
+    return [] if event_type in ON_EVERY_TOPIC else [event_of(event_type, fields)]
+
+
+def event_of(event_type: str, fields: Fields) -> DomainEvent:
+    """The event with these decoded fields."""
+    # Avro's arrays are lists, and an event's are tuples, because it never changes
+    said: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in fields.items()}
+    return event_class(event_type)(**said)

@@ -1,0 +1,32 @@
+"""When an aggregate's state becomes a snapshot. It decides what lies where, never what a state is.
+
+Times are the log's: a worker that reads an old log takes the snapshots that it would have taken then.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+US_PER_S: Final = 1_000_000
+
+AT_ONCE: Final = 0
+"""1970: whatever the log's time is, it is due."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotPolicy:
+    """A snapshot is due when the aggregate is closed and its last event lies `quiet_s` back, when it has so many records
+    that are in no snapshot, and `at_least_every_s` after the first of those came; whatever is first.
+    """
+
+    quiet_s: float = 60.0
+    every_records: int = 1_000
+    at_least_every_s: float = 3_600.0
+
+    def due_at(self, *, closed: bool, records: int, first_log_time: int, last_event_at: int) -> int:
+        """The log time from which it is due; all in µs since 1970 UTC. `records` and `first_log_time` are of those that are in
+        no snapshot.
+        """
+        if records >= self.every_records:
+            return AT_ONCE
+        due = first_log_time + int(self.at_least_every_s * US_PER_S)
+        return max(min(due, last_event_at + int(self.quiet_s * US_PER_S)), AT_ONCE) if closed else due

@@ -1,0 +1,59 @@
+"""The snapshot worker's Faust app: the same batches as the projector's, folded into states of aggregates behind it."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, Final
+
+from projections.states import Folding, PreparedStates, StateStore
+from spanfold.aggregates import installed_aggregates
+from spanfold.errors import Misconfigured
+from spanfold.settings import Settings
+from spanfold.topics import TopicOnBroker
+from stream_processors.committer import Committer
+from stream_processors.folding import Folder, folding_app
+from stream_processors.metrics import Metrics
+
+NAME: Final = "snapshots"
+"""Of the consumer group, behind the installation's own name."""
+
+LOOK_EVERY_S: Final = 5.0
+"""How often partitions to which nothing comes are looked through for snapshots that are due."""
+
+
+def foldings(settings: Settings) -> list[Folding]:
+    """How each installed aggregate is folded. Misconfigured when the settings have a policy for one that is not installed, or two
+    aggregates share a topic: then a key would not say whose state it is.
+    """
+    installed = installed_aggregates()
+    if strangers := settings.snapshot_policies.keys() - installed.keys():
+        raise Misconfigured(
+            f"SPANFOLD_SNAPSHOT_POLICIES names {', '.join(sorted(strangers))}: there are {', '.join(sorted(installed))}"
+        )
+    by_topic: dict[str, str] = {}
+    for name, aggregate in installed.items():
+        if (other := by_topic.setdefault(aggregate.topic.name, name)) != name:
+            raise Misconfigured(
+                f"aggregates {other} and {name} share {aggregate.topic.name}: each needs a topic of its own"
+            )
+    default = settings.snapshot_policy
+    return [Folding(each, settings.snapshot_policies.get(name, default)) for name, each in installed.items()]
+
+
+def snapshots_app(
+    settings: Settings,
+    store: StateStore,
+    committer: Committer[PreparedStates],
+    topics: Mapping[str, TopicOnBroker],
+    metrics: Metrics,
+) -> Any:
+    """The Faust app; `faust.Worker(app)` runs it."""
+    folder = Folder(store, committer, topics, metrics, lambda prepared: None)
+    app = folding_app(settings, NAME, committer, store, folder, topics)
+    names = {found.name: found.topic.name for found in topics.values()}
+
+    async def take_due(app: Any) -> None:
+        for tp in sorted(app.consumer.assignment()):
+            await committer.run(partial(store.take_due, topic=names[tp.topic], partition=tp.partition))
+
+    app.timer(interval=LOOK_EVERY_S)(take_due)
+    return app

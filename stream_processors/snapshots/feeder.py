@@ -1,0 +1,155 @@
+"""Feeds the compacted topic from the committed rows of `snapshots`, so that its last value of each key is what Postgres has.
+
+One transactional producer for each source partition. Its rows are read after it has fenced whoever fed that partition before, so
+of two that believe they own it, one's transaction fails and the other's shows what Postgres has now: nothing stale comes last.
+What a feeder that died had sent and not noted is sent again. An erased aggregate is a tombstone.
+"""
+
+import threading
+from collections.abc import Callable, Collection
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Final
+
+import psycopg
+import structlog
+from confluent_kafka import KafkaException, Producer
+
+from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
+from projections.states import feeding
+from projections.states.feeding import Change, Fed
+from spanfold.settings import Settings
+from spanfold.topics import SNAPSHOTS_TOPIC, TopicOnBroker
+from stream_processors.dsn import worker_dsn
+
+log = structlog.get_logger("spanfold.snapshots")
+
+EVERY_S: Final = 1.0
+AFTER_TROUBLE_S: Final = 5.0
+AT_ONCE: Final = 500
+"""Snapshots of one transaction."""
+
+KAFKA_TIMEOUT_S: Final = 30.0
+
+Partition = tuple[str, int]
+"""A topic's name without the installation's prefix, and one of its partitions."""
+
+
+def key_of(topic: str, aggregate_id: str) -> bytes:
+    """Key of a snapshot's record: two topics may know aggregates of one id."""
+    return f"{topic}/{aggregate_id}".encode()
+
+
+class Feeder:
+    """Feeds, in a thread of its own, for as long as its block lasts. `owned` says which partitions of source topics, by broker
+    names, are this worker's now; `fold_versions` whose states of which topic are fed.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        dsn: str,
+        topics: Collection[TopicOnBroker],
+        fold_versions: dict[str, int],
+        owned: Callable[[], Collection[Partition]],
+    ) -> None:
+        self._config = kafka_config(settings) | {
+            "partitioner": "murmur2_random", "compression.type": "lz4", "linger.ms": 20,
+            "message.max.bytes": MAX_SNAPSHOT_BYTES,
+        }  # fmt: skip
+        self._id = f"{settings.topic_prefix}{settings.group}-snapshots"
+        self._to = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
+        self._dsn = worker_dsn(dsn, "spanfold feeder")
+        self._names = {found.name: found.topic.name for found in topics}
+        self._fold_versions, self._owned = fold_versions, owned
+        self._connection: psycopg.Connection[Any] | None = None
+        self._producers: dict[Partition, Producer] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="spanfold-feeder", daemon=True)
+
+    def __enter__(self) -> "Feeder":
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._stopping.set()
+        self._thread.join(EVERY_S)
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._feed_all()
+                pause = EVERY_S
+            except (psycopg.OperationalError, KafkaException) as error:
+                # begin anew: the connection may be broken, and a producer that was fenced serves no more
+                log.warning("feeding_again", why=" ".join(str(error).split()))
+                self._let_go()
+                pause = AFTER_TROUBLE_S
+            self._stopping.wait(pause)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._producers.clear()
+        if self._connection is not None:
+            with suppress(psycopg.Error):
+                self._connection.close()
+
+    def _feed_all(self) -> None:
+        owned = {(self._names[name], partition) for name, partition in self._owned() if name in self._names}
+        for partition in self._producers.keys() - owned:
+            del self._producers[partition]
+        if not owned:
+            return
+        if self._connection is None or self._connection.closed:
+            self._connection = psycopg.connect(self._dsn, autocommit=True)
+        for each in feeding.behind(self._connection, self._fold_versions):
+            if (each.topic, each.partition) in owned:
+                self._feed_partition(self._connection, each)
+
+    def _feed_partition(self, connection: psycopg.Connection[Any], fed: Fed) -> None:
+        following: Fed | None = fed
+        while following is not None and not self._stopping.is_set():
+            following = self._feed(connection, following)
+
+    def _feed(self, connection: psycopg.Connection[Any], fed: Fed) -> Fed | None:
+        """Send the next changes of this partition in one transaction; returns how far it is then, None at the end."""
+        producer = self._producer((fed.topic, fed.partition))
+        changes = feeding.changes(connection, fed, self._fold_versions[fed.topic], AT_ONCE)
+        if not changes:
+            return None
+        producer.begin_transaction()
+        for change in changes:
+            if change.state is not None and len(change.state) > MAX_SNAPSHOT_BYTES:
+                log.warning(
+                    "too_large_for_the_topic",
+                    topic=fed.topic,
+                    aggregate_id=change.aggregate_id,
+                    bytes=len(change.state),
+                )
+                continue
+            producer.produce(
+                self._to,
+                change.state,
+                key_of(fed.topic, change.aggregate_id),
+                headers=_headers(change),
+                on_delivery=None,
+            )
+            producer.poll(0)
+        producer.commit_transaction(KAFKA_TIMEOUT_S)
+        reached = fed._replace(sequence=changes[-1].sequence)
+        feeding.note(connection, reached)
+        return reached
+
+    def _producer(self, partition: Partition) -> Producer:
+        """The partition's producer; a new one fences whoever had its transactional.id before."""
+        if partition not in self._producers:
+            topic, number = partition
+            producer = Producer(self._config | {"transactional.id": f"{self._id}-{topic}-{number}"})
+            producer.init_transactions(KAFKA_TIMEOUT_S)
+            self._producers[partition] = producer
+        return self._producers[partition]
+
+
+def _headers(change: Change) -> list[tuple[str, str | bytes | None]]:
+    said = {"fold_version": change.fold_version, "version": change.version, "next_offset": change.next_offset}
+    return [(name, str(value).encode()) for name, value in said.items() if value is not None]
