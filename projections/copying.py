@@ -104,13 +104,19 @@ class CopyTarget:
         """COPY straight into `schema`'s table."""
         copy_into(cursor, sql.Identifier(schema, self.name), self.columns, self._kinds, rows)
 
-    def copy_incoming(self, cursor: Cursor[Any], schema: str, rows: Iterable[Sequence[Any]]) -> sql.Identifier:
-        """COPY into a temporary table of the same shape, emptied at commit; returns its name. Once in a transaction."""
+    def copy_incoming(
+        self, cursor: Cursor[Any], schema: str, rows: Iterable[Sequence[Any]], anew: bool = False
+    ) -> sql.Identifier:
+        """COPY into a temporary table of the same shape, emptied at commit; returns its name. Once in a transaction, or `anew`:
+        then what was copied into it before goes.
+        """
         incoming = sql.Identifier(f"incoming_{schema}_{self.name}"[:63])
         cursor.execute(
             sql.SQL("CREATE TEMPORARY TABLE IF NOT EXISTS {} (LIKE {}) ON COMMIT DELETE ROWS").format(
                 incoming, sql.Identifier(schema, self.name)
             )
         )
+        if anew:
+            cursor.execute(sql.SQL("DELETE FROM {}").format(incoming))
         copy_into(cursor, incoming, self.columns, self._kinds, rows)
         return incoming

@@ -6,7 +6,7 @@ The journal has decided which of them are duplicates, so the rows are copied str
 from collections.abc import Sequence
 from typing import Any, Final, Literal, assert_never, cast
 
-from psycopg import Cursor
+from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -38,8 +38,11 @@ ERROR_LOGS_TABLE: Final = Table(
     Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
     Column("tags", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
+    # its record's key, where that is neither the trace nor, without one, the service, as it should be
+    Column("aggregate_id", Text(collation="C")),
     # of any length: a hash index keeps 4 bytes of it
     Index("error_logs_trace_id", "trace_id", postgresql_using="hash"),
+    Index("error_logs_aggregate_id", "aggregate_id", postgresql_using="hash"),
     # projections/checks.py holds the name to what a B-tree key can hold
     Index("error_logs_service_name", "service_name", "occurred_at"),
     info={"key": ("event_id",), "retained": Retained("occurred_at")},
@@ -74,7 +77,7 @@ class LogsProjection:
     """See projections.projection.Projection."""
 
     name = "logs"
-    fold_version = 1
+    fold_version = 2
     topics = (LOGS,)
     metadata = metadata
     views = (VIEW,)
@@ -96,14 +99,28 @@ class LogsProjection:
         if partial:
             _ERROR_LOGS.copy(cursor, schema, partial)
 
+    def erase(self, cursor: Cursor[Any], schema: str, aggregate_ids: Sequence[str], partition: int) -> None:
+        table = sql.Identifier(schema, ERROR_LOGS_TABLE.name)
+        cursor.execute(sql.SQL(DELETE_LOGS).format(table=table), {"ids": list(aggregate_ids)})
+
 
 def _row(offset: int, fields: Fields) -> tuple[Any, ...]:
+    key, trace_id = fields["aggregate_id"], fields["trace_id"]
+    usual = fields["service_name"] if trace_id is None else trace_id
     return (
         fields["event_id"], fields["service_name"], fields["severity"], fields["message"], fields["logger"],
-        fields["exception_type"], fields["exception_message"], fields["stacktrace"], fields["trace_id"],
+        fields["exception_type"], fields["exception_message"], fields["stacktrace"], trace_id,
         fields["span_id"], fields["occurred_at"] - PG_EPOCH_US, fields["tags"], offset + 1,
+        None if key == usual else key,
     )  # fmt: skip
 
+
+DELETE_LOGS: Final = """
+DELETE FROM {table}
+ WHERE aggregate_id = ANY (%(ids)s)
+    OR (aggregate_id IS NULL AND trace_id = ANY (%(ids)s))
+    OR (aggregate_id IS NULL AND trace_id IS NULL AND service_name = ANY (%(ids)s))
+"""
 
 _ERROR_LOGS: Final = CopyTarget(ERROR_LOGS_TABLE)
 

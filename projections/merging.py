@@ -7,9 +7,10 @@ from typing import Any, Final
 from psycopg import Cursor
 
 from projections.batch import Batch
+from projections.erasure import Erasure, erased_among, left_out
 from projections.journal import CORE
 from projections.preparing import Prepared
-from projections.projection import Projection
+from projections.projection import ErasesTraces, Projection
 from projections.settlements import Settled, settle
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured
@@ -36,9 +37,16 @@ def settled_by(
 
 
 def merge(
-    cursor: Cursor[Any], prepared: Prepared, generation: Generation, excluded: set[int], settled: Sequence[Settled]
+    cursor: Cursor[Any],
+    prepared: Prepared,
+    generation: Generation,
+    excluded: set[int],
+    settled: Sequence[Settled],
+    erasures: Sequence[Erasure],
 ) -> None:
-    """Merge what lies at or above the generation's checkpoint and is not `excluded` (offsets), and what was settled there."""
+    """Merge what lies at or above the generation's checkpoint and is not `excluded` (offsets), and what was settled there;
+    then take out what was erased there.
+    """
     batch, projection = prepared.judged.batch, generation.projection
     if generation.next_offset >= batch.end:
         return
@@ -51,10 +59,20 @@ def merge(
         late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
         partial = projection.combine(partial, projection.fold(late))
     projection.merge(cursor, generation.schema, partial, batch.partition)
+    erase(cursor, generation, [each for each in erasures if each.offset >= generation.next_offset], batch.partition)
+
+
+def erase(cursor: Cursor[Any], generation: Generation, erasures: Sequence[Erasure], partition: int) -> None:
+    """Take these traces out of the generation's tables, if its projection says how."""
+    if erasures and isinstance(generation.projection, ErasesTraces):
+        ids = [each.aggregate_id for each in erasures]
+        generation.projection.erase(cursor, generation.schema, ids, partition)
 
 
 def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:
-    """Offsets of the batch below the journal's checkpoint that were rejected or parked when they were judged."""
+    """Offsets of the batch below the journal's checkpoint that were rejected or parked when they were judged, or whose trace was
+    erased by then or later.
+    """
     batch = prepared.judged.batch
     cursor.execute(
         UNFOLDED,
@@ -65,7 +83,7 @@ def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[i
             "end": min(journal_at, batch.end),
         },
     )
-    unfolded = {offset for (offset,) in cursor}
+    unfolded = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), journal_at)
     for index, poison in prepared.parked.items():
         if batch.offsets[index] < journal_at and batch.offsets[index] not in unfolded:
             raise Misconfigured(

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 from psycopg import Cursor
 from sqlalchemy import MetaData
@@ -52,6 +52,18 @@ class Projection(Protocol):
     def combine(self, one: Any, other: Any) -> Any: ...
 
     def merge(self, cursor: Cursor[Any], schema: str, partial: Any, partition: int) -> None: ...
+
+
+@runtime_checkable
+class ErasesTraces(Protocol):
+    """A projection that says how traces are erased from its tables. One that folds an erasable topic and does not say keeps
+    what it has folded of an erased trace until it is rebuilt; a rebuild leaves the trace out.
+    """
+
+    def erase(self, cursor: Cursor[Any], schema: str, aggregate_ids: Sequence[str], partition: int) -> None:
+        """Leave the generation's tables as if the partition's events of these traces had never come: rows go, what was added
+        to others is taken off again. Once or several times, in the caller's transaction.
+        """
 
 
 @lru_cache(maxsize=1)

@@ -1,9 +1,10 @@
 """Writes what was not folded: rejected records (a verdict, for ever) and parked ones (accepted, but unreadable here).
 
-Both keep the position and the reason; all but duplicates keep their bytes too: a duplicate's are in the journal.
+Both keep the position and the reason; all but duplicates keep their bytes too: a duplicate's are in the journal. Of erased
+traces only the position is kept (projections/erasure.py).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Any, Final
 
 import orjson
@@ -13,6 +14,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from projections.batch import RecordHeaders
 from projections.copying import PG_EPOCH_US, CopyTarget
+from projections.erasure import NAMELESS
 from projections.journal import CORE
 from projections.reading import JSONB_VERSION, MIN_TIME_US
 from projections.verdicts import Judged, Rejection, Verdict
@@ -43,9 +45,11 @@ _REJECTED: Final = CopyTarget(_table("rejected", "verdict"))
 _PARKED: Final = CopyTarget(_table("parked", "reason"))
 
 
-def write_rejected(cursor: Cursor[Any], judged: Judged, rejections: Mapping[int, Rejection]) -> None:
-    """Keep the rejected records of the batch."""
-    _REJECTED.copy(cursor, CORE, _rejected_rows(judged, rejections))
+def write_rejected(
+    cursor: Cursor[Any], judged: Judged, rejections: Mapping[int, Rejection], nameless: Container[bytes | None] = ()
+) -> None:
+    """Keep the rejected records of the batch; of those with these keys only that they were there."""
+    _REJECTED.copy(cursor, CORE, _rejected_rows(judged, rejections, nameless))
 
 
 def write_parked(cursor: Cursor[Any], judged: Judged, parked: Mapping[int, PoisonRecord]) -> None:
@@ -66,16 +70,22 @@ def write_parked(cursor: Cursor[Any], judged: Judged, parked: Mapping[int, Poiso
     )
 
 
-def _rejected_rows(judged: Judged, rejections: Mapping[int, Rejection]) -> Iterator[tuple[Any, ...]]:
+def _rejected_rows(
+    judged: Judged, rejections: Mapping[int, Rejection], nameless: Container[bytes | None]
+) -> Iterator[tuple[Any, ...]]:
     for index, rejection in rejections.items():
         columns = _header_columns(judged, index)
         raw: tuple[Any, ...] = _bytes(judged, index)
+        detail = _text(rejection.detail)
         match rejection.verdict:
             case Verdict.MALFORMED:
                 columns = (None, None, None, None, columns[-1])
             case Verdict.DUPLICATE:
                 raw = (None, None, None)
-        yield (*_position(judged, index), rejection.verdict.value, _text(rejection.detail), *columns, *raw)
+        if judged.batch.keys[index] in nameless:
+            detail, raw = NAMELESS, (None, None, None)
+            columns = (None, columns[1], None, *columns[3:])
+        yield (*_position(judged, index), rejection.verdict.value, detail, *columns, *raw)
 
 
 def _position(judged: Judged, index: int) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """Folds batches into one generation beside the live ones, below the journal's checkpoint: how rebuilds and as-of load.
 
-Nothing is judged here. Which records were rejected or parked, and what was retried where, is looked up, so that a generation
-has the rows that it would have had if it had been live from the start.
+Nothing is judged here. Which records were rejected or parked, what was retried where, and which traces were erased is looked
+up, so that a generation has the rows that it would have had if it had been live from the start.
 """
 
 from collections.abc import Mapping
@@ -10,6 +10,7 @@ from typing import Any, Final
 from psycopg import Connection
 
 from projections.batch import Batch
+from projections.erasure import erasures_in
 from projections.journal import CORE, JOURNAL
 from projections.merging import Generation, advance, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer
@@ -52,7 +53,7 @@ class Shadow:
             excluded = looked_up(cursor, prepared, judged_to)
             settled = settled_by(cursor, self._codec, prepared, excluded, judged_to)
             generation = Generation(self._projection, self._number, self._schema, next_offset)
-            merge(cursor, prepared, generation, excluded, settled)
+            merge(cursor, prepared, generation, excluded, settled, erasures_in(cursor, batch))
             advance(cursor, batch, [(self._projection.name, self._number)])
 
 

@@ -14,9 +14,10 @@ from psycopg import Connection, Cursor
 
 from projections.arbiter import Arbiter, arbiter_of
 from projections.batch import Batch
+from projections.erasure import Erasure, erased_among, erasures_in, forget, register, rejected, wait_for_erasures
 from projections.generations import KEPT
 from projections.journal import CORE, JOURNAL
-from projections.merging import Generation, advance, looked_up, merge, settled_by
+from projections.merging import Generation, advance, erase, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer, border_of
 from projections.projection import Projection
 from projections.reading import BEHIND, REFUSED
@@ -55,7 +56,12 @@ class Store:
     """Folds batches into the database behind `connection`. One per process and connection; not thread-safe.
 
     `reached(step)` is called before each named step of a commit: before_merge, before_commit. Tests stop there.
+    `checkpoints` is the query whose rows `start_offsets` takes.
     """
+
+    @property
+    def checkpoints(self) -> str:
+        return CHECKPOINTS
 
     def __init__(self, projections: Mapping[str, Projection], codec: Codec | None = None) -> None:
         self._projections = projections
@@ -98,11 +104,14 @@ class Store:
                 raise Gap(batch, lowest)
             if lowest >= batch.end:
                 return Outcome(fenced=True)
+            wait_for_erasures(cursor, prepared.judged, bool(prepared.erasures))
             outcome, excluded = self._decide(cursor, prepared, arbiter, journal_at)
             settled = settled_by(cursor, self._codec, prepared, excluded, journal_at)
+            erasures = erasures_in(cursor, batch)
             self.reached("before_merge")
             for generation in generations:
-                merge(cursor, prepared, generation, excluded, settled)
+                merge(cursor, prepared, generation, excluded, settled, erasures)
+            self._erase_elsewhere(cursor, batch, [each for each in erasures if each.offset >= journal_at])
             advance(cursor, batch, [(JOURNAL, 0), *((each.projection.name, each.number) for each in generations)])
             self.reached("before_commit")
         return outcome
@@ -140,6 +149,17 @@ class Store:
         ]
         return positions[JOURNAL, 0], generations
 
+    def _erase_elsewhere(self, cursor: Cursor[Any], batch: Batch, erasures: Sequence[Erasure]) -> None:
+        """Take the traces out of what workers do not fold: the generations that nobody folds now, journal and snapshots."""
+        if not erasures:
+            return
+        cursor.execute(RESTING_GENERATIONS, (batch.topic.name, batch.partition))
+        for name, number, schema, fold_version, next_offset in cursor.fetchall():
+            if self._carries(batch.topic.name, name, fold_version):
+                resting = Generation(self._projections[name], number, schema, next_offset)
+                erase(cursor, resting, erasures, batch.partition)
+        forget(cursor, batch, erasures)
+
     def _carries(self, topic: str, name: str, fold_version: int) -> bool:
         projection = self._projections.get(name)
         if projection is None or projection.fold_version != fold_version:
@@ -162,14 +182,21 @@ class Store:
         """Judge what lies at or above the journal's checkpoint, look up what lies below. Returns offsets not to fold."""
         judged, offsets = prepared.judged, prepared.judged.batch.offsets
         fresh = [index for index, offset in enumerate(offsets) if offset >= journal_at]
-        candidates = [index for index in fresh if index not in judged.rejections] if judged.rejections else fresh
-        decided = arbiter.decide(cursor, judged, candidates) if candidates else {}
+        erased = erased_among(cursor, judged.batch)
+        late = rejected(judged, erased, fresh)
+        refused = judged.rejections.keys() | late.keys()
+        candidates = [index for index in fresh if index not in refused] if refused else fresh
+        decided = late | (arbiter.decide(cursor, judged, candidates) if candidates else {})
+        erasing = [index for index in prepared.erasures if index in candidates and index not in decided]
+        for index in erasing:
+            register(cursor, judged, index)
         rejections = {index: judged.rejections[index] for index in fresh if index in judged.rejections} | decided
-        parked = {i: why for i, why in prepared.parked.items() if offsets[i] >= journal_at and i not in decided}
+        done = {*decided, *erasing}
+        parked = {i: why for i, why in prepared.parked.items() if offsets[i] >= journal_at and i not in done}
         if judged.batch.topic.kind is TopicKind.CONDITIONAL:
             parked |= _behind(cursor, judged, [i for i in candidates if i not in decided], parked)
         if rejections:
-            write_rejected(cursor, judged, rejections)
+            write_rejected(cursor, judged, rejections, nameless=erased)
         if parked:
             write_parked(cursor, judged, parked)
         excluded = {offsets[index] for index in (*decided, *parked)}
@@ -222,6 +249,15 @@ SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
  WHERE c.projection = '{JOURNAL}' OR g.state IN {_KEPT}
+"""
+
+RESTING_GENERATIONS: Final = f"""
+SELECT projection, generation, g.schema_name, g.fold_version, c.next_offset
+  FROM {CORE}.checkpoints c
+  JOIN {CORE}.generations g USING (projection, generation)
+ WHERE c.topic = %s AND c.partition = %s AND g.state IN ('previous', 'as_of')
+ ORDER BY projection, generation
+   FOR UPDATE OF c
 """
 
 KEPT_GENERATIONS: Final = f"""

@@ -1,6 +1,6 @@
 """The projection `traces`: tables traces, spans, operation_minutes and service_dependencies, from TraceCreated, SpanRecorded,
-TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, merge.py how a partial is written, views.py
-what users see.
+TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, merge.py how a partial is written, erase.py how
+a trace goes, views.py what users see.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from typing import Any, Final
 from psycopg import Cursor
 
 from projections.reading import Fact
+from projections.traces.erase import erase
 from projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from projections.traces.merge import merge
 from projections.traces.tables import metadata
@@ -22,7 +23,7 @@ class TracesProjection:
     """See projections.projection.Projection."""
 
     name = "traces"
-    fold_version = 1
+    fold_version = 2
     topics = (TRACES,)
     metadata = metadata
     views = VIEWS
@@ -35,6 +36,9 @@ class TracesProjection:
 
     def merge(self, cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
         merge(cursor, schema, partial, partition)
+
+    def erase(self, cursor: Cursor[Any], schema: str, aggregate_ids: Sequence[str], partition: int) -> None:
+        erase(cursor, schema, aggregate_ids, partition)
 
 
 PROJECTION: Final = TracesProjection()

@@ -69,6 +69,13 @@ def of_batch(cursor: Cursor[Any], schema: str, rows: Sequence[tuple[Any, ...]], 
     return calls
 
 
+def among(spans: Sequence[Span]) -> Calls:
+    """The pairs among these spans: of all spans of a trace, what the trace has added."""
+    calls: Calls = {}
+    _count_pairs(calls, spans, spans)
+    return calls
+
+
 def rows(calls: Calls, partition: int) -> Iterator[tuple[Any, ...]]:
     """Rows of DEPENDENCIES_TABLE."""
     for (parent, child, minute), counts in calls.items():

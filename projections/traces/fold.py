@@ -81,7 +81,7 @@ def fold(facts: Sequence[Fact]) -> TracesPartial:
                 trace.closed = _later(trace.closed, _closed(fields, "failed", fields["error"]))
             case "SpanRecorded":
                 _count_span(trace, fields)
-                _count_call(partial.operations, fields)
+                count_call(partial.operations, fields)
                 partial.spans.append(_span_row(offset, fields))
             case unknown:
                 assert_never(unknown)
@@ -125,7 +125,8 @@ def _count_span(trace: TracePartial, fields: Fields) -> None:
         trace.last_span_end = end
 
 
-def _count_call(operations: dict[OperationKey, list[int]], fields: Fields) -> None:
+def count_call(operations: dict[OperationKey, list[int]], fields: Fields) -> None:
+    """Count the span with these fields among the calls of its operation and minute."""
     duration, minute = fields["end_time"] - fields["start_time"], fields["occurred_at"] // US_PER_MINUTE * US_PER_MINUTE
     service, operation = fields["service_name"], fields["operation_name"]
     key = (service[:ROLLUP_NAME_CHARACTERS], operation[:ROLLUP_NAME_CHARACTERS], minute, bucket_of(duration))
@@ -138,11 +139,13 @@ def _count_call(operations: dict[OperationKey, list[int]], fields: Fields) -> No
 
 
 def _span_row(offset: int, fields: Fields) -> tuple[Any, ...]:
+    occurred_at = fields["occurred_at"]
     return (
         fields["aggregate_id"], fields["span_id"], fields["parent_span_id"], fields["service_name"],
         fields["operation_name"], fields["kind"], fields["status"], fields["status_message"],
         fields["start_time"] - PG_EPOCH_US, fields["end_time"] - PG_EPOCH_US,
         fields["tags"], fields["events"], fields["links"], offset + 1,
+        None if occurred_at == fields["end_time"] else occurred_at - PG_EPOCH_US,
     )  # fmt: skip
 
 

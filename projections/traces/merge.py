@@ -20,8 +20,8 @@ def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: i
     if partial.spans:
         calls = dependencies.of_batch(cursor, schema, partial.spans, grown)
         _SPANS.copy(cursor, schema, partial.spans)
-        _add(cursor, schema, _OPERATIONS, MERGE_OPERATIONS, _operation_rows(partial.operations, partition))
-        _add(cursor, schema, _DEPENDENCIES, MERGE_DEPENDENCIES, dependencies.rows(calls, partition))
+        _add(cursor, schema, OPERATIONS, MERGE_OPERATIONS, operation_rows(partial.operations, partition))
+        _add(cursor, schema, DEPENDENCIES, MERGE_DEPENDENCIES, dependencies.rows(calls, partition))
 
 
 def _merge_traces(cursor: Cursor[Any], schema: str, traces: Mapping[str, TracePartial]) -> list[str]:
@@ -37,7 +37,8 @@ def _add(cursor: Cursor[Any], schema: str, target: CopyTarget, statement: str, r
     cursor.execute(sql.SQL(statement).format(table=sql.Identifier(schema, target.name), incoming=incoming))
 
 
-def _operation_rows(operations: Mapping[OperationKey, list[int]], partition: int) -> Iterator[tuple[Any, ...]]:
+def operation_rows(operations: Mapping[OperationKey, list[int]], partition: int) -> Iterator[tuple[Any, ...]]:
+    """Rows of OPERATIONS_TABLE."""
     for (service, operation, minute, bucket), counts in operations.items():
         yield (partition, service, operation, minute - PG_EPOCH_US, bucket, *counts)
 
@@ -107,5 +108,5 @@ ON CONFLICT (partition, parent, child, minute) DO UPDATE SET
 
 _TRACES: Final = CopyTarget(TRACES_TABLE)
 _SPANS: Final = CopyTarget(SPANS_TABLE)
-_OPERATIONS: Final = CopyTarget(OPERATIONS_TABLE)
-_DEPENDENCIES: Final = CopyTarget(DEPENDENCIES_TABLE)
+OPERATIONS: Final = CopyTarget(OPERATIONS_TABLE)
+DEPENDENCIES: Final = CopyTarget(DEPENDENCIES_TABLE)

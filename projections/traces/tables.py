@@ -71,6 +71,8 @@ SPANS_TABLE: Final = Table(
     Column("events", JSONB, nullable=False),
     Column("links", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
+    # the event's time, which counts in operation_minutes; null where it is end_time, as it should be
+    Column("occurred_at", TIMESTAMP(timezone=True)),
     # the fold looks up parents and children that came before
     Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
     info={"key": ("trace_id", "version"), "retained": Retained("end_time", looked_up_days=MAX_CALL_DAYS)},

@@ -152,6 +152,7 @@ def _trace_row(trace_id: str, trace: TracePartial, ends: Sequence[int]) -> Row:
 def _span_row(columns: Sequence[Any]) -> Row:
     """As the view spanfold.spans has it, from a row of its table."""
     row = dict(zip((str(column.name) for column in SPANS_TABLE.columns), columns, strict=True))
+    del row["occurred_at"]
     start, end = row["start_time"] + PG_EPOCH_US, row["end_time"] + PG_EPOCH_US
     documents = {name: _json(row[name]) for name in ("tags", "events", "links")}
     return row | documents | {"start_time": start, "end_time": end, "duration_ms": (end - start) / 1000}
