@@ -6,7 +6,7 @@ from schemas.batches import unpack
 from schemas.codec import Codec, Fields
 from spanfold.aggregates import event_class
 from spanfold.events import DomainEvent
-from spanfold.topics import BATCH, ON_EVERY_TOPIC
+from spanfold.topics import BATCH, NOT_FOLDED
 
 
 def events_of(codec: Codec, payload: bytes | None) -> list[DomainEvent]:
@@ -16,7 +16,7 @@ def events_of(codec: Codec, payload: bytes | None) -> list[DomainEvent]:
     event_type, fields = codec.decode(payload)
     if event_type == BATCH:
         return [event_of(*fact) for fact in unpack(fields, codec)]
-    return [] if event_type in ON_EVERY_TOPIC else [event_of(event_type, fields)]
+    return [] if event_type in NOT_FOLDED else [event_of(event_type, fields)]
 
 
 def event_of(event_type: str, fields: Fields) -> DomainEvent:
