@@ -4,19 +4,17 @@ own tables, because the public view over all of them would lose their indexes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
 from typing import Final
 from uuid import UUID
 
 from projections.arbiter import arbiter_of
 from projections.asking import Postgres, Row
+from projections.gaps import day_of, refuse_forgotten, refuse_gaps
 from projections.journal import CORE, JOURNAL
 from spanfold.errors import InvalidInput, Misconfigured
 from spanfold.event_store import Appended, Conflict, Rejected
 from spanfold.positions import Position
-from spanfold.topics import US_PER_DAY, Topic, TopicKind
-
-_EPOCH: Final = date(1970, 1, 1)
+from spanfold.topics import Topic, TopicKind
 
 Answer = Appended | Rejected
 
@@ -85,7 +83,7 @@ class HistoryReader:
             "offsets": [each.position.offset for each in asked],
             "aggregates": [each.aggregate_id for each in asked],
             "ids": [UUID(bytes=each.event_id) for each in asked],
-            "days": [_day(each.occurred_at) for each in asked],
+            "days": [day_of(each.occurred_at) for each in asked],
         }
         rows = await self._postgres.rows(statement.format(journal=_table(topic)), parameters, within_s=within_s)
         return [answer(each, row) for each, row in zip(asked, rows, strict=True)]
@@ -93,7 +91,9 @@ class HistoryReader:
     async def outcome(
         self, topic: Topic, partition: int, aggregate_id: str, event_id: bytes, within_s: float
     ) -> Answer | None:
-        """The verdict on an event id of the aggregate; None if no record of it has been judged."""
+        """The verdict on an event id of the aggregate; None if no record of it has been judged. OutcomeForgotten when one may
+        have been that is let go of.
+        """
         conditional = topic.kind is TopicKind.CONDITIONAL
         parameters = {
             "topic": topic.name, "partition": partition, "aggregate": aggregate_id, "id": UUID(bytes=event_id),
@@ -101,6 +101,7 @@ class HistoryReader:
         statement = (CONDITIONAL_OUTCOME if conditional else TELEMETRY_OUTCOME).format(journal=_journal(topic))
         rows = await self._postgres.rows(statement, parameters, within_s=within_s)
         if not rows:
+            await refuse_forgotten(self._postgres, topic, partition, aggregate_id, event_id, within_s)
             return None
         verdict, offset, version, detail, head = rows[0]
         if verdict == "accepted":
@@ -108,7 +109,9 @@ class HistoryReader:
         return Conflict(aggregate_id, None, head) if verdict == "conflict" else Rejected(verdict, detail)
 
     async def read(self, topic: Topic, partition: int, aggregate_id: str, from_version: int, within_s: float) -> Judged:
-        """The accepted records of the aggregate after `from_version`, in one snapshot with the journal's position."""
+        """The accepted records of the aggregate after `from_version`, in one snapshot with the journal's position. Compacted
+        when records of it may be among those that are let go of.
+        """
         conditional = topic.kind is TopicKind.CONDITIONAL
         parameters = {
             "topic": topic.name, "partition": partition, "aggregate": aggregate_id, "from_version": from_version,
@@ -117,13 +120,15 @@ class HistoryReader:
         rows = await self._postgres.rows(statement, parameters, within_s=within_s)
         if not rows:
             raise Misconfigured(f"{topic.name}[{partition}] has no checkpoint: run `spanfold migrate`")
-        next_offset, head = rows[0][:2]
+        next_offset, head, *_, gone_before = rows[0]
+        if gone_before > from_version:
+            head = max(head or 0, await refuse_gaps(self._postgres, parameters, gone_before, within_s))
         records = [_record(topic, partition, aggregate_id, row) for row in rows if row[2] is not None]
         return Judged(records, head or 0, next_offset)
 
 
 def _record(topic: Topic, partition: int, aggregate_id: str, row: Row) -> JournalRecord:
-    _, _, version, offset, log_time, payload, reason, detail, settled_as = row
+    _, _, version, offset, log_time, payload, reason, detail, settled_as, _ = row
     parked = f"{reason}: {detail}" if reason is not None and settled_as is None else None
     position = Position(topic.name, partition, offset)
     return JournalRecord(aggregate_id, version, position, log_time, payload, parked, settled_as == "discarded")
@@ -149,6 +154,8 @@ def _telemetry_answer(asked: Asked, row: Row) -> Answer:
         return Appended(position.offset + 1, position)
     if verdict != "duplicate":
         return _rejected(position, verdict, detail)
+    if first_offset is None:
+        return Rejected("duplicate", "its event id was used before, by a record that the journal keeps no more")
     if not of_it:
         return Rejected("duplicate", f"its event id was used before, for another aggregate, at offset {first_offset}")
     first = Position(position.topic, position.partition, first_offset)
@@ -159,14 +166,6 @@ def _rejected(position: Position, verdict: str | None, detail: str | None) -> Re
     if verdict is None:
         raise Misconfigured(f"the record at {position} has been passed, but has no verdict: are these its tables?")
     return Rejected(verdict, detail or "")
-
-
-def _day(occurred_at: int) -> date:
-    """The event's day; the first one for what Python can't say, where no record was accepted."""
-    try:
-        return _EPOCH + timedelta(days=occurred_at // US_PER_DAY)
-    except OverflowError:
-        return date.min
 
 
 def _table(topic: Topic) -> str:
@@ -254,12 +253,15 @@ LIMIT 1
 
 _EVENTS: Final = f"""
 SELECT c.next_offset, {{head}}, {{version}}, j.kafka_offset,
-       (extract(epoch FROM j.log_time) * 1000000)::bigint, j.payload, p.reason, p.detail, p.settled_as
+       (extract(epoch FROM j.log_time) * 1000000)::bigint, j.payload, p.reason, p.detail, p.settled_as,
+       coalesce(g.journal_before, 0)
   FROM {CORE}.checkpoints c
   LEFT JOIN {{journal}} j
     ON j.aggregate_id = %(aggregate)s AND j.partition = c.partition AND {{version}} > %(from_version)s
   LEFT JOIN {CORE}.parked p
     ON (p.topic, p.partition, p.kafka_offset) = (c.topic, c.partition, j.kafka_offset)
+  LEFT JOIN {CORE}.let_go g
+    ON (g.topic, g.partition) = (c.topic, c.partition)
  WHERE c.topic = %(topic)s AND c.partition = %(partition)s AND c.projection = '{JOURNAL}' AND c.generation = 0
  ORDER BY j.kafka_offset
 """

@@ -96,6 +96,18 @@ class Compacted(SpanfoldError):
         self.first_kept = first_kept
 
 
+class OutcomeForgotten(SpanfoldError):
+    """The log may have had this event once, of a day that is let go of: what became of it is not known any more. Appended
+    again it is expired, so it is accepted once at most.
+    """
+
+    def __init__(self, aggregate_id: str, event_id: bytes) -> None:
+        super().__init__(
+            f"what became of event {id_text(event_id)} of {aggregate_id} is not known any more: the journal's records of its "
+            "day are let go of. It will not be accepted again"
+        )
+
+
 class HeldUp(SpanfoldError):
     """An accepted record of the aggregate can't be folded, so what comes after it can't be told without a hole. Settle it."""
 
@@ -168,7 +180,8 @@ class EventStore(Protocol):
 
     async def outcome_of(self, topic: Topic, aggregate_id: str, event_id: bytes) -> Appended | None:
         """The verdict on this event id: Appended; None when the log had no such record when it was asked. Raises Conflict or
-        another Rejected for a rejection, OutcomeUnknown when the log can't be asked in time.
+        another Rejected for a rejection, OutcomeUnknown when the log can't be asked in time, OutcomeForgotten when the event may
+        be of a day that is let go of.
         """
 
     async def get_events(

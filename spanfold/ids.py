@@ -30,3 +30,10 @@ def event_id(occurred_at_us: int, *identity: str) -> bytes:
 def id_text(raw: bytes) -> str:
     """The canonical 36 characters of a 16-byte id."""
     return str(uuid.UUID(bytes=raw))
+
+
+def time_of(raw: bytes) -> int | None:
+    """The time in the id, in µs since 1970 UTC and whole milliseconds; None of an id that is no UUID of version 8."""
+    value = int.from_bytes(raw, "big")
+    is_version_8 = value >> 76 & 0xF == 0x8 and value >> 62 & 0b11 == _VARIANT >> 62
+    return (value >> 80) * 1000 if is_version_8 else None

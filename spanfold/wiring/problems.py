@@ -20,7 +20,7 @@ from typing import Any, Final
 from fastapi.responses import JSONResponse
 
 from spanfold.errors import CommandRefused, InvalidInput, LogUnavailable, SpanfoldError, StoreUnavailable
-from spanfold.event_store import Compacted, Conflict, HeldUp, OutcomeUnknown, Rejected
+from spanfold.event_store import Compacted, Conflict, HeldUp, OutcomeForgotten, OutcomeUnknown, Rejected
 from spanfold.ids import id_text
 from spanfold.messages import NotYetReflected, UnknownMessage
 
@@ -45,6 +45,7 @@ _STATUS_OF: Final[tuple[tuple[type[SpanfoldError], HTTPStatus], ...]] = (
     (Conflict, HTTPStatus.CONFLICT),
     (Rejected, HTTPStatus.UNPROCESSABLE_ENTITY),
     (Compacted, HTTPStatus.GONE),
+    (OutcomeForgotten, HTTPStatus.GONE),
     (NotYetReflected, HTTPStatus.SERVICE_UNAVAILABLE),
     (LogUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
     (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
