@@ -93,7 +93,9 @@ SELECT attname, atttypid::bigint FROM pg_attribute
  ORDER BY attnum
 """
 
-JOURNAL_COMMENT: Final = "The log's index: every accepted record, as it came."
+JOURNAL_COMMENT: Final = (
+    "The log's index: every accepted record, as it came, but for what spanfold.let_go says has been let go of."
+)
 
 JOURNAL_COMMENTS: Final = {
     "topic": "Topic, without the installation's prefix.",
@@ -116,7 +118,9 @@ UNION ALL
 SELECT topic, partition, kafka_offset, verdict, detail, event_id, event_type, aggregate_id, occurred_at, log_time
   FROM {schema}.rejected"""
 
-VERDICTS_COMMENT: Final = "The verdict of every record that has been judged: accepted, or why not. For ever."
+VERDICTS_COMMENT: Final = (
+    "The verdict of every record that has been judged: accepted, as long as the journal has it, or why not. For ever."
+)
 
 VERDICTS_COMMENTS: Final = {
     "topic": "Topic, without the installation's prefix.",

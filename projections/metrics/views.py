@@ -145,8 +145,8 @@ VIEWS: Final = (
             "histograms add nothing, for each holds all that came before it; take the difference of two points.",
             "sum": "Of gauges and sums: the sum of the finite values. Of delta histograms: the sum of their measurements, where "
             "it is known and finite. Cumulative histograms add nothing.",
-            "min": "The least of what count counts, where it is known and finite.",
-            "max": "The greatest of what count counts, where it is known and finite.",
+            "min": "The least of what count counts, where it is known and finite, and spanfold.metric_points still has it.",
+            "max": "The greatest of what count counts, where it is known and finite, and spanfold.metric_points still has it.",
             "buckets": "Measurements of delta histograms by the upper bound of their bucket, Infinity for the last; "
             "see spanfold.quantile and spanfold.histogram_sum. Null if there are none.",
         },
