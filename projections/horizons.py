@@ -31,26 +31,24 @@ def raise_horizon(connection: Connection[Any], projection: str, table: str, rows
     connection.execute(RAISE, (projection, table, rows_before))
 
 
-def comparable_from(table: Table, metadata: MetaData, horizons: Horizons) -> tuple[str, datetime] | None:
-    """The column and the time from which on two generations must have the same rows; None without a horizon.
-
-    Rows that are counted from rows of another table may lack what came with a time that was a lie: its partner might be gone.
+def comparable_from(table: Table, horizons: Horizons) -> tuple[Retained, datetime] | None:
+    """From which time on two generations must have the same rows; None without a horizon, of the table itself or of the one
+    that its rows are counted from.
     """
     retained = retained_of(table)
     if retained is None:
         return None
     from_when = [horizons[table.name]] if table.name in horizons else []
-    source = retained.counted_from
-    if source is not None and source in horizons:
-        looked_up = retained_of(metadata.tables[source]) or Retained("")
-        from_when.append(horizons[source] + timedelta(days=looked_up.looked_up_days))
-    return (retained.by, max(from_when)) if from_when else None
+    if retained.counted_from is not None:
+        source, days = retained.counted_from
+        from_when += [horizons[source] + timedelta(days=days)] if source in horizons else []
+    return (retained, max(from_when)) if from_when else None
 
 
 def rows_below(connection: Connection[Any], schema: str, table: Table, retained: Retained, before: datetime) -> int:
     """How many rows of this generation lie before that."""
     statement = sql.SQL("SELECT count(*) FROM {} WHERE {} < %s").format(
-        sql.Identifier(schema, table.name), sql.Identifier(retained.by)
+        sql.Identifier(schema, table.name), retained.time
     )
     ((count,),) = connection.execute(statement, (before,)).fetchall()
     return int(count)
@@ -68,7 +66,7 @@ def trim(
     is in autocommit mode.
     """
     return {
-        table.name: _trim(connection, schema, table.name, retained.by, horizons[table.name], tell)
+        table.name: _trim(connection, schema, table.name, retained, horizons[table.name], tell)
         for table in metadata.sorted_tables
         if table.name in horizons and (retained := retained_of(table)) is not None
     }
@@ -78,13 +76,13 @@ def _trim(
     connection: Connection[Any],
     schema: str,
     table: str,
-    column: str,
+    retained: Retained,
     before: datetime,
     tell: Callable[[str, int, int, int], None],
 ) -> int:
     """By ranges of pages: each is read once, and no index is needed for it."""
     name = sql.Identifier(schema, table)
-    statement = sql.SQL(DELETE).format(table=name, column=sql.Identifier(column))
+    statement = sql.SQL(DELETE).format(table=name, time=retained.time)
     ((pages,),) = connection.execute(PAGES_OF, (name.as_string(connection),)).fetchall()
     deleted = 0
     for page in range(0, pages, PAGES):
@@ -102,4 +100,4 @@ ON CONFLICT (projection, table_name) DO UPDATE SET rows_before = greatest(h.rows
 
 PAGES_OF: Final = "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::bigint"
 
-DELETE: Final = "DELETE FROM {table} WHERE ctid >= %s::tid AND ctid < %s::tid AND {column} < %s"
+DELETE: Final = "DELETE FROM {table} WHERE ctid >= %s::tid AND ctid < %s::tid AND {time} < %s"

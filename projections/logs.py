@@ -45,7 +45,7 @@ ERROR_LOGS_TABLE: Final = Table(
     Index("error_logs_aggregate_id", "aggregate_id", postgresql_using="hash"),
     # projections/checks.py holds the name to what a B-tree key can hold
     Index("error_logs_service_name", "service_name", "occurred_at"),
-    info={"key": ("event_id",), "retained": Retained("occurred_at")},
+    info={"key": ("event_id",), "retained": Retained(("occurred_at",))},
 )
 
 VIEW: Final = View(

@@ -13,6 +13,7 @@ from psycopg import Connection, sql
 from sqlalchemy import MetaData, Table
 
 from projections.horizons import Horizons, comparable_from
+from projections.retention import Retained
 
 BUCKETS: Final = 4096
 FETCHED: Final = 64
@@ -65,14 +66,14 @@ class TableParity:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is compared of a table: these columns, rows told apart by `key`; with `since`, those rows that lie at this time of
-    that column or later.
+    """What is compared of a table: these columns, rows told apart by `key`; with `since`, those rows that lie at this time or
+    later.
     """
 
     table: str
     columns: Sequence[str]
     key: Sequence[str]
-    since: tuple[str, datetime] | None = None
+    since: tuple[Retained, datetime] | None = None
 
 
 def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]:
@@ -87,8 +88,8 @@ def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]
         columns = [column.name for column in found.columns if column.name in there.get(found.name, ())]
         key = [name for name in key_of(found) if name in columns]
         if columns:
-            since = comparable_from(found, metadata, horizons)
-            kept = since if since is not None and since[0] in columns else None
+            since = comparable_from(found, horizons)
+            kept = since if since is not None and set(since[0].by) <= set(columns) else None
             shapes.append(Shape(found.name, columns, key or columns, kept))
     return shapes
 
@@ -172,8 +173,8 @@ def _bucket(shape: Shape) -> sql.Composable:
 def _kept(shape: Shape) -> sql.Composable:
     if shape.since is None:
         return sql.SQL("true")
-    column, moment = shape.since
-    return sql.SQL("{} >= {}").format(sql.Identifier(column), sql.Literal(moment))
+    retained, moment = shape.since
+    return sql.SQL("{} >= {}").format(retained.time, sql.Literal(moment))
 
 
 COLUMNS: Final = """

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from psycopg import sql
 from sqlalchemy import Table
 
 from projections.projection import Projection
@@ -21,15 +22,22 @@ MARGIN_DAYS: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class Retained:
-    """How the rows of a table become final: by the time in column `by`. It is in the table's `info` as "retained".
+    """How the rows of a table become final: by the time in the columns `by`, the greatest of those that are not null. It is in
+    the table's `info` as "retained".
 
-    `looked_up_days`: for an event the fold looks up rows that are at most so much older. `counted_from` names the table
-    whose rows are looked up to make these.
+    `looked_up_days`: for an event the fold looks up rows that are at most so much older. `counted_from`: these rows count
+    what rows of that table tell, at most so many days after them; where those are let go of, an erasure, or an event whose
+    times are lies, finds nothing to count any more.
     """
 
-    by: str
+    by: tuple[str, ...]
     looked_up_days: int = 0
-    counted_from: str | None = None
+    counted_from: tuple[str, int] | None = None
+
+    @property
+    def time(self) -> sql.Composable:
+        """The time at which a row lies, in SQL."""
+        return sql.SQL("greatest({})").format(sql.SQL(", ").join(map(sql.Identifier, self.by)))
 
 
 @dataclass(frozen=True, slots=True)

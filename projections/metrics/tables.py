@@ -44,7 +44,7 @@ POINTS_TABLE: Final = Table(
     Column("negative_offset", BigInteger),
     Column("negative_counts", ARRAY(BigInteger)),
     Column("version", BigInteger, nullable=False),
-    info={"retained": Retained("time")},
+    info={"retained": Retained(("time",))},
 )
 
 SERIES_TABLE: Final = Table(
@@ -79,5 +79,5 @@ MINUTES_TABLE: Final = Table(
     Column("count", Numeric, nullable=False),
     Column("sum", Numeric, nullable=False),
     Column("buckets", JSONB),
-    info={"retained": Retained("minute")},
+    info={"retained": Retained(("minute",))},
 )

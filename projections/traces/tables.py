@@ -75,7 +75,10 @@ SPANS_TABLE: Final = Table(
     Column("occurred_at", TIMESTAMP(timezone=True)),
     # the fold looks up parents and children that came before
     Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
-    info={"key": ("trace_id", "version"), "retained": Retained("end_time", looked_up_days=MAX_CALL_DAYS)},
+    info={
+        "key": ("trace_id", "version"),
+        "retained": Retained(("end_time", "occurred_at"), looked_up_days=MAX_CALL_DAYS),
+    },
 )
 
 # rollups carry the partition in their key, so that no row is written from two partitions; the views add up
@@ -90,7 +93,7 @@ OPERATIONS_TABLE: Final = Table(
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("duration_us", Numeric, nullable=False),
-    info={"retained": Retained("minute")},
+    info={"retained": Retained(("minute",), counted_from=("spans", 0))},
 )
 
 DEPENDENCIES_TABLE: Final = Table(
@@ -102,5 +105,5 @@ DEPENDENCIES_TABLE: Final = Table(
     Column("minute", TIMESTAMP(timezone=True), primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
-    info={"retained": Retained("minute", counted_from="spans")},
+    info={"retained": Retained(("minute",), counted_from=("spans", MAX_CALL_DAYS))},
 )

@@ -55,7 +55,7 @@ def _plan(site: Site, asked: TableRetention) -> tuple[Part, Trimming]:
         return Part("table", name, None, 0, None, bound.words), Trimming(projection, name, None)
     schemas = [schema for schema, state in _generations(site, projection) if state == "live"]
     rows = sum(rows_below(site.control, schema, asked.table, asked.retained, horizon) for schema in schemas)
-    words = f"{asked.retained.by} {words_of(at)}"
+    words = f"{' and '.join(asked.retained.by)} {words_of(at)}"
     return Part("table", name, None, rows, words, bound.words), Trimming(projection, name, horizon)
 
 
