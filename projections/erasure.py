@@ -46,7 +46,7 @@ def wait_for_erasures(cursor: Cursor[Any], judged: Judged, erasing: bool) -> Non
 
 def erased_among(cursor: Cursor[Any], batch: Batch) -> Erased:
     """Those of the batch's keys that were erased on its topic."""
-    if not batch.topic.erasable or not cursor.execute(ANY_ERASED, (batch.topic.name,)).fetchone():
+    if not batch.topic.erasable or cursor.execute(ANY_ERASED, (batch.topic.name,)).fetchone() is None:
         return {}
     texts = {key.decode(errors="replace") for key in batch.keys if key}
     cursor.execute(ERASED_AMONG, (batch.topic.name, [text for text in texts if "\0" not in text]))

@@ -11,7 +11,7 @@ from spanfold.topics import Topic
 
 
 async def save(postgres: Postgres, topic: Topic, snapshot: Snapshot, within_s: float) -> None:
-    """Keep it, unless there is one of the same or a later version."""
+    """Keep it, unless there is one of the same or a later version, or its aggregate was erased."""
     parameters = (
         topic.name, snapshot.aggregate_id, snapshot.fold_version, snapshot.version,
         json.dumps(to_json(snapshot.state), ensure_ascii=False, allow_nan=False),
@@ -32,7 +32,8 @@ async def latest(
 
 SAVE: Final = f"""
 INSERT INTO {CORE}.saved_snapshots AS s (topic, aggregate_id, fold_version, version, state)
-VALUES (%s, %s, %s, %s, %s)
+SELECT n.* FROM (VALUES (%s, %s, %s::integer, %s::bigint, %s::jsonb)) AS n (topic, aggregate_id, fold_version, version, state)
+ WHERE NOT EXISTS (SELECT FROM {CORE}.erased e WHERE (e.topic, e.aggregate_id) = (n.topic, n.aggregate_id))
 ON CONFLICT (topic, aggregate_id, fold_version) DO UPDATE
    SET version = excluded.version, state = excluded.state, taken_at = now()
  WHERE s.version < excluded.version

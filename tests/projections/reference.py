@@ -247,8 +247,8 @@ def empty(ledger: psycopg.Connection[Any]) -> None:
         "SELECT format('%I.%I', schemaname, tablename) FROM pg_tables WHERE schemaname = 'traces_g1'"
     ).fetchall()
     with ledger.transaction():
-        for table in ("spanfold_core.journal_traces", "spanfold_core.rejected", "spanfold_core.parked"):
-            ledger.execute(f"DELETE FROM {table}".encode())
+        for table in ("journal_traces", "rejected", "parked", "erased"):
+            ledger.execute(f"DELETE FROM spanfold_core.{table}".encode())
         for (table,) in tables:
             ledger.execute(f"DELETE FROM {table}".encode())
         ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
