@@ -7,7 +7,7 @@ is its row in `erased`, by which later records of the key are rejected, and earl
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from psycopg import Cursor, sql
+from psycopg import Connection, Cursor, sql
 
 from projections.batch import Batch
 from projections.journal import CORE, journal_table
@@ -93,6 +93,12 @@ def erasures_in(cursor: Cursor[Any], batch: Batch) -> list[Erasure]:
     return [Erasure(*row) for row in cursor]
 
 
+def erasures_on(connection: Connection[Any], topics: Sequence[str]) -> int:
+    """How many traces have been erased on these topics."""
+    ((count,),) = connection.execute(ERASURES_ON, (list(topics),)).fetchall()
+    return int(count)
+
+
 def forget(cursor: Cursor[Any], batch: Batch, erasures: Collection[Erasure]) -> None:
     """Take the traces out of all that is kept beside the projections: journal, states and snapshots lose their rows; those of
     rejected and parked records stay where they are, and name nobody.
@@ -137,6 +143,8 @@ SELECT kafka_offset, aggregate_id FROM {CORE}.erased
  WHERE topic = %s AND partition = %s AND kafka_offset >= %s AND kafka_offset < %s
  ORDER BY kafka_offset
 """
+
+ERASURES_ON: Final = f"SELECT count(*) FROM {CORE}.erased WHERE topic = ANY (%s)"
 
 FORGET: Final = (
     "DELETE FROM {journal} WHERE aggregate_id = %(aggregate_id)s AND partition = %(partition)s",

@@ -88,6 +88,12 @@ def positions_at(place: Workplace, moment: datetime) -> Positions:
     return positions
 
 
+def erased_since(place: Workplace, until: Positions) -> set[str]:
+    """The traces that were erased at these positions or later: none of them is shown, though the log knew them then."""
+    rows = place.control.execute(ERASURES).fetchall()
+    return {trace_id for topic, partition, trace_id, at in rows if at >= until.get((topic, partition), at + 1)}
+
+
 def drop(dsn: str, into: str) -> Sequence[str]:
     """Drop what an as-of made; returns the projections that were in it. InvalidInput when the schema is none of ours."""
     with create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool).begin() as connection:
@@ -129,3 +135,5 @@ COMMENT: Final = "SELECT obj_description(oid, 'pg_namespace') FROM pg_namespace 
 PROJECTIONS_OF: Final = f"""
 SELECT projection FROM {CORE}.generations WHERE state = 'as_of' AND schema_name = :into || '_' || projection
 """
+
+ERASURES: Final = f"SELECT topic, partition, aggregate_id, kafka_offset FROM {CORE}.erased"

@@ -5,6 +5,7 @@ from typing import Final
 
 import psycopg
 
+from projections.erasure import erasures_on
 from projections.generations import GenerationRow
 from projections.horizons import horizons_of
 from projections.parity import Side, TableParity, checksums, compare, shapes_of
@@ -14,6 +15,9 @@ from stream_processors.loading import Loading, Workplace
 
 NAMED: Final = 20
 """So many differing rows of each table are named."""
+
+TIMES: Final = 5
+"""So often it is compared at most, where traces are erased all the time."""
 
 
 class RowsDiffer(Misconfigured):
@@ -27,8 +31,20 @@ class RowsDiffer(Misconfigured):
 
 
 def parity_of(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: GenerationRow) -> list[TableParity]:
-    """Live as one snapshot shows it; the rebuilt one, brought to exactly the same positions."""
-    place.audience.step("comparing")
+    """Live as one snapshot shows it; the rebuilt one, brought to exactly the same positions. Again, if they differ and a trace
+    was erased meanwhile: the rebuilt one leaves it out before its erasure, where the snapshot still shows it.
+    """
+    topics = [topic.name for topic in place.projection.topics]
+    for _ in range(TIMES):
+        before = erasures_on(place.control, topics)
+        place.audience.step("comparing")
+        found = _compared(place, loading, live, rebuilt)
+        if all(each.equal for each in found) or erasures_on(place.control, topics) == before:
+            break
+    return found
+
+
+def _compared(place: Workplace, loading: Loading, live: GenerationRow, rebuilt: GenerationRow) -> list[TableParity]:
     with psycopg.connect(place.dsn, application_name="spanfold compare") as frozen, psycopg.connect(place.dsn) as other:
         frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         until = positions_of(frozen, place.projection.name, live.number)

@@ -43,7 +43,8 @@ def as_of(
     """Show the tables as the log knew them at a moment, in another schema.
 
     A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions name the
-    first offset that is not folded, for every partition of the topic. The live tables stay as they are.
+    first offset that is not folded, for every partition of the topic. The live tables stay as they are. Traces that were
+    erased since are not shown, and it says how many there are.
 
     Example: spanfold as-of 2026-11-23T07:00:00Z traces --into yesterday; spanfold as-of --drop yesterday
     """
@@ -57,11 +58,13 @@ def as_of(
     find, names = _parsed(words)
     wanted = chosen(names)
     with sigterm_interrupts():
-        folded = _make(settings, into, " ".join(words), wanted, find, workers)
+        folded, erased = _make(settings, into, " ".join(words), wanted, find, workers)
     if as_json:
-        print_json({"schema": into, "records": folded})
+        print_json({"schema": into, "records": folded, "erased": erased})
     else:
         said = ", ".join(f"{name} from {records:,} records" for name, records in folded.items())
+        if erased:
+            said += f", without {erased:,} {'trace that was' if erased == 1 else 'traces that were'} erased since"
         console().print(
             Text(f"{into} shows {said}: spanfold sql 'SELECT * FROM {into}.{wanted[-1].views[0].name} LIMIT 5'")
         )
@@ -69,18 +72,22 @@ def as_of(
 
 def _make(
     settings: Settings, into: str, words: str, wanted: Sequence[Projection], find: Find, workers: int
-) -> dict[str, int]:
+) -> tuple[dict[str, int], int]:
+    """How many records each projection took, and how many traces were erased since then."""
     dsn, ours = named_postgres(settings), prepared(settings)
     past.create_schema(dsn, into, words)
-    folded = {}
+    folded: dict[str, int] = {}
+    erased: set[str] = set()
     try:
         for projection in wanted:
             with ours.at_work(projection) as place:
-                folded[projection.name] = past.as_of(place, into, find(place), workers)
+                until = find(place)
+                folded[projection.name] = past.as_of(place, into, until, workers)
+                erased |= past.erased_since(place, until)
     except BaseException:
         past.drop(dsn, into)
         raise
-    return folded
+    return folded, len(erased)
 
 
 def _parsed(words: Sequence[str]) -> tuple[Find, list[str]]:
