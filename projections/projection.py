@@ -14,6 +14,7 @@ from psycopg import Cursor
 from sqlalchemy import MetaData
 
 from projections.reading import Fact
+from spanfold.aggregates import AggregateState, installed_aggregates
 from spanfold.topics import Topic
 
 NEEDED_BY_FOLD: Final = {"needed_by_fold": True}
@@ -64,6 +65,25 @@ class ErasesTraces(Protocol):
         """Leave the generation's tables as if the partition's events of these traces had never come: rows go, what was added
         to others is taken off again. Once or several times, in the caller's transaction.
         """
+
+
+@runtime_checkable
+class FoldsStates(Protocol):
+    """A projection whose rows are a function of the states of its topics' aggregates, so that it can be rebuilt from snapshots
+    and the log's tail. One that does not say how can't.
+    """
+
+    def from_states(self, states: Sequence[AggregateState]) -> Any:
+        """The partial that these aggregates' events fold into."""
+
+
+def why_not_from_states(projection: Projection) -> str | None:
+    """Why the projection can't be rebuilt from snapshots; None if it can."""
+    if not isinstance(projection, FoldsStates):
+        return "its rows are no function of the states of aggregates"
+    known = {each.topic for each in installed_aggregates().values()}
+    strangers = [topic.name for topic in projection.topics if topic not in known]
+    return f"{', '.join(strangers)} has no aggregate" if strangers else None
 
 
 @lru_cache(maxsize=1)

@@ -14,7 +14,9 @@ from projections.erasure import erasures_in
 from projections.journal import CORE, JOURNAL
 from projections.merging import Generation, advance, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer
-from projections.projection import Projection
+from projections.projection import FoldsStates, Projection
+from projections.states.reading import Standing
+from projections.states.rows import Place
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured
 
@@ -56,6 +58,26 @@ class Shadow:
             merge(cursor, prepared, generation, excluded, settled, erasures_in(cursor, batch))
             advance(cursor, batch, [(self._projection.name, self._number)])
 
+    def commit_states(self, connection: Connection[Any], place: Place, standing: Standing) -> int:
+        """Fold all states of a partition into a generation that has nothing of it yet, and move its checkpoint to where they
+        stand, in one transaction. Returns how many there were. TypeError when the projection folds no states.
+        """
+        projection, count = self._projection, 0
+        if not isinstance(projection, FoldsStates):
+            raise TypeError(f"{projection.name} does not fold states")
+        where = (place.topic.name, place.partition, projection.name, self._number)
+        with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(LOCK, where)
+            if any(next_offset > 0 for next_offset, _ in cursor.fetchall()):
+                return 0
+            for batch in standing.batches:
+                projection.merge(cursor, self._schema, projection.from_states(batch), place.partition)
+                # temporary tables are emptied by a commit, and there will be one for all batches
+                cursor.execute("DISCARD TEMP")
+                count += len(batch)
+            cursor.execute(BEGIN_AT, (standing.next_offset, standing.log_time, *where))
+        return count
+
 
 def positions_of(connection: Connection[Any], projection: str, generation: int) -> dict[tuple[str, int], int]:
     """Where the generation stands in each partition; the journal is generation 0 of JOURNAL."""
@@ -66,6 +88,11 @@ def positions_of(connection: Connection[Any], projection: str, generation: int) 
 POSITIONS: Final = (
     f"SELECT topic, partition, next_offset FROM {CORE}.checkpoints WHERE projection = %s AND generation = %s"
 )
+
+BEGIN_AT: Final = f"""
+UPDATE {CORE}.checkpoints SET next_offset = %s, log_time = %s
+ WHERE topic = %s AND partition = %s AND projection = %s AND generation = %s
+"""
 
 LOCK: Final = f"""
 SELECT c.next_offset, j.next_offset

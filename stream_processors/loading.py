@@ -14,9 +14,12 @@ from projections import generations
 from projections.generations import GenerationRow
 from projections.horizons import horizons_of, trim
 from projections.journal import JOURNAL
-from projections.projection import Projection
+from projections.projection import Projection, why_not_from_states
 from projections.shadow import Positions, Shadow, positions_of
+from projections.states.reading import states_of
+from projections.states.rows import Place
 from projections.swap import Session
+from spanfold.aggregates import aggregate_of
 from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
@@ -138,6 +141,19 @@ class Loading:
         """Where the generation stands."""
         return positions_of(self._place.control, self._place.projection.name, self._generation.number)
 
+    def load_states(self) -> int:
+        """Begin each partition that has nothing yet with the states of its aggregates; returns how many there were."""
+        count = 0
+        for (name, partition), at in sorted(self.positions().items()):
+            if at == 0:
+                self._place.audience.step(f"loading states of {name}[{partition}]")
+                aggregate = aggregate_of(self._place.topics[name].topic)
+                where = Place(aggregate.topic, partition, aggregate.fold_version)
+                dsn = worker_dsn(self._place.dsn, "spanfold load states")
+                with psycopg.connect(dsn, autocommit=True) as reading, states_of(reading, aggregate, where) as standing:
+                    count += self._shadow.commit_states(self._connection, where, standing)
+        return count
+
     def load(self, until: Positions) -> None:
         """Fold the log up to these positions; the audience hears how far it is."""
         before, stretches = self.positions(), self._stretches(until)
@@ -192,7 +208,7 @@ class Loading:
 def refuse_what_the_log_lacks(place: Workplace, reader: LogReader, start: Positions, until: Positions) -> None:
     """Misconfigured when the log does not hold every record between these positions."""
     what, way_out = place.projection.name, ""
-    if getattr(place.projection, "from_states", None) is not None:
+    if why_not_from_states(place.projection) is None:
         way_out = f" `spanfold rebuild {what} --from-snapshot` begins with what the snapshot worker keeps."
     for (name, partition), begin in start.items():
         topic, end = place.topics[name], until[name, partition]

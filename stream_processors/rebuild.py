@@ -22,9 +22,12 @@ from sqlalchemy.exc import OperationalError
 from projections import generations
 from projections.generations import BEGUN, GenerationRow
 from projections.parity import TableParity
+from projections.projection import why_not_from_states
 from projections.shadow import Positions, positions_of
+from projections.states.rows import SNAPSHOTS
 from projections.swap import Session, hand_over, readers, snapshots, swap
 from projections.views import refuse_shrinking_views
+from spanfold.aggregates import aggregate_of
 from spanfold.errors import LogUnavailable, Misconfigured
 from stream_processors.comparing import parity_of, refuse_differences
 from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
@@ -46,6 +49,7 @@ class Result:
     generation: int
     fold_version: int
     replaced: int | None
+    states: int = 0
     records: int = 0
     load_s: float = 0.0
     total_s: float = 0.0
@@ -56,18 +60,21 @@ class Result:
     """Workers that run may not carry this fold version: see `follow`."""
 
 
-def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False) -> Result:
-    """Make the projection anew from the log and swap it in; go on with what an earlier rebuild left.
+def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False, from_snapshot: bool = False) -> Result:
+    """Make the projection anew from the log and swap it in; go on with what an earlier rebuild left. `from_snapshot`: from the
+    states of its aggregates, and the log behind them.
 
     Misconfigured when the log has lost records, a view would lose columns, or another rebuild runs; RowsDiffer when the
     same fold now makes other rows, unless that is accepted. Then, and on every other error, the live tables are as before.
     """
     began = time.monotonic()
+    if from_snapshot:
+        _refuse_what_states_lack(place)
     live, next_one = place.in_state("live"), _next(place)
     result = _result(place, next_one, live)
     with closing(Loading(place, next_one, workers)) as loading:
         if next_one.state == "loading":
-            _load(place, loading, live, result)
+            _load(place, loading, live, result, from_snapshot)
             if live is not None:
                 result.parity = parity_of(place, loading, live, next_one)
                 if not accept_differences:
@@ -78,9 +85,11 @@ def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False)
     return result
 
 
-def verify(place: Workplace, workers: int) -> Result:
+def verify(place: Workplace, workers: int, *, from_snapshot: bool = False) -> Result:
     """Make the projection anew beside the live one, compare both at one position, and drop the new one again."""
     began = time.monotonic()
+    if from_snapshot:
+        _refuse_what_states_lack(place)
     live = place.in_state("live")
     if live is None:
         raise Misconfigured(
@@ -91,7 +100,7 @@ def verify(place: Workplace, workers: int) -> Result:
     result = _result(place, next_one, live)
     try:
         with closing(Loading(place, next_one, workers)) as loading:
-            _load(place, loading, live, result)
+            _load(place, loading, live, result, from_snapshot)
             result.parity = parity_of(place, loading, live, next_one)
     finally:
         place.drop(next_one)
@@ -152,8 +161,10 @@ def _refuse_unfinished(place: Workplace) -> None:
         )
 
 
-def preview(place: Workplace) -> tuple[Positions, GenerationRow | None]:
+def preview(place: Workplace, *, from_snapshot: bool = False) -> tuple[Positions, GenerationRow | None]:
     """What a rebuild would have to fold, and what it would go on with; refuses what a rebuild would refuse. Changes nothing."""
+    if from_snapshot:
+        _refuse_what_states_lack(place)
     begun = place.in_state(*BEGUN)
     if begun is not None and begun.fold_version != place.projection.fold_version:
         begun = None
@@ -161,11 +172,22 @@ def preview(place: Workplace) -> tuple[Positions, GenerationRow | None]:
         generation = begun or generations.create_generation(connection, place.projection, "loading")
         refuse_shrinking_views(connection, place.projection, generation.schema)
         connection.rollback()
-    start = positions_of(place.control, place.projection.name, generation.number) if begun else {}
+    start: Positions = positions_of(place.control, place.projection.name, generation.number) if begun else {}
+    if from_snapshot:
+        start = _with_states(place, start)
     judged = place.judged()
     with closing(LogReader(place.settings)) as reader:
         refuse_what_the_log_lacks(place, reader, {at: start.get(at, 0) for at in judged}, judged)
     return {at: end - start.get(at, 0) for at, end in judged.items()}, begun
+
+
+def _with_states(place: Workplace, start: Positions) -> Positions:
+    """Where the log would be read from, after the states: those stand where their checkpoints say."""
+    begin = dict(start)
+    for topic in place.projection.topics:
+        standing = positions_of(place.control, SNAPSHOTS, aggregate_of(topic).fold_version)
+        begin |= {at: end for at, end in standing.items() if at[0] == topic.name and not start.get(at)}
+    return begin
 
 
 def _result(place: Workplace, generation: GenerationRow, live: GenerationRow | None) -> Result:
@@ -194,9 +216,20 @@ def _preflight(place: Workplace, generation: GenerationRow) -> None:
         refuse_shrinking_views(connection, place.projection, generation.schema)
 
 
-def _load(place: Workplace, loading: Loading, live: GenerationRow | None, result: Result) -> None:
+def _refuse_what_states_lack(place: Workplace) -> None:
+    if (why_not := why_not_from_states(place.projection)) is not None:
+        raise Misconfigured(
+            f"{place.projection.name} can't be rebuilt from snapshots: {why_not}. Rebuild it from the log"
+        )
+
+
+def _load(
+    place: Workplace, loading: Loading, live: GenerationRow | None, result: Result, from_snapshot: bool = False
+) -> None:
     """Load up to where the live generation stands, so that both can be compared there later."""
     began = time.monotonic()
+    if from_snapshot:
+        result.states = loading.load_states()
     until = _not_beyond(place, live)
     refuse_what_the_log_lacks(place, loading.reader, loading.positions(), until)
     place.audience.step("loading")

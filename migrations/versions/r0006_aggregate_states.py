@@ -70,7 +70,17 @@ COMMENT ON TABLE spanfold_core.erased IS
     'Who has been erased, and by which record: later ones of the key are rejected, earlier ones are not folded again.';
 """
 
-VIEW = """
+VIEWS = """
+CREATE OR REPLACE VIEW spanfold.checkpoints AS
+SELECT c.projection, c.generation, c.topic, c.partition, c.next_offset, c.log_time,
+       coalesce(g.state = 'live', c.projection = 'journal') AS live
+  FROM spanfold_core.checkpoints c
+  LEFT JOIN spanfold_core.generations g USING (projection, generation);
+COMMENT ON COLUMN spanfold.checkpoints.projection IS
+    'Name of the projection; journal, up to which records are judged; or snapshots, up to which states are folded.';
+COMMENT ON COLUMN spanfold.checkpoints.generation IS
+    'Which of its generations; the journal has only 0, snapshots have the fold versions of aggregates.';
+
 CREATE VIEW spanfold.snapshots AS
 SELECT topic, partition::integer AS partition, aggregate_id, fold_version, version, next_offset, taken_at,
        ('x' || encode(substring(state FROM 2 FOR 4), 'hex'))::bit(32)::integer AS schema_id, state
@@ -90,4 +100,4 @@ COMMENT ON COLUMN spanfold.snapshots.state IS 'The state in Confluent''s wire fo
 
 def upgrade() -> None:
     op.execute(TABLES)
-    op.execute(VIEW)
+    op.execute(VIEWS)

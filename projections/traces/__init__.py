@@ -1,6 +1,6 @@
 """The projection `traces`: tables traces, spans, operation_minutes and service_dependencies, from TraceCreated, SpanRecorded,
-TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, merge.py how a partial is written, erase.py how
-a trace goes, views.py what users see.
+TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, states.py what a state folds into, merge.py how a
+partial is written, erase.py how a trace goes, views.py what users see.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,10 @@ from projections.reading import Fact
 from projections.traces.erase import erase
 from projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from projections.traces.merge import merge
+from projections.traces.states import from_states
 from projections.traces.tables import metadata
 from projections.traces.views import VIEWS
+from spanfold.aggregates import AggregateState
 from spanfold.topics import TRACES
 
 __all__ = ["PROJECTION", "TracePartial", "TracesPartial", "TracesProjection"]
@@ -36,6 +38,9 @@ class TracesProjection:
 
     def merge(self, cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
         merge(cursor, schema, partial, partition)
+
+    def from_states(self, states: Sequence[AggregateState]) -> TracesPartial:
+        return from_states(states)
 
     def erase(self, cursor: Cursor[Any], schema: str, aggregate_ids: Sequence[str], partition: int) -> None:
         erase(cursor, schema, aggregate_ids, partition)

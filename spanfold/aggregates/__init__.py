@@ -4,8 +4,8 @@ A package adds its own through the entry point group `spanfold.aggregates` (name
 through `spanfold.topics` and `spanfold.schemas`; spanfold's come in by the same door.
 """
 
-from spanfold.aggregates.base import PLAIN_SNAPSHOT, Aggregate
-from spanfold.aggregates.installed import event_class, installed_aggregates, snapshot_types
+from spanfold.aggregates.base import PLAIN_SNAPSHOT, Aggregate, AggregateState
+from spanfold.aggregates.installed import aggregate_of, event_class, installed_aggregates, snapshot_types
 from spanfold.aggregates.metrics import MetricSeriesAggregate, MetricSeriesState
 from spanfold.aggregates.services import (
     ChangeServiceHealth,
@@ -21,6 +21,7 @@ __all__ = [
     "PLAIN_SNAPSHOT",
     "AddSpan",
     "Aggregate",
+    "AggregateState",
     "ChangeServiceHealth",
     "CompleteTrace",
     "DeregisterService",
@@ -34,6 +35,7 @@ __all__ = [
     "StartTrace",
     "TraceAggregate",
     "TraceState",
+    "aggregate_of",
     "event_class",
     "installed_aggregates",
     "snapshot_types",

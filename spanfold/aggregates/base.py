@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Final, Generic, TypeVar
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar
 
 from spanfold.errors import InvalidInput
 from spanfold.events import DomainEvent
@@ -13,6 +13,14 @@ S = TypeVar("S")
 
 PLAIN_SNAPSHOT: Final = "PlainSnapshot"
 """The Avro record of a state that has no schema of its own."""
+
+
+class AggregateState(NamedTuple):
+    """The state of an aggregate, and the greatest version among the records that are in it."""
+
+    aggregate_id: str
+    version: int
+    state: Any
 
 
 class Aggregate(ABC, Generic[S]):

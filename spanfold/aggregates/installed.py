@@ -8,6 +8,7 @@ from typing import Any, Final
 from spanfold.aggregates.base import PLAIN_SNAPSHOT, Aggregate
 from spanfold.errors import Misconfigured
 from spanfold.events import EVENT_TYPES, DomainEvent
+from spanfold.topics import Topic
 
 GROUP: Final = "spanfold.aggregates"
 
@@ -38,6 +39,17 @@ def _event_classes() -> Mapping[str, type[DomainEvent]]:
 def event_class(event_type: str) -> type[DomainEvent]:
     """The class of an event type, spanfold's or one of an installed aggregate. KeyError for a type that nobody knows."""
     return _event_classes()[event_type]
+
+
+def aggregate_of(topic: Topic) -> type[Aggregate[Any]]:
+    """The aggregate whose events lie in this topic. Misconfigured when there is none, or more than one: then a key would not
+    say whose it is.
+    """
+    found = {name: each for name, each in installed_aggregates().items() if each.topic == topic}
+    if len(found) != 1:
+        named = " and ".join(found) or "none"
+        raise Misconfigured(f"the aggregate of {topic.name}: there must be one, there is {named}")
+    return next(iter(found.values()))
 
 
 def snapshot_types() -> frozenset[str]:

@@ -13,9 +13,15 @@ from spanfold.errors import InvalidInput
 from stream_processors import rebuild as rebuilding
 from stream_processors.comparing import RowsDiffer
 from stream_processors.following import follow
+from stream_processors.loading import Workplace
 from stream_processors.rebuild import Result
 
 ROWS_DIFFER = 1
+
+FromSnapshot = Annotated[
+    bool,
+    typer.Option("--from-snapshot", help="Begin with the states of aggregates, and fold only the log behind them."),
+]
 
 
 def rebuild(
@@ -25,6 +31,7 @@ def rebuild(
     workers: Workers = WORKERS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded, or why it can't be.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Drop what a rebuild has left unfinished.")] = False,
+    from_snapshot: FromSnapshot = False,
     accept_differences: Annotated[
         bool, typer.Option("--accept-differences", help="Swap also if the same fold now makes other rows.")
     ] = False,
@@ -53,26 +60,25 @@ def rebuild(
             if abort:
                 _abort(ours, projection)
             elif dry_run:
-                _preview(ours, projection)
+                _preview(ours, projection, from_snapshot)
             else:
-                to_follow += _rebuild(ours, projection, workers, tablespace, accept_differences, json)
+                with ours.at_work(projection, tablespace) as place:
+                    result = _rebuild(
+                        place, workers, accept_differences=accept_differences, from_snapshot=from_snapshot
+                    )
+                _tell(result, json, "rebuilt")
+                to_follow += [projection] if result.needs_follower else []
         for projection in to_follow:
             with ours.at_work(projection) as place:
                 follow(place)
 
 
-def _rebuild(
-    ours: Installation, projection: Projection, workers: int, tablespace: str, accept_differences: bool, json: bool
-) -> list[Projection]:
-    """Returns the projection if its new generation is to be followed until workers do."""
+def _rebuild(place: Workplace, workers: int, **how: bool) -> Result:
     try:
-        with ours.at_work(projection, tablespace) as place:
-            result = rebuilding.rebuild(place, workers, accept_differences=accept_differences)
+        return rebuilding.rebuild(place, workers, **how)
     except RowsDiffer as error:
         console().print(Text("\n".join(parity_lines(error.parity))))
         raise
-    _tell(result, json, "rebuilt")
-    return [projection] if result.needs_follower else []
 
 
 def _abort(ours: Installation, projection: Projection) -> None:
@@ -82,9 +88,9 @@ def _abort(ours: Installation, projection: Projection) -> None:
     console().print(Text(words or f"nothing of {projection.name} was unfinished"))
 
 
-def _preview(ours: Installation, projection: Projection) -> None:
+def _preview(ours: Installation, projection: Projection, from_snapshot: bool) -> None:
     with ours.at_work(projection) as place:
-        plan, begun = rebuilding.preview(place)
+        plan, begun = rebuilding.preview(place, from_snapshot=from_snapshot)
     lines = [
         f"{topic}[{partition}]: {records:,} offsets to fold" for (topic, partition), records in sorted(plan.items())
     ]
@@ -93,7 +99,13 @@ def _preview(ours: Installation, projection: Projection) -> None:
     console().print(Text("\n".join(lines)))
 
 
-def verify(projections: Names = None, workers: Workers = WORKERS, home: Home = None, json: AsJson = False) -> None:
+def verify(
+    projections: Names = None,
+    workers: Workers = WORKERS,
+    from_snapshot: FromSnapshot = False,
+    home: Home = None,
+    json: AsJson = False,
+) -> None:
     """Prove that the tables are what the log says, row by row.
 
     Projections are folded anew from the log and compared with the live tables, at one exact position. Nothing is swapped,
@@ -109,7 +121,7 @@ def verify(projections: Names = None, workers: Workers = WORKERS, home: Home = N
         ours = prepared(settings)
         for projection in wanted:
             with ours.at_work(projection) as place:
-                result = rebuilding.verify(place, workers)
+                result = rebuilding.verify(place, workers, from_snapshot=from_snapshot)
             equal = equal and all(each.equal for each in result.parity)
             _tell(result, json, "verified")
     raise typer.Exit(0 if equal else ROWS_DIFFER)
@@ -141,9 +153,10 @@ def _tell(result: Result, json: bool, done: str) -> None:
         print_json(as_json(result))
         return
     rate = f", {result.records / result.load_s:,.0f} events/s" if result.load_s else ""
+    folded = f"{result.states:,} states and " * (result.states > 0) + f"{result.records:,} events"
     lines = [
         *parity_lines(result.parity),
-        f"{done} {result.projection}: {result.records:,} events in {result.load_s:.1f} s{rate}; {result.total_s:.1f} s in all",
+        f"{done} {result.projection}: {folded} in {result.load_s:.1f} s{rate}; {result.total_s:.1f} s in all",
     ]
     if done != "verified":
         lines.append(

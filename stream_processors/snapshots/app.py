@@ -5,7 +5,7 @@ from functools import partial
 from typing import Any, Final
 
 from projections.states import Folding, PreparedStates, StateStore
-from spanfold.aggregates import installed_aggregates
+from spanfold.aggregates import aggregate_of, installed_aggregates
 from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
@@ -29,12 +29,8 @@ def foldings(settings: Settings) -> list[Folding]:
         raise Misconfigured(
             f"SPANFOLD_SNAPSHOT_POLICIES names {', '.join(sorted(strangers))}: there are {', '.join(sorted(installed))}"
         )
-    by_topic: dict[str, str] = {}
-    for name, aggregate in installed.items():
-        if (other := by_topic.setdefault(aggregate.topic.name, name)) != name:
-            raise Misconfigured(
-                f"aggregates {other} and {name} share {aggregate.topic.name}: each needs a topic of its own"
-            )
+    for each in installed.values():
+        aggregate_of(each.topic)
     default = settings.snapshot_policy
     return [Folding(each, settings.snapshot_policies.get(name, default)) for name, each in installed.items()]
 
