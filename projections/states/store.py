@@ -5,7 +5,7 @@ often, and what a process believes that it owns do not matter. Memory holds a ba
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -65,11 +65,16 @@ class Folding:
 
 
 class StateStore:
-    """Folds topics into the states of their aggregates. One per process and connection; not thread-safe."""
+    """Folds topics into the states of their aggregates. One per process and connection; not thread-safe.
+
+    `reached(step)` is called before each named step of a commit: before_merge (what is kept has been read and folded),
+    before_commit. Tests stop there.
+    """
 
     def __init__(self, foldings: Iterable[Folding], codec: Codec | None = None) -> None:
         self._foldings = {each.aggregate.topic.name: each for each in foldings}
         self._codec = codec or Codec()
+        self.reached: Callable[[str], None] = lambda step: None
 
     @property
     def checkpoints(self) -> str:
@@ -138,11 +143,13 @@ class StateStore:
                 return [Outcome(fenced=True)]
             recorded = self._accepted(cursor, prepared, next_offset)
             kept = self._fold(cursor, place, recorded)
+            self.reached("before_merge")
             if kept:
                 rows.keep(cursor, place, kept)
             advance(cursor, batch, [(SNAPSHOTS, place.fold_version)])
             if batch.log_times_ms:
                 rows.take(cursor, place, batch.log_times_ms[-1] * 1000)
+            self.reached("before_commit")
         return [Outcome(folded=len(recorded))]
 
     def _turn(self, cursor: Cursor[Any], place: Place, batch: Batch) -> int:

@@ -43,6 +43,9 @@ def key_of(topic: str, aggregate_id: str) -> bytes:
 class Feeder:
     """Feeds, in a thread of its own, for as long as its block lasts. `owned` says which partitions of source topics, by broker
     names, are this worker's now; `fold_versions` whose states of which topic are fed.
+
+    `reached(step)` is called before each named step of a transaction: before_produce, before_confirm, before_note. Tests
+    stop there.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class Feeder:
         self._dsn = worker_dsn(dsn, "spanfold feeder")
         self._names = {found.name: found.topic.name for found in topics}
         self._fold_versions, self._owned = fold_versions, owned
+        self.reached: Callable[[str], None] = lambda step: None
         self._connection: psycopg.Connection[Any] | None = None
         self._producers: dict[Partition, Producer] = {}
         self._stopping = threading.Event()
@@ -117,6 +121,7 @@ class Feeder:
         changes = feeding.changes(connection, fed, self._fold_versions[fed.topic], AT_ONCE)
         if not changes:
             return None
+        self.reached("before_produce")
         producer.begin_transaction()
         for change in changes:
             if change.state is not None and len(change.state) > MAX_SNAPSHOT_BYTES:
@@ -135,10 +140,12 @@ class Feeder:
                 on_delivery=None,
             )
             producer.poll(0)
+        self.reached("before_confirm")
         producer.commit_transaction(KAFKA_TIMEOUT_S)
-        reached = fed._replace(sequence=changes[-1].sequence)
-        feeding.note(connection, reached)
-        return reached
+        following = fed._replace(sequence=changes[-1].sequence)
+        self.reached("before_note")
+        feeding.note(connection, following)
+        return following
 
     def _producer(self, partition: Partition) -> Producer:
         """The partition's producer; a new one fences whoever had its transactional.id before."""
