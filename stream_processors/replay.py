@@ -32,6 +32,13 @@ NOTHING_CAME_S: Final = 60.0
 ANSWER_S: Final = 10.0
 
 _QUEUE_KIB: Final = 32 * 1024
+
+_QUEUE_BATCHES: Final = 2
+"""So many batches are read ahead: a waiting record takes far more memory than its bytes, which are all that _QUEUE_KIB counts."""
+
+_QUEUE_LOOK_MS: Final = 50
+"""So often it is looked whether the queue has room again; librdkafka's second would let a short queue run dry."""
+
 _POLL_S: Final = 0.5
 
 
@@ -75,6 +82,8 @@ class LogReader:
                 "isolation.level": "read_committed",
                 "auto.offset.reset": "error",
                 "queued.max.messages.kbytes": _QUEUE_KIB,
+                "queued.min.messages": _QUEUE_BATCHES * settings.batch_records,
+                "fetch.queue.backoff.ms": _QUEUE_LOOK_MS,
                 "fetch.message.max.bytes": settings.fetch_bytes,
             }
         )
@@ -195,10 +204,10 @@ def load_in_processes(
     """Fold these stretches, each in one of `workers` processes; `tell` is called a few times a second meanwhile. The
     processes end with this one, however it ends. Raises what the first one that failed said.
     """
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(settings,))
     try:
         longest_first = sorted(stretches, key=lambda each: each.start - each.end)
-        left = {pool.submit(_load_one, settings, target, each) for each in longest_first if each.start < each.end}
+        left = {pool.submit(_load_one, target, each) for each in longest_first if each.start < each.end}
         while left:
             done, left = wait(left, timeout=_POLL_S / 2, return_when=FIRST_COMPLETED)
             for future in done:
@@ -215,24 +224,28 @@ def load_in_processes(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _load_one(settings: Settings, target: Target, stretch: Stretch) -> None:
+def _load_one(target: Target, stretch: Stretch) -> None:
     shadow = Shadow(installed()[target.projection], target.number, target.schema)
-    reader = LogReader(settings)
     try:
         with psycopg.connect(target.dsn, autocommit=True) as connection:
             # what a crash takes back is folded again: the checkpoints go with the rows
             connection.execute("SET synchronous_commit = off")
-            load(reader, connection, shadow, [stretch])
+            load(_reader, connection, shadow, [stretch])
     except SpanfoldError as error:
         raise type(error)(str(error)) from None
     except psycopg.Error as error:
         raise StoreUnavailable(f"Postgres: {error.sqlstate or ''} {' '.join(str(error).split())}") from None
-    finally:
-        reader.close()
 
 
-def _begin() -> None:
+_reader: LogReader
+"""A process of the pool has one for all of its stretches: a consumer that is closed leaves most of the memory behind that its
+threads took, and the next one's threads take their own (an arena each, in glibc).
+"""
+
+
+def _begin(settings: Settings) -> None:
     """In a process of the pool: be quick, end when the parent does, and leave Ctrl-C to it."""
+    global _reader
     interpreter.tune()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -243,3 +256,4 @@ def _begin() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    _reader = LogReader(settings)
