@@ -43,6 +43,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "trace": Entry(
         "spanfold.cli.trace", "trace", "Show one trace as the log tells it, and what each record of it changed."
     ),
+    "erase": Entry("spanfold.cli.erase", "erase", "Erase all that the tables have of one trace, for ever."),
     "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
     "rebuild": Entry(
         "spanfold.cli.rebuild", "rebuild", "Fold a projection anew from the log, and swap it in while it is read."
@@ -55,6 +56,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     "as-of": Entry(
         "spanfold.cli.as_of", "as_of", "Show the tables as the log knew them at a moment, in another schema."
     ),
+    "snapshot": Entry("spanfold.cli.snapshot", "snapshot", "Take snapshots of aggregates now."),
     "compact": Entry(
         "spanfold.cli.compact", "compact", "Let go of what the settings allow and nothing needs any more."
     ),

@@ -2,15 +2,15 @@
 
 from typing import Any, Final
 
-import psycopg
 import typer
+from psycopg.rows import dict_row
 from rich.filesize import decimal
 
-from projections.projection import installed
+from projections.projection import Projection, installed, why_not_from_states
 from spanfold.cli.output import console, print_json_rows, table
 from spanfold.cli.rebuilding import Names, chosen, prepared
-from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
-from spanfold.errors import Misconfigured
+from spanfold.cli.sql import reading
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 
 projections = typer.Typer(
     invoke_without_command=True,
@@ -34,35 +34,50 @@ def show(context: typer.Context, home: Home = None, as_json: AsJson = False) -> 
     """Show the generations of each projection: state, fold version, how far behind, size.
 
     `behind` counts records that have been judged and that the generation has not folded; `spanfold status` compares with
-    the log's end. Also in SQL: spanfold sql 'SELECT * FROM projections'.
+    the log's end. `from snapshots` says whether `spanfold rebuild --from-snapshot` can make it, or why not. Also in SQL:
+    spanfold sql 'SELECT * FROM projections'.
 
     Example: spanfold projections --json
     """
     if context.invoked_subcommand:
         return
     rows = _rows(named_postgres(running_settings(chosen_settings(home))))
+    carried = installed()
+    for each in rows:
+        each["from_snapshot"] = _from_snapshot(carried.get(each["projection"]))
     if as_json:
         print_json_rows(rows)
         return
-    columns = ("projection", "generation", "state", "fold version", "this code's", "behind", "log time", "size")
-    carried = installed()
+    columns = (
+        "projection",
+        "generation",
+        "state",
+        "fold version",
+        "this code's",
+        "behind",
+        "log time",
+        "size",
+        "from snapshots",
+    )
     cells = [
         (each["projection"], each["generation"], each["state"], each["fold_version"],
          carried[each["projection"]].fold_version if each["projection"] in carried else None,
-         f"{each['behind']:,}", str(each["log_time"] or "-"), decimal(each["bytes"]))
+         f"{each['behind']:,}", str(each["log_time"] or "-"), decimal(each["bytes"]), each["from_snapshot"])
         for each in rows
     ]  # fmt: skip
     console().print(table(columns, cells, right={5, 7}))
 
 
+def _from_snapshot(projection: Projection | None) -> str:
+    if projection is None:
+        return "unknown here"
+    why_not = why_not_from_states(projection)
+    return f"no: {why_not}" if why_not else "yes"
+
+
 def _rows(dsn: str) -> list[dict[str, Any]]:
-    try:
-        with psycopg.connect(dsn, connect_timeout=5, row_factory=psycopg.rows.dict_row) as connection:
-            return connection.execute(ROWS).fetchall()
-    except psycopg.errors.UndefinedTable as error:
-        raise Misconfigured("the database is not up to date: run `spanfold migrate`") from error
-    except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+    with reading(dsn, connect_timeout="5") as connection, connection.cursor(row_factory=dict_row) as cursor:
+        return cursor.execute(ROWS).fetchall()
 
 
 @projections.command("drop-previous")

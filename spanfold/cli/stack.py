@@ -21,6 +21,7 @@ from rich.status import Status
 
 from producers.security import NO_SECURITY
 from producers.topics import ensure_topics, kafka_config
+from spanfold.aggregates import installed_aggregates
 from spanfold.cli.otlp_program import otlp_program
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
 from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
@@ -40,6 +41,10 @@ Home = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
 READY_TIMEOUT_S: Final = 90.0
+
+PROJECTOR: Final = "projector"
+SNAPSHOTS: Final = "snapshots"
+"""The kinds of workers: names of commands, and of consumer groups behind the installation's own name."""
 REQUEST_TIMEOUT_S: Final = 5.0
 
 
@@ -65,8 +70,8 @@ def command_line(home: Path, *words: str) -> str:
 def running_stack(
     settings: Settings, *, workers: int = 1, ephemeral: bool = False, console: Console | None = None
 ) -> Iterator[EmbeddedStack]:
-    """A stack whose topics and tables are there and whose `workers` projectors own every partition, with
-    OTLP's front door; stopped at the end.
+    """A stack whose topics and tables are there and whose `workers` projectors own every partition, with the snapshot worker
+    and OTLP's front door; stopped at the end.
 
     Servers that the settings name are used, the others started. SIGTERM ends the block as Ctrl-C does. `console` shows
     the progress. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and StoreUnavailable.
@@ -81,7 +86,7 @@ def running_stack(
             with _saying(console, "Topics and tables"):
                 topics = prepare(found)
             with _saying(console, "Workers"):
-                stack.launch(*projectors(found, workers, list(topics.values())))
+                stack.launch(*worker_programs(found, workers, list(topics.values())))
             with _saying(console, "OTLP"):
                 stack.launch(otlp_program(found))
             yield stack
@@ -158,28 +163,33 @@ def running_settings(settings: Settings) -> Settings:
     return settings.model_copy(update=found)
 
 
-def projectors(settings: Settings, count: int, topics: list[TopicOnBroker]) -> list[Program]:
-    """The programs of the projectors. Each counts as ready once it is in the group and the group owns every partition."""
-    folder = settings.home / "workers"
-    folder.mkdir(exist_ok=True)
-    group = ProjectorGroup(settings)
-    before = group.member_ids()
-    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
+def worker_programs(settings: Settings, projectors: int, topics: list[TopicOnBroker]) -> list[Program]:
+    """The programs of so many projectors and of the snapshot worker."""
+    (settings.home / "workers").mkdir(exist_ok=True)
+    folding = {aggregate.topic for aggregate in installed_aggregates().values()}
     return [
-        Program(
-            f"projector-{number}",
-            argv,
-            ready=_joined(group, before, number, topics),
-            ready_timeout_s=READY_TIMEOUT_S,
-            cwd=folder,  # where Faust keeps a data folder
-        )
-        for number in range(1, count + 1)
+        *_workers(settings, PROJECTOR, [f"{PROJECTOR}-{number}" for number in range(1, projectors + 1)], topics),
+        *_workers(settings, SNAPSHOTS, [SNAPSHOTS], [each for each in topics if each.topic in folding]),
     ]
 
 
-def _joined(
-    group: "ProjectorGroup", before: set[str], newcomers: int, topics: list[TopicOnBroker]
-) -> Callable[[], bool]:
+def _workers(settings: Settings, kind: str, names: list[str], topics: list[TopicOnBroker]) -> list[Program]:
+    """Workers of one kind. Each counts as ready once it is in the group and the group owns every partition."""
+    group = WorkerGroup(settings, kind)
+    before = group.member_ids()
+    return [
+        Program(
+            name,
+            [sys.executable, "-m", "spanfold", "worker", kind],
+            ready=_joined(group, before, number, topics),
+            ready_timeout_s=READY_TIMEOUT_S,
+            cwd=settings.home / "workers",  # where Faust keeps a data folder
+        )
+        for number, name in enumerate(names, start=1)
+    ]
+
+
+def _joined(group: "WorkerGroup", before: set[str], newcomers: int, topics: list[TopicOnBroker]) -> Callable[[], bool]:
     """A generation that has the newcomers in it, and is settled, has no partition left with a member that is dead."""
 
     def joined() -> bool:
@@ -194,11 +204,11 @@ def _joined(
     return joined
 
 
-class ProjectorGroup:
-    """The consumer group of the projectors, as the broker sees it."""
+class WorkerGroup:
+    """The consumer group of the workers of one kind, as the broker sees it."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.name = f"{settings.group}-projector"
+    def __init__(self, settings: Settings, kind: str) -> None:
+        self.name = f"{settings.group}-{kind}"
         self._admin = AdminClient(kafka_config(settings))
 
     def describe(self) -> ConsumerGroupDescription | None:

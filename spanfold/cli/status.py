@@ -21,10 +21,11 @@ from rich.text import Text
 from producers.topics import kafka_config
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import (
+    PROJECTOR,
     REQUEST_TIMEOUT_S,
     AsJson,
     Home,
-    ProjectorGroup,
+    WorkerGroup,
     chosen_settings,
     command_line,
     named_postgres,
@@ -202,7 +203,7 @@ def _offsets(admin: AdminClient, settings: Settings, spec: OffsetSpec) -> dict[T
 
 def _group(settings: Settings) -> tuple[GroupStatus, dict[TopicAndPartition, str]]:
     """The group, and which member owns a partition."""
-    group = ProjectorGroup(settings)
+    group = WorkerGroup(settings, PROJECTOR)
     described = group.describe()
     if described is None:
         return GroupStatus(group.name, "unknown", []), {}
@@ -302,7 +303,9 @@ def _partition_table(shown: Status) -> RenderableType:
 
 
 def _label(checkpoint: Checkpoint) -> str:
-    name = checkpoint.projection if checkpoint.generation < 1 else f"{checkpoint.projection} g{checkpoint.generation}"
+    if checkpoint.projection == "snapshots" or checkpoint.generation < 1:
+        return checkpoint.projection
+    name = f"{checkpoint.projection} g{checkpoint.generation}"
     return name if checkpoint.live else f"{name} (not live)"
 
 

@@ -140,7 +140,7 @@ class KafkaEventStore:
         await snapshots.save(self.postgres, topic, snapshot, self._timeout_s)
 
     async def get_snapshot(self, topic: Topic, aggregate_id: str, fold_version: int) -> Snapshot | None:
-        return await snapshots.latest(self.postgres, topic, aggregate_id, fold_version, self._timeout_s)
+        return await snapshots.latest(self.postgres, self._codec, topic, aggregate_id, fold_version, self._timeout_s)
 
     def _record(self, record: tuple[bytes, Sequence[DomainEvent]]) -> DomainEvent:
         event_id, events = record

@@ -19,14 +19,14 @@ def test_up_is_ready_when_the_worker_owns_every_partition(running: Shell) -> Non
     shown = running.json("status")
     state = running.up_state
     assert [each["name"] for each in shown["processes"]] == ["supervisor", *state.pids]
-    assert {"kafka", "postgres", "projector-1", "otlp"} == set(state.pids)
+    assert {"kafka", "postgres", "projector-1", "snapshots", "otlp"} == set(state.pids)
     assert all(each["uptime_s"] > 0 for each in shown["processes"])
     assert (shown["kafka_bootstrap"], shown["postgres_dsn"]) == (state.kafka_bootstrap, state.postgres_dsn)
     (member,) = shown["group"]["members"]
     assert shown["group"]["state"] == "stable"
     assert {each["owner"] for each in shown["partitions"]} == {member["member_id"]}
     folding = {each["topic"]: [at["projection"] for at in each["checkpoints"]] for each in shown["partitions"]}
-    assert folding["spanfold.traces"] == ["journal", "traces"]
+    assert folding["spanfold.traces"] == ["journal", "snapshots", "traces"]
     assert (shown["lag_total"], shown["parked"], shown["rejected"], shown["problems"]) == (0, {}, {}, [])
 
 
@@ -60,7 +60,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     idle = shell("status", **own_servers)
     assert idle.returncode == 1
     assert "spanfold.traces/0 is owned by no worker" in idle.stdout
-    assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1", "otlp"]
+    assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1", "snapshots", "otlp"]
     assert shell.json("status", **own_servers)["lag_total"] == 0
     assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
     assert running("status").returncode == 0
@@ -77,7 +77,7 @@ def test_its_own_kafka_is_plain_whatever_the_environment_says_of_another(
         "SPANFOLD_KAFKA_SASL_PASSWORD": "secret",
         "SPANFOLD_POSTGRES_DSN": own_servers["SPANFOLD_POSTGRES_DSN"],
     }
-    assert list(shell.json("up", "--detach", **elsewhere)["processes"]) == ["kafka", "projector-1", "otlp"]
+    assert list(shell.json("up", "--detach", **elsewhere)["processes"]) == ["kafka", "projector-1", "snapshots", "otlp"]
     shown = shell.json("status", **elsewhere)
     assert (shown["group"]["state"], shown["problems"]) == ("stable", [])
     assert shell("down", **elsewhere).returncode == 0
@@ -139,6 +139,6 @@ def test_nothing_outlives_a_killed_supervisor_and_workers_go_first(running: Shel
     family = running.family()
     family["supervisor"].kill()
     order = [name for name in end_order(family) if name in state.pids]
-    assert order[:2] == ["otlp", "projector-1"]
+    assert order[:3] == ["otlp", "snapshots", "projector-1"]
     assert "Closing event loop" in (state.logs / "projector-1.log").read_text().splitlines()[-1]
     assert running("status").returncode == 3
