@@ -5,8 +5,8 @@ from datetime import date, timedelta
 from typing import Any, Final
 
 from projections.asking import Postgres
-from projections.holders import SNAPSHOTS
 from projections.journal import CORE
+from projections.states.rows import SNAPSHOTS
 from spanfold.event_store import Compacted, OutcomeForgotten
 from spanfold.ids import time_of
 from spanfold.topics import US_PER_DAY, Topic

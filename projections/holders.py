@@ -7,10 +7,8 @@ from typing import Any, Final
 from psycopg import Connection
 
 from projections.journal import CORE, JOURNAL
+from projections.states.rows import SNAPSHOTS
 from spanfold.aggregates import Aggregate
-
-SNAPSHOTS: Final = "snapshots"
-"""Owner of the snapshot worker's checkpoints; their generation is the fold version of the topic's aggregate."""
 
 
 @dataclass(frozen=True, slots=True)

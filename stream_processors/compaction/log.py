@@ -7,7 +7,7 @@ from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from producers.topics import kafka_config
-from projections.projection import folding
+from projections.projection import folding, why_not_from_states
 from projections.retention import log_retentions
 from spanfold.errors import LogUnavailable
 from spanfold.settings import Settings
@@ -74,10 +74,7 @@ def remarks(site: Site, planned: Sequence[tuple[Part, int]]) -> Iterator[str]:
         if not cut:
             continue
         where = ", ".join(f"[{partition}] {first}" for partition, first in sorted(cut.items()))
-        # a projection says by from_states how its fold begins with what the snapshot worker keeps
-        lost = [
-            each.name for each in folding(topic.topic, site.projections) if getattr(each, "from_states", None) is None
-        ]
+        lost = [each.name for each in folding(topic.topic, site.projections) if why_not_from_states(each) is not None]
         if lost:
             yield (
                 f"{', '.join(lost)} can't be rebuilt, verified or shown as of a time any more: the log of {name} begins at "
