@@ -5,8 +5,7 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from projections.queries.micros import Time
-from projections.queries.reader import Question, Reader, Row
+from projections.queries.reader import Question, Reader, Row, bounded
 from spanfold.messages import Answer
 from spanfold.queries import GetMetricsByName, GetMetricSeries, MetricPoint, MetricReadModel, MetricSeries
 
@@ -23,13 +22,10 @@ def handlers(reader: Reader) -> Mapping[type[Any], Any]:
         return Answer(tuple(_latest(row) for row in found.rows), found.reflects)
 
     async def get_series(query: GetMetricSeries) -> Answer[MetricSeries | None]:
-        parameters: dict[str, Any] = {"series_id": query.series_id, "rows": query.limit}
-        conditions = [sql.SQL("series_id = %(series_id)s")]
-        for name, condition in RANGE.items():
-            if (bound := getattr(query, name)) is not None:
-                conditions.append(sql.SQL(condition))
-                parameters[name] = Time(bound)
-        select = sql.SQL(SERIES).format(where=sql.SQL(" AND ").join(conditions))
+        conditions, parameters = bounded(query, RANGE)
+        where = sql.SQL(" AND ").join([sql.SQL("series_id = %(series_id)s"), *conditions])
+        select = sql.SQL(SERIES).format(where=where)
+        parameters |= {"series_id": query.series_id, "rows": query.limit}
         found = await reader.find(Question(PROJECTION, select, sql.SQL("point_time"), parameters), query.at_least)
         points = tuple(_point(row) for row in found.rows if row["point_time"] is not None)
         return Answer(

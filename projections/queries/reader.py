@@ -166,6 +166,12 @@ def _conninfo(dsn: str, statement_s: float) -> str:
     return make_conninfo(with_defaults(dsn, application_name="spanfold queries", connect_timeout="5"), options=options)
 
 
+def bounded(query: object, bounds: Mapping[str, str]) -> tuple[list[sql.Composable], dict[str, Any]]:
+    """The conditions of the bounds in time that the query sets, of these by the query's field, and their parameters."""
+    said = {name: bound for name in bounds if (bound := getattr(query, name)) is not None}
+    return [sql.SQL(bounds[name]) for name in said], {name: micros.Time(bound) for name, bound in said.items()}
+
+
 async def _configure(connection: AsyncConnection[Any]) -> None:
     micros.use(connection.adapters)
 

@@ -7,7 +7,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from projections.queries.micros import Time
-from projections.queries.reader import Question, Reader, Row
+from projections.queries.reader import Question, Reader, Row, bounded
 from projections.traces.fold import ROLLUP_NAME_CHARACTERS
 from spanfold.json_values import number_text
 from spanfold.messages import Answer
@@ -111,17 +111,12 @@ def _document(tags: Mapping[str, Any]) -> Jsonb:
 def _of_minutes(
     select: str, query: GetOperationStats | GetServiceDependencies, *names: str
 ) -> tuple[sql.Composable, dict[str, Any]]:
-    conditions: list[sql.Composable] = [sql.SQL("true")]
-    parameters: dict[str, Any] = {}
-    for name, condition in MINUTE_CONDITIONS.items():
-        if (bound := getattr(query, name)) is not None:
-            conditions.append(sql.SQL(condition))
-            parameters[name] = Time(bound)
+    conditions, parameters = bounded(query, MINUTE_CONDITIONS)
     for name in names:
         if (wanted := getattr(query, name)) is not None:
             conditions.append(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)))
             parameters[name] = wanted[:ROLLUP_NAME_CHARACTERS]
-    return sql.SQL(select).format(where=sql.SQL(" AND ").join(conditions)), parameters
+    return sql.SQL(select).format(where=sql.SQL(" AND ").join([sql.SQL("true"), *conditions])), parameters
 
 
 def _page(traces: Sequence[TraceReadModel], limit: int) -> Page[TraceReadModel]:
