@@ -109,7 +109,7 @@ def facts_about(
         yield (
             record,
             fact(
-                aggregate_id=record.aggregate_id,
+                aggregate_id=str(record.aggregate_id),
                 occurred_at=now_us,
                 source=source,
                 record_topic=record.topic,

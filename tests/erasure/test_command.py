@@ -1,0 +1,235 @@
+"""`spanfold erase` on a real Kafka and Postgres: the trace stays gone, and the others are as if it had never been."""
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+
+from producers.publisher import TelemetryPublisher
+from spanfold.embedded.postgres import wheel_folder
+from spanfold.events import DomainEvent, ErrorLogged, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.settings import Settings
+from tests.erasure.conftest import Ledger, tables_with
+from tests.faults.load import events
+from tests.rebuilds.conftest import command, folded
+from tests.stream_processors.conftest import Start, second_settings, start
+
+__all__ = ["second_settings", "start"]
+
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+NOW = time.time_ns() // 1000
+
+VIEWS: Mapping[str, Sequence[str]] = {
+    "traces": ("version",),
+    "spans": ("version",),
+    "operation_minutes": (),
+    "service_dependencies": (),
+    "error_logs": ("version",),
+    "metrics": ("version",),
+    "metric_minutes": (),
+}
+"""What people see, and the columns that tell where in the log a row comes from."""
+
+
+def story() -> list[DomainEvent]:
+    """A trace through services that other traces go through too, with errors that were logged in it."""
+    said: dict[str, Any] = {"aggregate_id": TRACE, "source": "test"}
+    spans = [
+        SpanRecorded(
+            occurred_at=NOW + 900 + at, span_id=f"{at}", parent_span_id=f"{at - 1}" if at else None, start_time=NOW + at,
+            end_time=NOW + 900 + at, service_name=("shop", "bank", "post")[at % 3], operation_name="pay",
+            status="error" if at % 2 else "ok", tags={"card": "4711"}, **said,
+        )
+        for at in range(12)
+    ]  # fmt: skip
+    errors = [
+        ErrorLogged(occurred_at=NOW + at, service_name="shop", message="no", trace_id=TRACE, **said) for at in range(3)
+    ]
+    created = TraceCreated(occurred_at=NOW, service_name="shop", operation_name="pay", start_time=NOW, **said)
+    return [created, *spans, *errors, TraceCompleted(occurred_at=NOW + 950, end_time=NOW + 950, **said)]
+
+
+def publish(settings: Settings, *published: DomainEvent) -> None:
+    with TelemetryPublisher(settings, block_timeout_s=60) as publisher:
+        for event in published:
+            publisher.publish(event)
+        assert publisher.flush(60) == 0
+
+
+def others(count: int, seed: int) -> list[DomainEvent]:
+    source = events(random.Random(seed), NOW)
+    return [next(source) for _ in range(count)]
+
+
+def shown(ledger: Ledger) -> dict[str, list[Any]]:
+    """All rows of the views, but for where they come from in the log."""
+    rows = {}
+    for view, places in VIEWS.items():
+        query = f"SELECT (to_jsonb(v) - %s::text[])::text FROM spanfold.{view} v ORDER BY 1"
+        rows[view] = ledger.execute(query.encode(), (list(places),)).fetchall()
+    return rows
+
+
+def dumped(settings: Settings) -> str:
+    """The database as text, but for the rows that say who was erased."""
+    pg_dump = [str(wheel_folder() / "bin" / "pg_dump"), "--exclude-table-data=spanfold_core.erased"]
+    done = subprocess.run([*pg_dump, str(settings.postgres_dsn)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def done(settings: Settings, *words: str) -> Any:
+    ran = command(settings, *words, "--json")
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.fixture
+def without_it(stack_settings: Settings, topic_prefix: str, servers: Any) -> Settings:
+    """Another log and another database, which the trace never comes to."""
+    prefix = f"without.{topic_prefix}"
+    name = f"without_{topic_prefix.rstrip('.')}"
+    with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
+    return stack_settings.model_copy(update={"topic_prefix": prefix, "postgres_dsn": dsn, "group": prefix.rstrip(".")})
+
+
+def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
+    stack_settings: Settings, ledger: Ledger, start: Start, without_it: Settings, second_settings: Settings
+) -> None:
+    worker = start()
+    before, after, trace = others(1500, 1), others(500, 2), story()
+    publish(stack_settings, *before[:700], *trace[:9], *before[700:], *trace[9:])
+    folded(ledger, stack_settings, worker)
+    assert ledger.execute("SELECT span_count FROM spanfold.traces WHERE trace_id = %s", (TRACE,)).fetchone() == (12,)
+    assert TRACE in dumped(stack_settings)
+    moment = ledger.execute("SELECT now()::text").fetchone()
+    assert moment
+
+    said = done(stack_settings, "erase", TRACE, "--yes", "--why", "asked for")
+    assert said["rows"] == {"traces": 1, "spans": 12, "error_logs": 3, "snapshots": 0}
+    assert [fact["topic"] for fact in said["facts"]] == ["spanfold.traces", "spanfold.logs"]
+    assert said["still_has_it"] == []
+    assert tables_with(ledger, TRACE) == []
+
+    # it comes again: from its publisher, from another one a day later, and with a span that nobody knew
+    late = SpanRecorded(
+        aggregate_id=TRACE, occurred_at=NOW + 999, source="late", span_id="late", parent_span_id="1", start_time=NOW,
+        end_time=NOW + 999, service_name="shop", operation_name="pay",
+    )  # fmt: skip
+    publish(stack_settings, *trace, late, *after)
+    folded(ledger, stack_settings, worker)
+    rejected = ledger.execute(
+        "SELECT topic, count(*) FROM spanfold.verdicts WHERE verdict = 'erased' GROUP BY 1 ORDER BY 1"
+    )
+    assert rejected.fetchall() == [("spanfold.logs", 3), ("spanfold.traces", 15)]
+
+    # the others are those of a log that never had it
+    reference = start(without_it)
+    publish(without_it, *before, *after)
+    with psycopg.connect(str(without_it.postgres_dsn), autocommit=True) as other:
+        wait_for_tables(other)
+        folded(other, without_it, reference)
+        assert shown(ledger) == shown(other)
+
+    # and it is nowhere in the database, nor after a rebuild, in the past, or in a database that folds the log anew
+    assert_nowhere(stack_settings, ledger)
+    for projection in ("traces", "logs"):
+        done(stack_settings, "verify", projection)
+        done(stack_settings, "rebuild", projection)
+    assert shown(ledger)["traces"]
+    assert_nowhere(stack_settings, ledger)
+    past = done(stack_settings, "as-of", moment[0], "--into", "past")
+    assert past["erased"] == 1
+    assert ledger.execute("SELECT count(*) > 0 FROM past.traces").fetchone() == (True,)
+    assert_nowhere(stack_settings, ledger)
+    anew = start(second_settings)
+    with psycopg.connect(str(second_settings.postgres_dsn), autocommit=True) as second:
+        folded(second, second_settings, anew)
+        assert shown(second) == shown(ledger)
+        assert tables_with(second, TRACE) == []
+        every = "SELECT v::text FROM spanfold.verdicts v ORDER BY 1"
+        assert second.execute(every).fetchall() == ledger.execute(every).fetchall()
+
+    told = command(stack_settings, "trace", TRACE)
+    assert told.returncode == 1
+    assert f"trace {TRACE} was erased: {said['facts'][0]['position']}" in told.stderr
+
+
+def wait_for_tables(ledger: Ledger) -> None:
+    from tests.stream_processors.conftest import until
+
+    until(lambda: ledger.execute("SELECT to_regclass('spanfold.service_dependencies')").fetchone() != (None,), "tables")
+
+
+def assert_nowhere(settings: Settings, ledger: Ledger) -> None:
+    assert tables_with(ledger, TRACE) == []
+    text = dumped(settings)
+    assert TRACE not in text
+    assert TRACE.encode().hex() not in text
+
+
+def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
+    worker = start()
+    error = ErrorLogged(aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", message="no")
+    publish(stack_settings, *story(), error)
+    folded(ledger, stack_settings, worker)
+
+    nobody = subprocess_of(stack_settings, "", "erase", TRACE)
+    assert nobody.returncode == 2
+    assert "say --yes" in nobody.stderr
+    no = subprocess_of(stack_settings, "n\n", "erase", TRACE)
+    assert no.returncode == 1
+    assert "spanfold.spans" in no.stderr
+    service = command(stack_settings, "erase", "shop", "--yes")
+    assert service.returncode == 2
+    assert "is the name of a service" in service.stderr
+    unknown = command(stack_settings, "erase", "nobody knows it", "--yes")
+    assert unknown.returncode == 1
+    assert "--even-if-unknown" in unknown.stderr
+    ledger.execute("DELETE FROM traces_g1.spans WHERE trace_id = %s AND span_id = '3'", (TRACE,))
+    gone = command(stack_settings, "erase", TRACE, "--yes")
+    assert gone.returncode == 3
+    assert "has counted 12 spans, and 11 are left" in gone.stderr
+    assert ledger.execute("SELECT count(*) FROM spanfold.erased").fetchone() == (0,)
+
+    early = done(stack_settings, "erase", "still to come", "--yes", "--even-if-unknown")
+    assert not early["erased_before"]
+    again = done(stack_settings, "erase", "still to come")
+    assert again["erased_before"]
+    assert again["facts"] == early["facts"]
+    publish(stack_settings, TraceCompleted(aggregate_id="still to come", occurred_at=NOW, source="test", end_time=NOW))
+    folded(ledger, stack_settings, worker)
+    assert ledger.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (1,)
+    said = subprocess_of(stack_settings, "", "erase", "still to come")
+    assert "was erased before" in said.stdout
+    assert "spanfold compact" in said.stdout
+
+
+def subprocess_of(settings: Settings, answer: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """`spanfold …` with somebody who answers."""
+    import sys
+
+    from tests.rebuilds.conftest import environment
+
+    argv = [sys.executable, "-m", "spanfold", *words]
+    return subprocess.run(argv, env=environment(settings), input=answer, capture_output=True, text=True, timeout=120)
+
+
+def test_without_a_worker_it_says_that_the_fact_is_in_the_log(stack_settings: Settings, ledger: Ledger) -> None:
+    late = command(stack_settings, "erase", TRACE, "--yes", "--even-if-unknown", "--timeout", "3")
+    assert late.returncode == 4
+    assert "all is in the log, but not yet visible" in late.stderr
+
+
+def test_an_old_database_says_so(stack_settings: Settings, ledger: Ledger) -> None:
+    ledger.execute("DROP VIEW spanfold.erased")
+    old = command(stack_settings, "erase", TRACE, "--yes")
+    assert old.returncode == 3
+    assert "spanfold migrate" in old.stderr
