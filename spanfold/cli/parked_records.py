@@ -8,14 +8,12 @@ from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg.conninfo import make_conninfo
 from psycopg.rows import class_row
 
 from projections.reading import BEHIND, CONTRADICTION, INVALID, REFUSED
 from schemas.codec import UNKNOWN_SCHEMA, UNREADABLE
-from spanfold.cli.sql import IsoLoader, with_options
-from spanfold.cli.stack import unreachable_postgres
-from spanfold.errors import InvalidInput, Misconfigured
+from spanfold.cli.sql import IsoLoader, reading
+from spanfold.errors import InvalidInput
 from spanfold.json_values import time_us
 from spanfold.topics import installed_topics
 
@@ -149,19 +147,10 @@ _POSITION: Final = re.compile(r"([A-Za-z0-9._-]+)\[([0-9]{1,9})\]@([0-9]{1,18})"
 
 @contextmanager
 def reader(dsn: str) -> Iterator[Connection]:
-    """A connection that can only read. Misconfigured when the database knows nothing of parked records, StoreUnavailable
-    when Postgres does not answer.
-    """
-    try:
-        with psycopg.connect(make_conninfo(with_options(dsn), application_name="spanfold parked")) as connection:
-            connection.adapters.register_loader("timestamptz", IsoLoader)
-            yield connection
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
-        raise Misconfigured(
-            "this database is not up to date: `spanfold migrate` or a worker's start sees to it"
-        ) from error
-    except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+    """See `reading`; times are ISO 8601 in UTC."""
+    with reading(dsn, application_name="spanfold parked") as connection:
+        connection.adapters.register_loader("timestamptz", IsoLoader)
+        yield connection
 
 
 def found(connection: Connection, filters: Filters) -> list[ParkedRecord]:

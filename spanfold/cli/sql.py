@@ -4,6 +4,8 @@ import os
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -57,6 +59,22 @@ def with_options(dsn: str) -> str:
     """The DSN with what each session of this command starts with."""
     own = conninfo_to_dict(dsn).get("options")
     return make_conninfo(dsn, options=f"{own or ''} {OPTIONS}".strip(), application_name="spanfold sql")
+
+
+@contextmanager
+def reading(dsn: str, **parameters: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection that can only read, with these parameters of libpq. Within the block Misconfigured says that the database
+    does not know what was asked for, StoreUnavailable that Postgres does not answer.
+    """
+    try:
+        with psycopg.connect(make_conninfo(with_options(dsn), **parameters)) as connection:
+            yield connection
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
+        raise Misconfigured(
+            "this database is not up to date: `spanfold migrate` or a worker's start sees to it"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise unreachable_postgres(error) from error
 
 
 def translated(error: psycopg.Error, statement: str) -> InvalidInput | StoreUnavailable:

@@ -2,15 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-import psycopg
 from psycopg.rows import class_row
 
 from spanfold.cli.parked_records import Position
-from spanfold.cli.sql import with_options
-from spanfold.cli.stack import unreachable_postgres
-from spanfold.errors import Misconfigured
+from spanfold.cli.sql import reading
 from spanfold.json_values import time_text, time_us
 from spanfold.topics import TRACES
 
@@ -81,34 +78,16 @@ def records_of(dsn: str, trace_id: str) -> list[Logged]:
     verdicts, StoreUnavailable when Postgres does not answer.
     """
     about = {"topic": TRACES.name, "trace_id": trace_id}
-    with _connected(dsn) as connection, connection.cursor(row_factory=class_row(Logged)) as cursor:
-        return _asked(cursor, RECORDS, about)
+    with reading(dsn) as connection, connection.cursor(row_factory=class_row(Logged)) as cursor:
+        return cursor.execute(RECORDS.encode(), about).fetchall()
 
 
 def similar(dsn: str, trace_id: str) -> list[str]:
     """Ids of some traces that may have been meant: written otherwise, or beginning so."""
     bare = trace_id.strip().lower()
     about = {"ids": [bare, bare.replace("-", "")], "begin": bare, "end": bare + "\U0010ffff"}
-    with _connected(dsn) as connection, connection.cursor() as cursor:
-        return [found for (found,) in _asked(cursor, SIMILAR, about)]
-
-
-def _connected(dsn: str) -> psycopg.Connection[Any]:
-    try:
-        return psycopg.connect(with_options(dsn))
-    except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
-
-
-def _asked(cursor: psycopg.Cursor[Any], query: str, about: dict[str, Any]) -> list[Any]:
-    try:
-        return cursor.execute(query.encode(), about).fetchall()
-    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
-        raise Misconfigured(
-            "this database is not up to date: `spanfold migrate` or a worker's start sees to it"
-        ) from error
-    except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+    with reading(dsn) as connection:
+        return [found for (found,) in connection.execute(SIMILAR, about)]
 
 
 RECORDS: Final = f"""

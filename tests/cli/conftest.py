@@ -15,10 +15,16 @@ from typing import Any
 import psutil
 import psycopg
 import pytest
+from typer.testing import CliRunner
+from typer.testing import Result as Invoked
 
+from spanfold import settings as settings_module
+from spanfold.cli.app import app
 from spanfold.embedded import StackState, read_state
+from spanfold.settings import Settings
 
 Result = subprocess.CompletedProcess[str]
+Run = Callable[..., Invoked]
 
 
 class Shell:
@@ -108,6 +114,30 @@ def own_servers(running: Shell) -> dict[str, str]:
         "SPANFOLD_TOPIC_PREFIX": f"{name}.",
         "SPANFOLD_GROUP": name,
     }
+
+
+@pytest.fixture
+def invoke(stack_settings: Settings) -> Iterator[Run]:
+    """Run `spanfold …` in this process, about the test's own servers."""
+    named = {
+        f"SPANFOLD_{name.upper()}": str(value)
+        for name, value in stack_settings.model_dump().items()
+        if value is not None
+    }
+
+    def invoke(*words: str, stdin: str | None = None, **environment: str) -> Invoked:
+        settings_module.settings.cache_clear()
+        return CliRunner().invoke(app, words, input=stdin, env=named | environment)
+
+    yield invoke
+    settings_module.settings.cache_clear()
+
+
+def told(run: Run, *words: str) -> Any:
+    """What the command tells programs."""
+    done = run(*words, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
 
 
 def remove(shell: Shell) -> None:

@@ -2,29 +2,25 @@
 are: tests/stream_processors/test_parked.py.
 """
 
-import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from projections.projection import installed
 from projections.store import Store
 from schemas.codec import Codec
-from spanfold import settings as settings_module
-from spanfold.cli.app import app
 from spanfold.cli.parked_payload import hex_dump, one_line
 from spanfold.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
 from spanfold.events import SpanRecorded, TraceCompleted
 from spanfold.partitioning import partitions_of
-from spanfold.settings import Settings
+from tests.cli.conftest import Run, told
 from tests.projections.strategies import LOG_TIME_MS, NOW, Record, batch, record
 
 Ledger = psycopg.Connection[Any]
-Run = Callable[..., Result]
 
 SAID: dict[str, Any] = {"occurred_at": NOW, "source": "test"}
 GOOD = TraceCompleted(aggregate_id="good", end_time=NOW, **SAID)
@@ -57,27 +53,10 @@ def log() -> list[Record]:
 
 
 @pytest.fixture
-def run(stack_settings: Settings, ledger: Ledger) -> Iterator[Run]:
+def run(invoke: Run, ledger: Ledger) -> Run:
     store = Store(installed())
     store.commit(ledger, store.prepare(batch(log())))
-    named = {
-        f"SPANFOLD_{name.upper()}": str(value)
-        for name, value in stack_settings.model_dump().items()
-        if value is not None
-    }
-
-    def invoke(*words: str, stdin: str | None = None, **environment: str) -> Result:
-        settings_module.settings.cache_clear()
-        return CliRunner().invoke(app, ["parked", *words], input=stdin, env=named | environment)
-
-    yield invoke
-    settings_module.settings.cache_clear()
-
-
-def told(run: Run, *words: str) -> Any:
-    done = run(*words, "--json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+    return partial(invoke, "parked")
 
 
 def refusal(done: Result, kind: type[SpanfoldError] = InvalidInput) -> str:

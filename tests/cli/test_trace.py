@@ -1,26 +1,23 @@
 """`spanfold trace`: what it folds from the journal is what the workers fold into the tables, now and at every checkpoint."""
 
-import json
 import random
-from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from projections.projection import installed
 from projections.store import Store
-from spanfold import settings as settings_module
-from spanfold.cli.app import app
 from spanfold.cli.trace import UnknownTrace
 from spanfold.cli.waterfall import Bar, as_tree, head_line, waterfall
 from spanfold.errors import InvalidInput
 from spanfold.events import RecordDiscarded, RecordRetried, SpanRecorded, TraceCompleted, TraceCreated
 from spanfold.json_values import time_text, time_us
 from spanfold.settings import Settings
+from tests.cli.conftest import Run, told
 from tests.faults.load import Load
 from tests.projections.strategies import LOG_TIME_MS, NOW, record
 from tests.projections.test_settlements import commit, older
@@ -30,29 +27,11 @@ from tests.stream_processors.conftest import Start, start, until
 __all__ = ["start"]
 
 Ledger = psycopg.Connection[Any]
-Run = Callable[..., Result]
 
 
 @pytest.fixture
-def run(stack_settings: Settings) -> Iterator[Run]:
-    named = {
-        f"SPANFOLD_{name.upper()}": str(value)
-        for name, value in stack_settings.model_dump().items()
-        if value is not None
-    }
-
-    def invoke(*words: str) -> Result:
-        settings_module.settings.cache_clear()
-        return CliRunner().invoke(app, ["trace", *words], env=named | {"COLUMNS": "200"})
-
-    yield invoke
-    settings_module.settings.cache_clear()
-
-
-def told(run: Run, *words: str) -> Any:
-    done = run(*words, "--json")
-    assert done.exit_code == 0, done.output
-    return json.loads(done.stdout)
+def run(invoke: Run) -> Run:
+    return partial(invoke, "trace", COLUMNS="200")
 
 
 # As the tables have it
