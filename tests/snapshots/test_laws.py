@@ -1,0 +1,107 @@
+"""Snapshots and the log's tail say what the whole log says, for every projection that claims it: wherever the cut is, and whatever
+the policy was.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import create_engine, pool
+
+from migrations import sqlalchemy_url
+from projections import generations
+from projections.batch import Batch
+from projections.projection import installed, why_not_from_states
+from projections.shadow import Shadow
+from projections.states import Folding, StateStore
+from projections.states.reading import states_of
+from projections.store import Store
+from projections.traces import PROJECTION
+from spanfold.aggregates import TraceAggregate
+from spanfold.events import TraceEvent
+from spanfold.settings import Settings
+from spanfold.snapshot_policy import SnapshotPolicy
+from spanfold.topics import TRACES
+from tests.projections.reference import empty
+from tests.projections.strategies import Record, calls, logs
+
+Ledger = psycopg.Connection[Any]
+
+policies = st.builds(
+    SnapshotPolicy,
+    quiet_s=st.sampled_from([0.0, 1.0, 1e9]),
+    every_records=st.sampled_from([1, 2, 1000]),
+    at_least_every_s=st.sampled_from([0.0, 3600.0]),
+)
+
+
+def test_these_claim_it_and_the_others_say_why_not() -> None:
+    said = {name: why_not_from_states(projection) for name, projection in installed().items()}
+    assert said == {
+        "logs": "its rows are no function of the states of aggregates",
+        "metrics": "its rows are no function of the states of aggregates",
+        "services": "its rows are no function of the states of aggregates",
+        "traces": None,
+    }
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(log=logs() | logs(events=calls), policy=policies, data=st.data())
+def test_snapshots_and_tail_are_the_whole_log(
+    stack_settings: Settings,
+    ledger: Ledger,
+    log: tuple[list[TraceEvent], list[Record], list[Batch]],
+    policy: SnapshotPolicy,
+    data: st.DataObject,
+) -> None:
+    _, written, batches = log
+    _forget(ledger)
+    store, states = Store(installed()), StateStore([Folding(TraceAggregate, policy)])
+    states.register(ledger)
+    for each in batches:
+        store.commit(ledger, store.prepare(each))
+    reached = data.draw(st.integers(0, len(batches)), label="batches in the states")
+    for each in batches[:reached]:
+        states.commit(ledger, states.prepare(each))
+        if data.draw(st.booleans(), label="snapshots now"):
+            states.take_due(ledger, TRACES.name, 0, everything=True)
+    generation = _loaded(stack_settings, ledger, states, batches[reached:])
+    for table in PROJECTION.metadata.sorted_tables:
+        assert _rows(ledger, f"traces_g{generation}.{table.name}") == _rows(ledger, f"traces_g1.{table.name}")
+    assert len(written) == sum(map(len, batches))
+
+
+def _forget(ledger: Ledger) -> None:
+    empty(ledger)
+    ledger.execute("TRUNCATE spanfold_core.states, spanfold_core.snapshots")
+    ledger.execute("DELETE FROM spanfold_core.checkpoints WHERE projection = 'snapshots' OR generation > 1")
+    for (schema,) in ledger.execute(
+        "SELECT schema_name FROM spanfold_core.generations WHERE generation > 1"
+    ).fetchall():
+        ledger.execute(f'DROP SCHEMA "{schema}" CASCADE'.encode())
+    ledger.execute("DELETE FROM spanfold_core.generations WHERE generation > 1")
+
+
+def _loaded(settings: Settings, ledger: Ledger, states: StateStore, tail: Sequence[Batch]) -> int:
+    """The number of a generation that was loaded from the states, and the batches behind them."""
+    assert settings.postgres_dsn
+    engine = create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        generation = generations.create_generation(connection, PROJECTION, "loading")
+    shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.place(TRACES.name, 0)
+    with (
+        psycopg.connect(settings.postgres_dsn, autocommit=True) as reading,
+        states_of(reading, TraceAggregate, place) as standing,
+    ):
+        shadow.commit_states(ledger, place, standing)
+    for each in tail:
+        shadow.commit(ledger, shadow.prepare(each))
+    return generation.number
+
+
+def _rows(ledger: Ledger, table: str) -> list[Any]:
+    return sorted(text for (text,) in ledger.execute(f"SELECT t::text FROM {table} t".encode()))
