@@ -1,4 +1,5 @@
-"""`python -m tests.faults`: runs schedules of faults, one seed each, and tells what they did and found.
+"""`python -m tests.faults`: runs schedules of faults, one seed each, and tells what they did and found. With --snapshots the
+victims are snapshot workers.
 
 Results are appended to a file of JSON lines; --resume skips the seeds that are in it. Exit code 1 if any table differed from
 the log or a fault did not bite.
@@ -19,14 +20,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.faults.injuries import FAULTS
+from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.schedule import Plan, Report, run
 from tests.faults.servers import Servers
+from tests.faults.workers import PROJECTOR, SNAPSHOTS
 
 console: Final = Console(width=None if sys.stdout.isatty() else 150)
 COLUMNS: Final = (
     "seed", "brokers", "events", "workers", "batches", "redelivered", "fenced", "refolds", "retries", "lost", "doubled",
-    "seconds",
+    "keys", "seconds",
 )  # fmt: skip
 
 
@@ -36,18 +38,21 @@ def main(
     seed: Annotated[int | None, typer.Option(help="run this one alone")] = None,
     results: Annotated[Path, typer.Option(help="the file of JSON lines")] = Path(".spanfold/faults/results.jsonl"),
     resume: Annotated[bool, typer.Option("--resume", help="skip seeds that are in the file already")] = False,
+    snapshots: Annotated[bool, typer.Option("--snapshots", help="the victims are snapshot workers")] = False,
 ) -> None:
     """Run seeded schedules of faults against real workers, a real Kafka and a real Postgres."""
     # a Kafka that is away is what the report tells of
     logging.getLogger("spanfold").setLevel(logging.CRITICAL)
+    victims = SNAPSHOTS if snapshots else PROJECTOR
     seeds = [seed] if seed is not None else list(range(first, first + runs))
     results.parent.mkdir(parents=True, exist_ok=True)
     before = _read(results) if resume else []
     if not resume:
         results.unlink(missing_ok=True)
-    done = {report["seed"] for report in before}
-    plans = [Plan.drawn(each) for each in seeds if each not in done]
-    reports = [each for each in before if each["seed"] in set(seeds)]
+    ours = [report for report in before if report.get("victims", PROJECTOR.name) == victims.name]
+    done = {report["seed"] for report in ours}
+    plans = [Plan.drawn(each, victims) for each in seeds if each not in done]
+    reports = [each for each in ours if each["seed"] in set(seeds)]
     reports += list(_run_all(plans, results))
     _tell(reports)
     raise typer.Exit(0 if all(report["ok"] for report in reports) else 1)
@@ -121,14 +126,15 @@ def _say(to: Console, report: Report) -> None:
 def _tell(reports: Sequence[dict[str, Any]]) -> None:
     table = Table("", *COLUMNS, title="schedules of faults")
     for report in sorted(reports, key=lambda each: each["seed"]):
-        table.add_row("✓" if report["ok"] else "✗", *(f"{report[name]:,}" for name in COLUMNS))
+        table.add_row("✓" if report["ok"] else "✗", *(f"{report.get(name, 0):,}" for name in COLUMNS))
     totals = (
-        f"{sum(report[name] for report in reports):,}" if name not in ("seed", "brokers") else "" for name in COLUMNS
+        f"{sum(report.get(name, 0) for report in reports):,}" if name not in ("seed", "brokers") else ""
+        for name in COLUMNS
     )
     table.add_section()
     table.add_row("", *totals)
     console.print(table)
-    kinds = Counter(words for report in reports for _, words in report["faults"] if words in FAULTS)
+    kinds = Counter(words for report in reports for _, words in report["faults"] if words in SNAPSHOT_FAULTS)
     console.print("faults: " + ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in kinds.most_common()))
     wrong = [str(report["seed"]) for report in reports if not report["ok"]]
     console.print(f"not exact: seeds {', '.join(wrong)}" if wrong else f"all {len(reports)} exact")

@@ -3,7 +3,7 @@
 import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -24,17 +24,24 @@ STOP_POINTS: Final = ("before_begin", "before_begin", "before_commit", "before_a
 
 @dataclass
 class Scene:
-    """What a fault can lay hands on. `note` tells the report what has happened."""
+    """What a fault can lay hands on. `note` tells the report what has happened. `beside` are workers of another role, whom
+    nobody injures; they come to Postgres past the proxy.
+    """
 
     servers: Servers
     workers: Workers
     proxy: Proxy
     rng: random.Random
     note: Callable[[str], None]
+    beside: Workers | None = None
 
     @property
     def session_timeout_s(self) -> float:
         return self.workers.settings.session_timeout_s
+
+    def replace_the_dead(self) -> int:
+        """See Workers.replace_the_dead."""
+        return self.workers.replace_the_dead() + (self.beside.replace_the_dead() if self.beside else 0)
 
     def any_worker(self) -> Worker:
         return self.rng.choice(self.workers.running)
@@ -46,7 +53,7 @@ class Scene:
         return psycopg.connect(self.servers.dsn(database), autocommit=True, connect_timeout=5)
 
 
-def _await_end(worker: Worker, number: signal.Signals) -> None:
+def await_end(worker: Worker, number: signal.Signals) -> None:
     until(lambda: not worker.running, f"the end of {worker.process.program.name}")
     if worker.process.code != -number:
         raise DidNotBite(f"{worker.process.program.name} ended with {worker.process.code}, not by {number.name}")
@@ -54,10 +61,15 @@ def _await_end(worker: Worker, number: signal.Signals) -> None:
 
 def kill_worker_at_a_point(scene: Scene) -> None:
     """kill -9 in the middle of a commit; another takes its place."""
-    worker, point, number = scene.any_worker(), scene.rng.choice(KILL_POINTS), scene.rng.randrange(1, 6)
+    kill_at_one_of(scene, KILL_POINTS)
+
+
+def kill_at_one_of(scene: Scene, points: Sequence[str]) -> None:
+    """Of any worker, when it is at one of the points for one of the next times."""
+    worker, point, number = scene.any_worker(), scene.rng.choice(points), scene.rng.randrange(1, 6)
     worker.may_end = True
     worker.arm(point, number, signal.SIGKILL)
-    _await_end(worker, signal.SIGKILL)
+    await_end(worker, signal.SIGKILL)
     if not worker.bit:
         raise DidNotBite(f"the worker was killed elsewhere than at {point}")
     scene.note(f"killed {point} #{number}")
@@ -69,7 +81,7 @@ def kill_worker_anywhere(scene: Scene) -> None:
     worker = scene.any_worker()
     worker.may_end = True
     worker.process.end(signal.SIGKILL)
-    _await_end(worker, signal.SIGKILL)
+    await_end(worker, signal.SIGKILL)
     scene.workers.start()
 
 
@@ -232,7 +244,7 @@ def terminate_backends(scene: Scene) -> None:
     with scene.ledger() as connection:
 
         def terminated() -> bool:
-            return connection.execute(TERMINATE).fetchone() is not None
+            return connection.execute(TERMINATE, (f"spanfold {scene.workers.role.name}",)).fetchone() is not None
 
         for _ in range(scene.rng.randrange(1, 4)):
             until(terminated, "a worker within a transaction")
@@ -243,7 +255,7 @@ def terminate_backends(scene: Scene) -> None:
 TERMINATE: Final = """
 SELECT pg_terminate_backend(pid)
   FROM pg_stat_activity
- WHERE application_name = 'spanfold projector' AND datname = current_database()
+ WHERE application_name = %s AND datname = current_database()
    AND (backend_xid IS NOT NULL OR wait_event = 'ClientRead' AND state = 'idle in transaction')
 """
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -29,6 +30,7 @@ from spanfold.partitioning import partitions_of
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
 from spanfold.topics import TRACES
+from tests.faults.services import ServiceLoad
 
 SERVICES: Final = ("shop", "basket", "bank", "post", "mail", "n" * 210 + "1", "n" * 210 + "2")
 KINDS: Final = ("internal", "server", "client", "producer", "consumer")
@@ -147,20 +149,29 @@ class Acknowledged:
 
 class Load:
     """Publishes in threads until it is told that the faults are over and `least` events have been published. A `clean` load
-    has no doubled, unreadable or transactional records.
+    has no doubled, unreadable or transactional records. `services` adds appends to a conditional topic.
     """
 
-    def __init__(self, settings: Settings, seed: int, least: int, per_second: float, *, clean: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        seed: int,
+        least: int,
+        per_second: float,
+        *,
+        clean: bool = False,
+        services: bool = False,
+    ) -> None:
         self.acknowledged = Acknowledged()
         self.published = 0
         self._settings, self._seed, self._least, self._per_second = settings, seed, least, per_second
         self._again = 0 if clean else 1 / 30
         self._enough, self._over = threading.Event(), threading.Event()
         self._errors: list[BaseException] = []
-        self._threads = [
-            threading.Thread(target=self._guarded, args=(run,), daemon=True)
-            for run in (self._publish, *(() if clean else (self._publish_bad, self._transact)))
-        ]
+        runs = [self._publish, *(() if clean else (self._publish_bad, self._transact))]
+        if services:
+            runs.append(partial(ServiceLoad(settings, seed + 3).run, self._over))
+        self._threads = [threading.Thread(target=self._guarded, args=(run,), daemon=True) for run in runs]
 
     def start(self) -> None:
         for thread in self._threads:

@@ -124,8 +124,8 @@ def is_text(raw: bytes | None, most: int) -> bool:
     return True
 
 
-def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
-    """By the rules of docs/adr/0003; `seen` holds the events that were accepted before."""
+def misshapen(record: Logged, partitions: int) -> str | None:
+    """`malformed` or `misrouted`, by the rules of docs/adr/0003; None if it is neither."""
     found = dict(record.headers)
     event_id, occurred_at = found.get("event_id") or b"", found.get("occurred_at") or b""
     hexadecimal = re.fullmatch(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", event_id)
@@ -134,6 +134,15 @@ def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
         return "malformed"
     if (murmur2(record.key or b"") & 0x7FFFFFFF) % partitions != record.partition:
         return "misrouted"
+    return None
+
+
+def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
+    """Of a record of telemetry, by the rules of docs/adr/0003; `seen` holds the events that were accepted before."""
+    if verdict := misshapen(record, partitions):
+        return verdict
+    found = dict(record.headers)
+    event_id, occurred_at = found["event_id"] or b"", found["occurred_at"] or b""
     age = record.log_time * 1000 - int(occurred_at)
     if age > record.topic.window_days * DAY:
         return "expired"

@@ -1,4 +1,8 @@
-"""One schedule: servers, workers and a load; the faults that its seed draws; then the tables are compared with the log."""
+"""One schedule: servers, workers and a load; the faults that its seed draws; then the tables are compared with the log.
+
+The victims are projectors, whose read models are compared; or snapshot workers beside one projector, whose states, snapshots and
+compacted topic are.
+"""
 
 import random
 import threading
@@ -8,7 +12,7 @@ import uuid
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import psycopg
@@ -17,13 +21,14 @@ from producers.topics import ensure_topics
 from projections import generations
 from projections.projection import installed
 from spanfold.settings import Settings
-from tests.faults import injuries, reference
+from tests.faults import injuries, reference, states
+from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.injuries import FAULTS, Scene
 from tests.faults.load import Load
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Servers
 from tests.faults.waiting import DidNotBite, until
-from tests.faults.workers import Workers
+from tests.faults.workers import PROJECTOR, SNAPSHOTS, Role, Workers
 
 EVENTS: Final = 20_000
 PER_SECOND: Final = 1_200.0
@@ -33,7 +38,7 @@ ALEMBIC: Final = threading.Lock()
 
 @dataclass(frozen=True)
 class Plan:
-    """What a seed stands for. `clean`: see Load."""
+    """What a seed stands for. `clean`: see Load. Snapshot workers take a snapshot after `every_records` of an aggregate."""
 
     seed: int
     brokers: int = 1
@@ -42,16 +47,20 @@ class Plan:
     faults: Sequence[str] = ()
     events: int = EVENTS
     clean: bool = False
+    victims: Role = PROJECTOR
+    every_records: int = 5
 
     @classmethod
-    def drawn(cls, seed: int) -> "Plan":
+    def drawn(cls, seed: int, victims: Role = PROJECTOR) -> "Plan":
         """Three or four faults, no two of a kind; in every fifth schedule three brokers, one of which dies."""
         rng = random.Random(seed)
         brokers = 3 if seed % 5 == 4 else 1
-        faults = rng.sample(sorted(FAULTS), rng.choice((3, 3, 4)))
+        faults = rng.sample(sorted(FAULTS if victims is PROJECTOR else SNAPSHOT_FAULTS), rng.choice((3, 3, 4)))
         if brokers > 1 and "kill_broker" not in faults:
             faults[rng.randrange(len(faults))] = "kill_broker"
-        return cls(seed, brokers, rng.choice((2, 2, 3)), rng.choice((100, 500, 2000)), tuple(faults))
+        workers, batch_records = rng.choice((2, 2, 3)), rng.choice((100, 500, 2000))
+        every_records = rng.choice((2, 5, 20))
+        return cls(seed, brokers, workers, batch_records, tuple(faults), victims=victims, every_records=every_records)
 
 
 @dataclass
@@ -60,6 +69,7 @@ class Report:
 
     seed: int
     brokers: int = 1
+    victims: str = PROJECTOR.name
     faults: list[tuple[float, str]] = field(default_factory=list)
     """Seconds from the start of the load, and what happened then; a line that begins with a space explains the one before."""
     events: int = 0
@@ -75,6 +85,8 @@ class Report:
     retries: int = 0
     lost: int = 0
     doubled: int = 0
+    keys: int = 0
+    """Of the compacted topic, whose last values were compared."""
     differences: list[str] = field(default_factory=list)
     error: str = ""
     seconds: float = 0.0
@@ -91,7 +103,7 @@ class Report:
 def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Scene, Load, Report]]:
     """A database and topics of this schedule's own, its workers on their way, its load not yet begun."""
     name = f"f{uuid.uuid4().hex[:8]}"
-    report = Report(plan.seed, plan.brokers)
+    report = Report(plan.seed, plan.brokers, plan.victims.name)
     with psycopg.connect(servers.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     proxy = Proxy(servers.postgres_port)
@@ -110,8 +122,12 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     with ALEMBIC:
         generations.prepare(servers.dsn(name), topics.values(), installed())
     begun = time.monotonic()
-    workers = Workers(servers, settings, without)
-    load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean)
+    workers, beside = Workers(servers, settings, without), None
+    if plan.victims is SNAPSHOTS:
+        beside = Workers(servers, settings.model_copy(update={"postgres_dsn": servers.dsn(name)}))
+        eager = {"snapshot_every_records": plan.every_records, "snapshot_quiet_s": 0.0}
+        workers = Workers(servers, settings.model_copy(update=eager), without, SNAPSHOTS)
+    load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean, services=beside is not None)
 
     def note(words: str) -> None:
         report.faults.append((round(time.monotonic() - begun, 1), words))
@@ -119,10 +135,14 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     try:
         for _ in range(plan.workers):
             workers.start()
-        yield Scene(servers, workers, proxy, random.Random(plan.seed), note), load, report
+        if beside is not None:
+            beside.start()
+        yield Scene(servers, workers, proxy, random.Random(plan.seed), note, beside), load, report
     finally:
         load.abandon()
         workers.stop()
+        if beside is not None:
+            beside.stop()
         proxy.close()
         _account(workers, report)
 
@@ -130,7 +150,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
 def run(servers: Servers, plan: Plan, on_step: Callable[[str], None] = lambda _: None) -> Report:
     """The whole schedule. What went wrong is in the report."""
     begun = time.monotonic()
-    report = Report(plan.seed, plan.brokers)
+    report = Report(plan.seed, plan.brokers, plan.victims.name)
     try:
         with stage(servers, plan) as (scene, load, report):
             on_step("workers start, the load begins")
@@ -153,8 +173,8 @@ def inflict(scene: Scene, report: Report, name: str, on_step: Callable[[str], No
     """One fault; what it brought down without meaning to is counted and started again."""
     on_step(name.replace("_", " "))
     scene.note(name)
-    FAULTS[name](Scene(scene.servers, scene.workers, scene.proxy, scene.rng, lambda words: scene.note(f" {words}")))
-    report.ended_by_themselves += scene.workers.replace_the_dead()
+    SNAPSHOT_FAULTS[name](replace(scene, note=lambda words: scene.note(f" {words}")))
+    report.ended_by_themselves += scene.replace_the_dead()
 
 
 def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> None:
@@ -164,7 +184,7 @@ def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> N
     with scene.ledger() as ledger:
 
         def done() -> bool:
-            report.ended_by_themselves += scene.workers.replace_the_dead()
+            report.ended_by_themselves += scene.replace_the_dead()
             rows = ledger.execute("SELECT topic, partition, min(next_offset) FROM spanfold.checkpoints GROUP BY 1, 2")
             return {((topic, partition), offset) for topic, partition, offset in rows} == wanted
 
@@ -177,7 +197,10 @@ def conclude(scene: Scene, load: Load, report: Report) -> None:
     settings = scene.workers.settings
     log = reference.read_log(settings)
     with scene.ledger() as ledger:
-        compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
+        if scene.workers.role is SNAPSHOTS:
+            compared, report.keys = states.compare(ledger, settings, log)
+        else:
+            compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
     missing = reference.missing_from_log(log, load.acknowledged.ids, settings.topic_prefix)
     report.events, report.records = load.published, len(log.records)
     report.acknowledged, report.not_acknowledged = len(load.acknowledged.ids), len(load.acknowledged.failed)

@@ -1,17 +1,11 @@
 """`python -m tests.faults.worker`: the projector as `spanfold worker projector` runs it, which can be told to die or to stop at
-a named point, or to do without a protection. It differs from production by what is replaced here, and by nothing else.
+a named point (see trap.py), or to do without a protection. It differs from production by what is replaced here, and by nothing
+else.
 
-FAULTS_FOLDER names a folder. A line `point n signal topic` in its file `arm` makes the worker send itself that signal when
-it is at that point for the n-th time from then on, with records of that topic; before that it renames the file to `bit`. Each
-batch that it tries to commit is a line in the file `attempts`: topic, partition, start, end, nanoseconds. FAULTS_WITHOUT names
-protections to leave out: `compare` (neither the checkpoint's lock nor its compare) and `duplicates` (the journal's judgement).
+FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) and `duplicates` (the journal's judgement).
 """
 
-import os
-import signal
-import time
-from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from projections import store as store_module
 from projections.journal import Journal
@@ -20,35 +14,7 @@ from projections.preparing import Prepared
 from projections.store import Outcome, Store
 from spanfold.settings import settings
 from stream_processors import worker
-from stream_processors.committer import Committer
-
-FOLDER: Final = Path(os.environ["FAULTS_FOLDER"])
-WITHOUT: Final = os.environ.get("FAULTS_WITHOUT", "").split()
-POINTS: Final = ("before_begin", "before_merge", "before_commit", "before_ack")
-
-
-class Trap:
-    """Reads what the test wants to happen next."""
-
-    def __init__(self) -> None:
-        self._armed = FOLDER / "arm"
-        self._seen = 0
-        self.topic: str | None = None
-        """Of the records that are being committed, if there are any."""
-
-    def reached(self, point: str) -> None:
-        """Called at each named point."""
-        if not self._armed.exists():
-            return
-        where, number, signal_name, topic = self._armed.read_text().split()
-        self._seen += (where, topic) == (point, self.topic)
-        if self._seen >= int(number):
-            self._seen = 0
-            self._armed.rename(FOLDER / "bit")
-            os.kill(os.getpid(), signal.Signals[signal_name])
-
-
-TRAP: Final = Trap()
+from tests.faults.trap import TRAP, WITHOUT, WatchedCommitter, note_attempt
 
 
 class WatchedStore(Store):
@@ -56,24 +22,15 @@ class WatchedStore(Store):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.reached = TRAP.reached
+        self.topic: str | None = None
+        self.reached = lambda step: TRAP.reached(step, self.topic)
 
     def commit(self, connection: Any, prepared: Prepared) -> list[Outcome]:
         batch = prepared.judged.batch
-        with (FOLDER / "attempts").open("a") as attempts:
-            attempts.write(f"{batch.topic.name} {batch.partition} {batch.start} {batch.end} {time.time_ns()}\n")
-        TRAP.topic = batch.topic.name if batch else None
-        TRAP.reached("before_begin")
+        note_attempt(batch)
+        self.topic = batch.topic.name if batch else None
+        self.reached("before_begin")
         return super().commit(connection, prepared)
-
-
-class WatchedCommitter(Committer):
-    """Stops between a commit and its acknowledgement."""
-
-    async def commit(self, prepared: Prepared) -> list[Outcome]:
-        outcomes = await super().commit(prepared)
-        TRAP.reached("before_ack")
-        return outcomes
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""The workers of a schedule: processes of tests.faults.worker, and what their group says of them."""
+"""The workers of a schedule: processes of tests.faults.worker or snapshot_worker, and what their group says of them."""
 
 import re
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -11,9 +11,10 @@ from typing import Final
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
+from spanfold.aggregates import installed_aggregates
 from spanfold.embedded.programs import Program
 from spanfold.settings import Settings
-from spanfold.topics import TRACES, installed_topics
+from spanfold.topics import TRACES, Topic, installed_topics
 from tests.faults.servers import Process, Servers
 from tests.faults.waiting import DidNotBite, until
 
@@ -21,6 +22,23 @@ ROOT: Final = Path(__file__).parents[2]
 
 Attempt = tuple[str, int, int, int, int]
 """A batch that a worker tried to commit: topic, partition, start, end, nanoseconds."""
+
+
+@dataclass(frozen=True)
+class Role:
+    """What the workers are: the Python module that runs one, the name of their group behind the installation's, and the topics
+    that they read.
+    """
+
+    name: str
+    module: str
+    topics: Callable[[], Collection[Topic]]
+
+
+PROJECTOR: Final = Role("projector", "tests.faults.worker", installed_topics)
+SNAPSHOTS: Final = Role(
+    "snapshots", "tests.faults.snapshot_worker", lambda: [each.topic for each in installed_aggregates().values()]
+)
 
 
 @dataclass
@@ -39,8 +57,9 @@ class Worker:
         return self.process.log.read_text(errors="replace")
 
     def times(self, event: str) -> int:
-        """How often it logged this event."""
-        return len(re.findall(rf"\b{event}\b", re.sub(r"\x1b\[[0-9;]*m", "", self.said())))
+        """How often it logged this event; what a line says of another event does not count."""
+        said = re.sub(r"\x1b\[[0-9;]*m", "", self.said())
+        return len(re.findall(rf"^[^=\n]*\b{event}\b", said, re.MULTILINE))
 
     def arm(self, point: str, number: int, then: signal.Signals) -> None:
         """Have it send itself the signal when it reaches the point for the n-th time with records of traces."""
@@ -67,15 +86,16 @@ class Worker:
 
 @dataclass
 class Workers:
-    """Starts workers and keeps account of all that there were. `without`: see tests.faults.worker."""
+    """Starts workers and keeps account of all that there were. `without`: see the role's module."""
 
     servers: Servers
     settings: Settings
     without: str = ""
+    role: Role = PROJECTOR
     all: list[Worker] = field(default_factory=list)
 
     def start(self) -> Worker:
-        name = f"{self.settings.group}-worker-{len(self.all)}"
+        name = f"{self.settings.group}-{self.role.name}-{len(self.all)}"
         folder = self.servers.home / name
         folder.mkdir()
         named = {
@@ -85,7 +105,7 @@ class Workers:
         }
         program = Program(
             name=name,
-            argv=[sys.executable, "-m", "tests.faults.worker"],
+            argv=[sys.executable, "-m", self.role.module],
             env={
                 **named, "FAULTS_FOLDER": str(folder), "FAULTS_WITHOUT": self.without,
                 "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
@@ -111,7 +131,7 @@ class Workers:
     def members(self) -> list[set[tuple[str, int]]] | None:
         """Of each member of the group the partitions that it has; None unless the group is settled."""
         admin = AdminClient({"bootstrap.servers": self.settings.kafka_bootstrap or "", "log_level": 0})
-        name = f"{self.settings.group}-projector"
+        name = f"{self.settings.group}-{self.role.name}"
         try:
             group = admin.describe_consumer_groups([name], request_timeout=5)[name].result()
         except KafkaException:
@@ -124,7 +144,7 @@ class Workers:
         """Wait until just so many members have all partitions among them."""
         wanted = {
             (topic.on_broker(self.settings.topic_prefix), partition)
-            for topic in installed_topics()
+            for topic in self.role.topics()
             for partition in range(self.settings.partitions)
         }
 

@@ -1,0 +1,96 @@
+"""`python -m tests.faults.snapshot_worker`: the same of `spanfold worker snapshots`; see trap.py and worker.py.
+
+FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) and `fencing` (each process feeds the compacted
+topic under a transactional.id of its own). What the feeder is about to send is told in the file `feeding`: topic, partition,
+and the sequence up to which the topic has it.
+"""
+
+import os
+from typing import Any
+
+from confluent_kafka import Producer
+from psycopg import Connection, Cursor
+
+from projections.batch import Batch
+from projections.states import NotJudgedYet, PreparedStates, StateStore, rows
+from projections.states.feeding import Fed
+from projections.states.rows import Place
+from projections.store import Outcome
+from spanfold.settings import settings
+from stream_processors import worker
+from stream_processors.snapshots import feeder
+from tests.faults.trap import FOLDER, TRAP, WITHOUT, WatchedCommitter, note_attempt
+
+
+class WatchedStateStore(StateStore):
+    """Tells what it tries."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.topic: str | None = None
+        self.waiting: PreparedStates | None = None
+        self.reached = lambda step: TRAP.reached(step, self.topic)
+
+    def commit(self, connection: Connection[Any], prepared: PreparedStates) -> list[Outcome]:
+        batch = prepared.batch
+        if prepared is not self.waiting:
+            note_attempt(batch)
+        self.topic = batch.topic.name if batch else None
+        self.reached("before_begin")
+        try:
+            return super().commit(connection, prepared)
+        except NotJudgedYet:
+            # it comes again soon, and nobody has delivered it a second time
+            self.waiting = prepared
+            raise
+
+
+class WatchedFeeder(feeder.Feeder):
+    """Tells what it is about to feed."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.topic: str | None = None
+        self.reached = lambda step: TRAP.reached(step, self.topic)
+
+    def _feed(self, connection: Connection[Any], fed: Fed) -> Fed | None:
+        self.topic = fed.topic
+        (FOLDER / "feeding").write_text(f"{fed.topic} {fed.partition} {fed.sequence}")
+        return super()._feed(connection, fed)
+
+
+def main() -> None:
+    """Replace, then run what `spanfold worker snapshots` runs."""
+    vars(worker).update(StateStore=WatchedStateStore, Committer=WatchedCommitter, Feeder=WatchedFeeder)
+    if "compare" in WITHOUT:
+        _without_compare()
+    if "fencing" in WITHOUT:
+        _without_fencing()
+    worker.run_snapshots(settings())
+
+
+def _without_compare() -> None:
+    """Every batch is taken for new once it is judged, whatever the checkpoint says; nobody waits for anybody."""
+
+    def believe(self: StateStore, cursor: Cursor[Any], place: Place, batch: Batch) -> int:
+        standing = rows.lock(cursor, place)
+        assert standing
+        if batch.end > standing[1]:
+            raise NotJudgedYet(batch, standing[1])
+        return batch.start
+
+    rows.LOCK = rows.LOCK.replace("FOR UPDATE OF c", "")  # type: ignore[misc]
+    StateStore._turn = believe  # type: ignore[method-assign]
+
+
+def _without_fencing() -> None:
+    """Whoever feeds a partition does not hear of another that does."""
+
+    def unfenced(config: dict[str, Any]) -> Producer:
+        return Producer(config | {"transactional.id": f"{config['transactional.id']}-{os.getpid()}"})
+
+    feeder.Producer = unfenced  # type: ignore[assignment,misc]
+
+
+if __name__ == "__main__":
+    main()
