@@ -65,10 +65,11 @@ def compact(
 ) -> None:
     """Let go of what the settings allow and nothing needs any more.
 
-    That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and
-    SPANFOLD_JOURNAL_RETENTION_DAYS by topic, SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a
-    snapshot or a late event may still need is kept nevertheless, and it is said by whom. Workers go on meanwhile. A
-    compaction that was killed is gone on with when it is called again.
+    That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how
+    many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,
+    SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a snapshot or a late event may still need is
+    kept nevertheless, and it is said by whom. Workers go on meanwhile. A compaction that was killed is gone on with when
+    it is called again.
 
     Exit codes: 0 done, 3 refused (a setting names what there is not, another compaction runs), 4 Kafka or Postgres away.
 
@@ -78,7 +79,7 @@ def compact(
     with sigterm_interrupts(), _screen() as screen:
         ours = prepared(settings)
         try:
-            with compaction(settings, named_postgres(settings), ours.topics, installed(), screen) as found:
+            with compaction(settings, named_postgres(settings), ours.topics, installed()) as found:
                 if not dry_run:
                     found.run(screen)
         except (psycopg.Error, DBAPIError) as error:

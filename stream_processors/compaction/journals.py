@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 from projections.letting_go import JournalDay, drop, ends_of, journal_days, let_go_before, remember
 from projections.retention import journal_retentions, late_days
@@ -47,10 +48,11 @@ def _plan(site: Site, topic: Topic, days: int | None) -> tuple[Part, Leaving]:
                 break
             records, ends = records + count, {at: max(ends.get(at, 0), end) for at, end in (ends | after).items()}
         leaving.append(day)
-    before = str(leaving[-1].day) if leaving else None
+    before = str(leaving[-1].day + timedelta(days=1)) if leaving else None
     size = sum(day.bytes for day in leaving)
-    words = before and f"days to {before}"
-    return Part("journal", topic.name, None, records, words, held_by, len(leaving), size), Leaving(topic, leaving, ends)
+    return Part("journal", topic.name, None, records, before, held_by, len(leaving), size), Leaving(
+        topic, leaving, ends
+    )
 
 
 def _bounds(site: Site, topic: Topic, days: int, now: int) -> Iterator[Bound]:
@@ -75,6 +77,5 @@ def _needed_by(site: Site, topic: Topic, ends: dict[int, int]) -> str | None:
 
 def let_go(site: Site, leaving: Leaving) -> None:
     """Remember that they are gone, then drop them."""
-    following = day_of(begin_of(leaving.days[-1].day) + US_PER_DAY)
-    remember(site.control, leaving.topic, following, leaving.ends)
+    remember(site.control, leaving.topic, leaving.days[-1].day + timedelta(days=1), leaving.ends)
     drop(site.control, leaving.topic, leaving.days)

@@ -36,7 +36,7 @@ class Step:
     """A part with what is to be done about it."""
 
     part: Part
-    do: Callable[[], None]
+    do: Callable[[Audience], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Compaction:
                 audience.step(
                     f"{step.part.kind} {step.part.name}{where}: letting go of what lies before {step.part.before}"
                 )
-            step.do()
+            step.do(audience)
 
 
 @contextmanager
@@ -68,7 +68,6 @@ def compaction(
     dsn: str,
     topics: Mapping[str, TopicOnBroker],
     projections: Mapping[str, Projection],
-    audience: Audience,
 ) -> Iterator[Compaction]:
     """Plan; nothing is changed but by `run`. Until the block ends nobody else compacts, rebuilds, verifies or rolls back.
 
@@ -90,30 +89,30 @@ def compaction(
         site = Site(
             settings, control, topics, projections, busy, reader, seen, watermarks, holders(control, aggregates)
         )
-        yield _planned(site, audience)
+        yield _planned(site)
 
 
-def _planned(site: Site, audience: Audience) -> Compaction:
+def _planned(site: Site) -> Compaction:
     """Tables first, the log last: what is read again needs the log."""
     rows, days, records = tables.plan(site), journals.plan(site), log.plan(site)
     steps = [
-        *(Step(part, _trimming(site, each, audience)) for part, each in rows),
+        *(Step(part, _trimming(site, each)) for part, each in rows),
         *(Step(part, _dropping(site, part, each)) for part, each in days),
         *(Step(part, _deleting(site, part, cut)) for part, cut in records),
     ]
     return Compaction(steps, [*log.remarks(site, records), *tables.remarks(site)])
 
 
-def _trimming(site: Site, found: tables.Trimming, audience: Audience) -> Callable[[], None]:
-    return lambda: tables.let_go(site, found, audience.trimmed)
+def _trimming(site: Site, found: tables.Trimming) -> Callable[[Audience], None]:
+    return lambda audience: tables.let_go(site, found, audience.trimmed)
 
 
-def _dropping(site: Site, part: Part, found: journals.Leaving) -> Callable[[], None]:
-    return lambda: journals.let_go(site, found) if part.frees else None
+def _dropping(site: Site, part: Part, found: journals.Leaving) -> Callable[[Audience], None]:
+    return lambda _: journals.let_go(site, found) if part.frees else None
 
 
-def _deleting(site: Site, part: Part, cut: int) -> Callable[[], None]:
-    return lambda: log.delete(site.settings, site.topics[part.name], part.partition or 0, cut) if part.frees else None
+def _deleting(site: Site, part: Part, cut: int) -> Callable[[Audience], None]:
+    return lambda _: log.delete(site.settings, site.topics[part.name], part.partition or 0, cut) if part.frees else None
 
 
 def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Watermarks:

@@ -49,7 +49,7 @@ def _plan(site: Site, asked: TableRetention) -> tuple[Part, Trimming]:
     projection, name = asked.projection, asked.table.name
     bound = least(_bounds(site, asked))
     before = horizons_of(site.control, projection.name).get(name)
-    at = max(day_floor(bound.at), as_us(before) if before else bound.at)
+    at = max(day_floor(bound.at), as_us(before) if before else _NEVER)
     horizon = None if at < _FIRST else as_datetime(at)
     if horizon is None:
         return Part("table", name, None, 0, None, bound.words), Trimming(projection, name, None)

@@ -47,8 +47,8 @@ __all__ = ["at_work", "command", "environment", "rows", "second_settings", "star
 DAY_MS = 86_400_000
 DAY = DAY_MS * 1000
 HOUR = DAY // 24
-TODAY = time.time_ns() // 1000 // DAY * DAY
-"""The beginning of this day, µs since 1970 UTC."""
+TODAY = (time.time_ns() // 1000 // DAY - 1) * DAY
+"""The beginning of the last whole day, µs since 1970 UTC: brokers take no records from the future."""
 
 CODEC = Codec()
 
@@ -180,7 +180,7 @@ class Place:
         dsn, named = self.settings.postgres_dsn, {f"{name}_retention_days": said for name, said in days.items()}
         settings = self.settings.model_copy(update=named)
         assert dsn
-        with compaction(settings, dsn, self.topics, installed(), Heard()) as found:
+        with compaction(settings, dsn, self.topics, installed()) as found:
             yield found
 
     def plan(self, **days: Mapping[str, int]) -> list[Part]:
@@ -248,9 +248,19 @@ def part(parts: Sequence[Part], kind: str, name: str, partition: int | None = No
 
 
 @pytest.fixture
-def old(stack_settings: Settings, topics: dict[str, TopicOnBroker], ledger: psycopg.Connection[Any]) -> Place:
+def new(stack_settings: Settings, topics: dict[str, TopicOnBroker], ledger: psycopg.Connection[Any]) -> Place:
+    """An installation whose log is empty."""
+    return Place(stack_settings, topics, ledger)
+
+
+@pytest.fixture
+def old(new: Place) -> Place:
     """A log of a hundred days, every fifth with something in it, folded by all."""
-    found = Place(stack_settings, topics, ledger)
-    found.publish(each for ago in range(100, -1, -5) for each in of_day(ago))
-    found.take_states()
-    return found
+    new.publish(hundred_days())
+    new.take_states()
+    return new
+
+
+def hundred_days() -> Iterator[Timed]:
+    """What happened on every fifth of them."""
+    return (each for ago in range(100, -1, -5) for each in of_day(ago))

@@ -41,7 +41,7 @@ def test_days_go_that_no_late_event_can_reach(old: Place) -> None:
     gone = part(parts, "journal", TRACES.name)
     # the last record is of today: of the day `LATE` days before today, an event might still come
     assert old.days() == [each for each in before if each >= day(LATE)]
-    assert (gone.days, gone.before) == (130 - LATE, f"days to {datetime.strptime(day(LATE + 1), '%Y%m%d'):%Y-%m-%d}")
+    assert (gone.days, gone.before) == (130 - LATE, f"{datetime.strptime(day(LATE), '%Y%m%d'):%Y-%m-%d}")
     assert gone.held_by.startswith(f"an event may come {LATE} days late, margin included, and ")
     left = asked(old.ledger, "SELECT min(occurred_at) FROM spanfold.journal WHERE topic = 'spanfold.traces'")
     assert left[0][0].timestamp() * 1e6 >= TODAY - LATE * DAY
