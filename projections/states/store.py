@@ -16,6 +16,7 @@ from projections.batch import Batch
 from projections.journal import CORE
 from projections.merging import UNFOLDED, advance
 from projections.states import rows
+from projections.states.again import made_again
 from projections.states.rows import SNAPSHOTS, Held, Place, StateRow
 from projections.store import Gap, Outcome
 from schemas.codec import Codec
@@ -142,7 +143,7 @@ class StateStore:
             if next_offset >= batch.end:
                 return [Outcome(fenced=True)]
             recorded = self._accepted(cursor, prepared, next_offset)
-            kept = self._fold(cursor, place, recorded)
+            kept = self._fold(cursor, place, recorded, next_offset)
             self.reached("before_merge")
             if kept:
                 rows.keep(cursor, place, kept)
@@ -181,7 +182,9 @@ class StateStore:
                 raise _unreadable(batch, offset, poison) from poison
         return [each for each in found if each.events]
 
-    def _fold(self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded]) -> list[StateRow]:
+    def _fold(
+        self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded], next_offset: int
+    ) -> list[StateRow]:
         folding = self._foldings[place.topic.name]
         by_aggregate: dict[str, list[Recorded]] = {}
         for each in recorded:
@@ -195,22 +198,34 @@ class StateStore:
             before = held.get(aggregate_id)
             new = [each for each in its if each.offset in versions] if versions is not None else its
             if new:
-                kept.append(self._evolve(folding, aggregate_id, before, new, versions))
+                state = self._state(cursor, place, aggregate_id, before, next_offset)
+                kept.append(self._evolve(folding, aggregate_id, state, before, new, versions))
         return kept
+
+    def _state(
+        self, cursor: Cursor[Any], place: Place, aggregate_id: str, before: Held | None, next_offset: int
+    ) -> Any:
+        aggregate = self._foldings[place.topic.name].aggregate
+        if before is None:
+            return aggregate.initial(aggregate_id)
+        try:
+            return decode_state(self._codec, aggregate, before.state)
+        except PoisonRecord as poison:
+            return made_again(cursor, self._codec, aggregate, place, before, next_offset, poison)
 
     def _evolve(
         self,
         folding: Folding,
         aggregate_id: str,
+        state: Any,
         before: Held | None,
         recorded: Sequence[Recorded],
         versions: Mapping[int, int] | None,
     ) -> StateRow:
-        """The state after these records. Those of a conditional topic have `versions`, and are folded in their order."""
+        """The state after these records too. Those of a conditional topic have `versions`, and are folded in their order."""
         aggregate = folding.aggregate
         numbered = [(each, each.offset + 1 if versions is None else versions[each.offset]) for each in recorded]
         numbered.sort(key=lambda pair: pair[1])
-        state = aggregate.initial(aggregate_id) if before is None else self._read(aggregate, before)
         known = aggregate.events
         events = [(event, version) for each, version in numbered for event in each.events if isinstance(event, known)]
         state = aggregate.evolve_all(state, events)
@@ -224,15 +239,6 @@ class StateStore:
         )
         version = max(numbered[-1][1], before.version if before else 0)
         return StateRow(aggregate_id, version, records, first, due_at, encode_state(self._codec, aggregate, state))
-
-    def _read(self, aggregate: type[Aggregate[Any]], held: Held) -> Any:
-        try:
-            return decode_state(self._codec, aggregate, held.state)
-        except PoisonRecord as poison:
-            raise Misconfigured(
-                f"the state of {held.aggregate_id} in {aggregate.topic.name} can't be read here ({poison}): use the version of "
-                "spanfold that wrote it, or a later one"
-            ) from poison
 
 
 def _versions(

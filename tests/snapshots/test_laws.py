@@ -1,6 +1,4 @@
-"""Snapshots and the log's tail say what the whole log says, for every projection that claims it: wherever the cut is, and whatever
-the policy was.
-"""
+"""Snapshots and the log's tail say what the whole log says: wherever the cut is, and whatever the policy was."""
 
 from collections.abc import Sequence
 from typing import Any
