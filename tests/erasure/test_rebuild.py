@@ -1,0 +1,105 @@
+"""Rebuilds and comparisons during which a trace is erased."""
+
+from collections.abc import Mapping
+from contextlib import closing
+
+from producers.publisher import TelemetryPublisher
+from projections import generations
+from projections.generations import GenerationRow
+from projections.projection import installed
+from projections.shadow import Positions, positions_of
+from projections.store import Store
+from spanfold.events import DomainEvent, TraceErased
+from spanfold.settings import Settings
+from spanfold.topics import TRACES, TopicOnBroker
+from stream_processors.comparing import parity_of
+from stream_processors.loading import Loading, Workplace
+from stream_processors.replay import LogReader, Stretch
+from tests.erasure.conftest import Ledger, tables_with
+from tests.erasure.test_command import NOW, TRACE, others, story
+from tests.rebuilds.conftest import at_work
+
+Topics = Mapping[str, TopicOnBroker]
+
+
+class Live:
+    """Publishes, and folds as a worker does up to the end of the log."""
+
+    def __init__(self, ledger: Ledger, settings: Settings, topics: Topics) -> None:
+        self._ledger, self._settings, self._topics = ledger, settings, topics
+        self._store = Store(installed())
+
+    def publish(self, *events: DomainEvent) -> None:
+        with TelemetryPublisher(self._settings) as publisher:
+            for event in events:
+                publisher.publish(event)
+            assert publisher.flush(30) == 0
+        self.fold()
+
+    def erase(self) -> None:
+        with TelemetryPublisher(self._settings) as publisher:
+            publisher.publish_and_wait(TraceErased(aggregate_id=TRACE, occurred_at=NOW, source="test"), topic=TRACES)
+        self.fold()
+
+    def fold(self) -> None:
+        topic, at = self._topics[TRACES.name], positions_of(self._ledger, "journal", 0)
+        with closing(LogReader(self._settings, with_headers=True)) as reader:
+            stretches = [
+                Stretch(topic, partition, at[TRACES.name, partition], reader.watermarks(topic.name, partition)[1])
+                for partition in range(topic.partitions)
+            ]
+            for batch in reader.batches(stretches):
+                self._store.commit(self._ledger, self._store.prepare(batch))
+
+
+class Interrupted(Loading):
+    """While it loads for the first time, a trace is erased."""
+
+    live: Live | None = None
+    loads = 0
+
+    def load(self, until: Positions) -> None:
+        self.loads += 1
+        if self.loads == 1 and self.live is not None:
+            self.live.erase()
+        super().load(until)
+
+
+def new_generation(place: Workplace) -> GenerationRow:
+    with place.engine.begin() as connection:
+        return generations.create_generation(connection, place.projection, "loading")
+
+
+def test_a_comparison_during_which_a_trace_is_erased_is_made_again(
+    stack_settings: Settings, ledger: Ledger, topics: Topics
+) -> None:
+    live = Live(ledger, stack_settings, topics)
+    live.publish(*(event for event in [*others(300, 1), *story()] if event.home == TRACES))
+    with at_work(stack_settings) as place:
+        row, rebuilt = place.in_state("live"), new_generation(place)
+        assert row
+        with closing(Interrupted(place, rebuilt, 0)) as loading:
+            loading.live = live
+            parity = parity_of(place, loading, row, rebuilt)
+            assert loading.loads == 2
+    assert [each.table for each in parity if not each.equal] == []
+    assert tables_with(ledger, TRACE) == []
+
+
+def test_a_generation_that_has_the_trace_already_loses_it_where_it_passes_the_fact(
+    stack_settings: Settings, ledger: Ledger, topics: Topics
+) -> None:
+    live = Live(ledger, stack_settings, topics)
+    live.publish(*(event for event in [*others(300, 1), *story()[:9]] if event.home == TRACES))
+    with at_work(stack_settings) as place:
+        row, rebuilt = place.in_state("live"), new_generation(place)
+        assert row
+        with closing(Loading(place, rebuilt, 0)) as loading:
+            loading.load(place.judged())
+            assert f"{rebuilt.schema}.spans" in tables_with(ledger, TRACE)
+            live.publish(*(event for event in [*story(), *others(100, 2)] if event.home == TRACES))
+            live.erase()
+            assert tables_with(ledger, TRACE) == [f"{rebuilt.schema}.spans", f"{rebuilt.schema}.traces"]
+            parity = parity_of(place, loading, row, rebuilt)
+    assert [each.table for each in parity if not each.equal] == []
+    assert tables_with(ledger, TRACE) == []
