@@ -1,14 +1,17 @@
 """`spanfold trace`: one trace as the log tells it, folded before your eyes; the read models are not asked."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import Annotated, Any, Final
 
 import typer
 from rich.text import Text
 
-from spanfold.cli.output import console, print_json
+from spanfold.cli.erasing import erasures_of
+from spanfold.cli.output import console, notices, print_json
 from spanfold.cli.parked_payload import one_line
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
+from spanfold.cli.trace_gone import Gone, gone
 from spanfold.cli.trace_log import AsOf, Logged, as_of, before, records_of, similar
 from spanfold.cli.trace_steps import Folded, Row, Step, folded
 from spanfold.cli.waterfall import Bar, head_line, waterfall
@@ -49,7 +52,8 @@ def trace(
     It is folded from the journal, not read from the tables: a waterfall of its spans, and with --history a line a record
     with position, log time, event time, type and what it changed; duplicates and what could not be folded are there too,
     with the reason. --as-of shows what was known before a time (RFC 3339, by the broker's clock) or before an offset of its
-    partition. With --json, `trace` and `spans` have the columns of spanfold.traces and spanfold.spans.
+    partition. With --json, `trace` and `spans` have the columns of spanfold.traces and spanfold.spans; `let_go` tells, as a
+    remark does without it, where days of the journal are let go of.
 
     Exit code 1 when nothing of the trace has been folded.
 
@@ -59,16 +63,21 @@ def trace(
     dsn = named_postgres(running_settings(chosen_settings(home)))
     records = records_of(dsn, trace_id)
     seen = before(records, until)
-    found = folded(trace_id, seen)
+    found, missing = folded(trace_id, seen), gone(dsn, trace_id)
     if as_json and found.trace is not None:
-        print_json(_as_json(found, history))
+        print_json(_as_json(found, history, missing))
     elif not as_json:
         _show(found, history)
     if found.trace is None:
-        raise UnknownTrace(_why_nothing(dsn, trace_id, records, seen, until))
+        why = _why_nothing(dsn, trace_id, records, seen, until)
+        raise UnknownTrace(why if missing is None else f"{why}. And {missing}")
+    if missing is not None:
+        notices().print(str(missing), soft_wrap=True)
 
 
 def _why_nothing(dsn: str, trace_id: str, records: Sequence[Logged], seen: Sequence[Logged], until: AsOf) -> str:
+    if erased := erasures_of(dsn, trace_id):
+        return f"trace {one_line(trace_id)} was erased: {'; '.join(map(str, erased.values()))}"
     nothing = f"nothing has been folded of trace {one_line(trace_id)}"
     if seen:
         words = "1 record" if len(seen) == 1 else f"{len(seen)} records"
@@ -156,10 +165,11 @@ def _short(value: Any) -> str:
     return words if len(words) <= SHOWN_CHARACTERS else words[: SHOWN_CHARACTERS - 1] + "…"
 
 
-def _as_json(found: Folded, history: bool) -> dict[str, Any]:
+def _as_json(found: Folded, history: bool, missing: Gone | None) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "trace": _with_times(found.trace or {}),
         "spans": [_with_times(span) for span in found.spans],
+        "let_go": None if missing is None else asdict(missing),
     }
     return shown | {"history": [_step_as_json(step) for step in found.steps]} if history else shown
 

@@ -1,0 +1,43 @@
+"""What of a trace's records may have been let go of."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Final
+
+from psycopg.rows import class_row
+
+from spanfold.cli.sql import reading
+from spanfold.partitioning import partitions_of
+from spanfold.topics import TRACES
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """Of `partition`, records below this offset may be gone: those of events that happened before that day (UTC)."""
+
+    partition: int
+    journal_before: int
+    days_before: date
+
+    def __str__(self) -> str:
+        return (
+            f"events from before {self.days_before} are let go of: of partition {self.partition}, records below offset "
+            f"{self.journal_before} may be missing here"
+        )
+
+
+def gone(dsn: str, trace_id: str) -> Gone | None:
+    """What is let go of in the trace's partition; None when nothing is."""
+    topic = {"topic": TRACES.name}
+    with reading(dsn) as connection, connection.cursor(row_factory=class_row(Gone)) as cursor:
+        found = {each.partition: each for each in cursor.execute(LET_GO, topic)}
+        if not found:
+            return None
+        ((partitions,),) = connection.execute(PARTITIONS, topic).fetchall()
+    return found.get(int(partitions_of([trace_id.encode()], partitions)[0]))
+
+
+LET_GO: Final = "SELECT partition, journal_before, days_before FROM spanfold.let_go WHERE topic = %(topic)s"
+
+PARTITIONS: Final = "SELECT count(DISTINCT partition) FROM spanfold.checkpoints WHERE topic = %(topic)s"
+"""Every partition has a checkpoint from the beginning."""
