@@ -1,7 +1,7 @@
 """One generation that is being loaded, for as long as one process works on it: where it stands, and how to get it further."""
 
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -107,6 +107,7 @@ def workplace(
             psycopg.connect(worker_dsn(dsn, f"spanfold rebuild {projection.name}"), autocommit=True)
         )
         _be_alone(control, projection.name)
+        stack.callback(let_others, control)
         yield Workplace(settings, dsn, engine, control, projection, topics, audience)
 
 
@@ -120,6 +121,12 @@ def _be_alone(control: psycopg.Connection[Any], projection: str) -> None:
         f"{projection} is being rebuilt, verified, rolled back or compacted already, by the Postgres session of {who}: wait "
         "for it, or end it first"
     )
+
+
+def let_others(control: psycopg.Connection[Any]) -> None:
+    """Give back what this session is alone with, at once: a session ends some time after it was left."""
+    with suppress(psycopg.Error):
+        control.execute("SELECT pg_advisory_unlock_all()")
 
 
 class Loading:

@@ -17,7 +17,7 @@ from stream_processors.compaction import journals, log, tables
 from stream_processors.compaction.parts import Part
 from stream_processors.compaction.site import Site, Watermarks
 from stream_processors.dsn import worker_dsn
-from stream_processors.loading import Nobody, workplace
+from stream_processors.loading import Nobody, let_others, workplace
 from stream_processors.replay import LogReader
 
 LOCK: Final = "spanfold compact"
@@ -76,6 +76,7 @@ def compaction(
     with ExitStack() as stack:
         control = stack.enter_context(psycopg.connect(worker_dsn(dsn, LOCK), autocommit=True))
         _be_alone(control)
+        stack.callback(let_others, control)
         busy = {}
         for projection in projections.values():
             try:

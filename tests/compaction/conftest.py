@@ -31,12 +31,20 @@ from projections.states.store import Folding, StateStore
 from projections.store import Store
 from schemas.codec import Codec
 from spanfold.aggregates import installed_aggregates
-from spanfold.events import DomainEvent, ErrorLogged, MetricUpdated, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.events import (
+    DomainEvent,
+    ErrorLogged,
+    MetricUpdated,
+    SpanRecorded,
+    TraceCompleted,
+    TraceCreated,
+    TraceErased,
+)
 from spanfold.partitioning import partitions_of
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
 from spanfold.snapshot_policy import SnapshotPolicy
-from spanfold.topics import TopicOnBroker
+from spanfold.topics import LOGS, TRACES, TopicOnBroker
 from stream_processors.compaction import Compaction, Part, compaction
 from stream_processors.replay import LogReader, Stretch
 from tests.rebuilds.conftest import Ledger, at_work, command, environment, rows
@@ -93,14 +101,15 @@ def publish_at(settings: Settings, topics: Mapping[str, TopicOnBroker], events: 
     producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "acks": "all"})
     failed: list[Any] = []
     for log_time, event in sorted(events, key=lambda each: each[0]):
-        topic = topics[event.topic.name]
-        key = key_of(event)
-        producer.produce(
-            topic.name, CODEC.encode(event.event_type, event.as_fields()), key,
-            int(partitions_of([key], topic.partitions)[0]), headers=list(headers_of(event)), timestamp=log_time // 1000,
-            on_delivery=lambda error, _: failed.append(error) if error else None,
-        )  # fmt: skip
-        producer.poll(0)
+        key, value = key_of(event), CODEC.encode(event.event_type, event.as_fields())
+        for topic in [TRACES, LOGS] if isinstance(event, TraceErased) else [event.topic]:
+            there = topics[topic.name]
+            producer.produce(
+                there.name, value, key, int(partitions_of([key], there.partitions)[0]),
+                headers=list(headers_of(event)), timestamp=log_time // 1000,
+                on_delivery=lambda error, _: failed.append(error) if error else None,
+            )  # fmt: skip
+            producer.poll(0)
     assert producer.flush(60) == 0
     assert not failed, failed[0]
     _take_times_of(settings, names, "LogAppendTime")
