@@ -18,6 +18,9 @@ Erased = Mapping[bytes, int]
 
 ERASED: Final = Rejection(Verdict.ERASED, "its trace was erased before")
 
+FEW: Final = 1000
+"""So many erased keys are read with each batch; of more, those of the batch are looked up, which takes longer."""
+
 NAMELESS: Final = "its trace was erased"
 """Why a record was rejected or parked, once that might name the trace."""
 
@@ -46,11 +49,16 @@ def wait_for_erasures(cursor: Cursor[Any], judged: Judged, erasing: bool) -> Non
 
 def erased_among(cursor: Cursor[Any], batch: Batch) -> Erased:
     """Those of the batch's keys that were erased on its topic."""
-    if not batch.topic.erasable or cursor.execute(ANY_ERASED, (batch.topic.name,)).fetchone() is None:
+    if not batch.topic.erasable:
         return {}
-    texts = {key.decode(errors="replace") for key in batch.keys if key}
-    cursor.execute(ERASED_AMONG, (batch.topic.name, [text for text in texts if "\0" not in text]))
-    return {aggregate_id.encode(): offset for aggregate_id, offset in cursor}
+    found = cursor.execute(SOME_ERASED, (batch.topic.name, FEW + 1)).fetchall()
+    if not found:
+        return {}
+    keys = set(batch.keys)
+    if len(found) > FEW:
+        texts = [key.decode(errors="replace") for key in keys if key and b"\0" not in key]
+        found = cursor.execute(ERASED_AMONG, (batch.topic.name, texts)).fetchall()
+    return {key: offset for aggregate_id, offset in found if (key := aggregate_id.encode()) in keys}
 
 
 def rejected(judged: Judged, erased: Erased, indexes: Sequence[int]) -> dict[int, Rejection]:
@@ -119,7 +127,7 @@ LOCK_ALONE: Final = f"SELECT pg_advisory_xact_lock({_LOCK})"
 
 LOCK_TOGETHER: Final = f"SELECT pg_advisory_xact_lock_shared({_LOCK})"
 
-ANY_ERASED: Final = f"SELECT FROM {CORE}.erased WHERE topic = %s LIMIT 1"
+SOME_ERASED: Final = f"SELECT aggregate_id, kafka_offset FROM {CORE}.erased WHERE topic = %s LIMIT %s"
 
 ERASED_AMONG: Final = (
     f"SELECT aggregate_id, kafka_offset FROM {CORE}.erased WHERE topic = %s AND aggregate_id = ANY (%s::text[])"

@@ -9,6 +9,7 @@ import pytest
 
 from projections import generations
 from projections.batch import Batch
+from projections.erasure import FEW
 from projections.projection import installed
 from projections.store import Store
 from spanfold.events import SpanRecorded, TraceCompleted, TraceEvent
@@ -89,6 +90,16 @@ def test_many_erasures_in_one_batch(ledger: Ledger) -> None:
     erasures = [erased(f"trace {number}", 40 + number) for number in range(10) if number != 4]
     commit(ledger, Store(installed()), [batch([*records_of(EVENTS), *erasures])])
     assert shown(ledger) == told(event for event in EVENTS if event.aggregate_id == "trace 4")
+
+
+def test_however_many_traces_were_erased_before(ledger: Ledger) -> None:
+    for number in range(FEW + 5):
+        ledger.execute(
+            "INSERT INTO spanfold_core.erased VALUES ('spanfold.traces', 1, %s, 1, now(), %s)", (f"id {number}", number)
+        )
+    commit(ledger, Store(installed()), cut(LOG, range(0, len(LOG), 9)))
+    assert shown(ledger) == told(OTHERS)
+    assert tables_with(ledger, TRACE) == []
 
 
 def test_what_is_misrouted_or_malformed_or_too_old_names_nobody_either(ledger: Ledger) -> None:
