@@ -20,10 +20,13 @@ POLL_S: Final = 0.02
 DONE_S: Final = 600.0
 
 BASELINE_PROGRESS: Final = "SELECT events FROM progress"
+SNAPSHOTS_PROGRESS: Final = (
+    "SELECT sum(next_offset) FROM spanfold.checkpoints WHERE projection = 'snapshots' AND topic = 'spanfold.traces'"
+)
 PROJECTOR_PROGRESS: Final = "SELECT sum(next_offset) FROM spanfold.checkpoints WHERE projection = 'traces'"
 
 AtWork = Callable[["subprocess.Popen[bytes]"], None]
-"""Called once a program has made its first commit."""
+"""Called once a program has made its first commit, or its last."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,13 @@ class Runs:
         """Events per second of `spanfold worker projector` into this empty database."""
         command = [sys.executable, "-m", "spanfold", "worker", "projector"]
         return _rate(command, self.environment(dsn), dsn, PROJECTOR_PROGRESS, self.events, at_work)
+
+    def fold_states(self, dsn: str, at_work: AtWork, when_done: AtWork) -> float:
+        """Events per second of `spanfold worker snapshots` in a database that a projector has filled; `when_done` is called
+        before it is ended.
+        """
+        command = [sys.executable, "-m", "spanfold", "worker", "snapshots"]
+        return _rate(command, self.environment(dsn), dsn, SNAPSHOTS_PROGRESS, self.events, at_work, when_done)
 
     def environment(self, dsn: str) -> dict[str, str]:
         """The settings of a program that works on the topic and this database."""
@@ -98,6 +108,7 @@ def _rate(
     progress: str,
     events: int,
     at_work: AtWork = lambda _: None,
+    when_done: AtWork = lambda _: None,
 ) -> float:
     """Events between the first and the last commit that a poll of the progress saw, by the seconds between them: start-up
     is not part of it.
@@ -109,6 +120,7 @@ def _rate(
             first, started = _wait(connection, process, progress, 1)
             at_work(process)
             last, ended = _wait(connection, process, progress, events)
+        when_done(process)
     finally:
         process.terminate()
         process.wait(30)

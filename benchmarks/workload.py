@@ -50,6 +50,12 @@ def spans(randomness: random.Random, count: int, now: int) -> Iterator[TraceEven
             yield _completed(trace_id, start + randomness.randrange(1_000_000))
 
 
+def opened(randomness: random.Random, count: int, now: int) -> Iterator[TraceEvent]:
+    """TraceCreated of each trace, and nothing more."""
+    for number in range(count):
+        yield _created(randomness.randbytes(16).hex(), now + number, number)
+
+
 class Call(NamedTuple):
     """A span of each trace: `number` and `parent` make the ids, the times are µs after the trace's start."""
 
@@ -102,9 +108,14 @@ class Name(StrEnum):
 
     TRACES = "traces"
     SPANS = "spans"
+    OPENED = "opened"
 
 
-WORKLOADS: Final = {Name.TRACES: Workload(traces, 2), Name.SPANS: Workload(spans, 2 + len(CALLS))}
+WORKLOADS: Final = {
+    Name.TRACES: Workload(traces, 2),
+    Name.SPANS: Workload(spans, 2 + len(CALLS)),
+    Name.OPENED: Workload(opened, 1),
+}
 
 
 def publish(settings: Settings, workload: Workload, count: int, progress: Progress) -> None:

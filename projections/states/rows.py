@@ -183,6 +183,16 @@ SELECT topic, partition, 0 FROM registered
 ON CONFLICT DO NOTHING
 """
 
+DUE: Final = f"""
+SELECT c.topic, c.partition
+  FROM {CORE}.checkpoints c
+  JOIN unnest(%s::text[], %s::integer[]) AS a (topic, fold_version) ON (a.topic, a.fold_version) = (c.topic, c.generation)
+ WHERE c.projection = '{SNAPSHOTS}'
+   AND EXISTS (SELECT FROM {CORE}.states s
+                WHERE (s.topic, s.partition, s.fold_version) = (c.topic, c.partition::smallint, c.generation)
+                  AND s.due_at <= now())
+"""
+
 VERSIONS: Final = """
 SELECT j.kafka_offset, j.version
   FROM unnest(%s::text[], %s::bigint[]) AS a (aggregate_id, version)

@@ -97,6 +97,11 @@ class StateStore:
         for each in self._foldings.values():
             rows.register(connection, each.aggregate.topic, each.aggregate.fold_version)
 
+    def due(self, connection: Connection[Any]) -> list[tuple[str, int]]:
+        """The partitions that have states whose snapshot is due by the clock."""
+        parameters = (list(self.fold_versions), list(self.fold_versions.values()))
+        return [(topic, partition) for topic, partition in connection.execute(rows.DUE, parameters)]
+
     def take_due(self, connection: Connection[Any], topic: str, partition: int, *, everything: bool = False) -> int:
         """Take the snapshots that are due by the clock, for a partition to which nothing has come for a while; or of every state
         that is in none. Returns how many. The partition's states are locked meanwhile.

@@ -1,7 +1,6 @@
 """The snapshot worker's Faust app: the same batches as the projector's, folded into states of aggregates behind it."""
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from projections.states import Folding, PreparedStates, StateStore
@@ -15,9 +14,6 @@ from stream_processors.metrics import Metrics
 
 NAME: Final = "snapshots"
 """Of the consumer group, behind the installation's own name."""
-
-LOOK_EVERY_S: Final = 5.0
-"""How often partitions to which nothing comes are looked through for snapshots that are due."""
 
 
 def foldings(settings: Settings) -> list[Folding]:
@@ -44,12 +40,4 @@ def snapshots_app(
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
     folder = Folder(store, committer, topics, metrics, lambda prepared: None)
-    app = folding_app(settings, NAME, committer, store, folder, topics)
-    names = {found.name: found.topic.name for found in topics.values()}
-
-    async def take_due(app: Any) -> None:
-        for tp in sorted(app.consumer.assignment()):
-            await committer.run(partial(store.take_due, topic=names[tp.topic], partition=tp.partition))
-
-    app.timer(interval=LOOK_EVERY_S)(take_due)
-    return app
+    return folding_app(settings, NAME, committer, store, folder, topics)

@@ -1,4 +1,5 @@
-"""Feeds the compacted topic from the committed rows of `snapshots`, so that its last value of each key is what Postgres has.
+"""Takes the snapshots that are due by the clock, and feeds the compacted topic from the committed rows of `snapshots`, so that
+its last value of each key is what Postgres has.
 
 One transactional producer for each source partition. Its rows are read after it has fenced whoever fed that partition before, so
 of two that believe they own it, one's transaction fails and the other's shows what Postgres has now: nothing stale comes last.
@@ -16,7 +17,7 @@ import structlog
 from confluent_kafka import KafkaException, Producer
 
 from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
-from projections.states import feeding
+from projections.states import StateStore, feeding
 from projections.states.feeding import Change, Fed
 from spanfold.settings import Settings
 from spanfold.topics import SNAPSHOTS_TOPIC, TopicOnBroker
@@ -24,7 +25,9 @@ from stream_processors.dsn import worker_dsn
 
 log = structlog.get_logger("spanfold.snapshots")
 
-EVERY_S: Final = 1.0
+EVERY_S: Final = 2.0
+"""Between two looks."""
+
 AFTER_TROUBLE_S: Final = 5.0
 AT_ONCE: Final = 500
 """Snapshots of one transaction."""
@@ -41,8 +44,8 @@ def key_of(topic: str, aggregate_id: str) -> bytes:
 
 
 class Feeder:
-    """Feeds, in a thread of its own, for as long as its block lasts. `owned` says which partitions of source topics, by broker
-    names, are this worker's now; `fold_versions` whose states of which topic are fed.
+    """Looks and feeds, in a thread of its own, for as long as its block lasts. `owned` says which partitions of source topics,
+    by broker names, are this worker's now; `store` whose states are fed.
 
     `reached(step)` is called before each named step of a transaction: before_produce, before_confirm, before_note. Tests
     stop there.
@@ -53,7 +56,7 @@ class Feeder:
         settings: Settings,
         dsn: str,
         topics: Collection[TopicOnBroker],
-        fold_versions: dict[str, int],
+        store: StateStore,
         owned: Callable[[], Collection[Partition]],
     ) -> None:
         self._config = kafka_config(settings) | {
@@ -64,7 +67,7 @@ class Feeder:
         self._to = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
         self._dsn = worker_dsn(dsn, "spanfold feeder")
         self._names = {found.name: found.topic.name for found in topics}
-        self._fold_versions, self._owned = fold_versions, owned
+        self._store, self._owned = store, owned
         self.reached: Callable[[str], None] = lambda step: None
         self._connection: psycopg.Connection[Any] | None = None
         self._producers: dict[Partition, Producer] = {}
@@ -82,9 +85,9 @@ class Feeder:
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                self._feed_all()
+                self._look()
                 pause = EVERY_S
-            except (psycopg.OperationalError, KafkaException) as error:
+            except (psycopg.Error, KafkaException) as error:
                 # begin anew: the connection may be broken, and a producer that was fenced serves no more
                 log.warning("feeding_again", why=" ".join(str(error).split()))
                 self._let_go()
@@ -98,7 +101,7 @@ class Feeder:
             with suppress(psycopg.Error):
                 self._connection.close()
 
-    def _feed_all(self) -> None:
+    def _look(self) -> None:
         owned = {(self._names[name], partition) for name, partition in self._owned() if name in self._names}
         for partition in self._producers.keys() - owned:
             del self._producers[partition]
@@ -106,7 +109,10 @@ class Feeder:
             return
         if self._connection is None or self._connection.closed:
             self._connection = psycopg.connect(self._dsn, autocommit=True)
-        for each in feeding.behind(self._connection, self._fold_versions):
+        for place in self._store.due(self._connection):
+            if place in owned:
+                self._store.take_due(self._connection, *place)
+        for each in feeding.behind(self._connection, self._store.fold_versions):
             if (each.topic, each.partition) in owned:
                 self._feed_partition(self._connection, each)
 
@@ -118,7 +124,7 @@ class Feeder:
     def _feed(self, connection: psycopg.Connection[Any], fed: Fed) -> Fed | None:
         """Send the next changes of this partition in one transaction; returns how far it is then, None at the end."""
         producer = self._producer((fed.topic, fed.partition))
-        changes = feeding.changes(connection, fed, self._fold_versions[fed.topic], AT_ONCE)
+        changes = feeding.changes(connection, fed, self._store.fold_versions[fed.topic], AT_ONCE)
         if not changes:
             return None
         self.reached("before_produce")
