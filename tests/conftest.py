@@ -6,13 +6,15 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import wait
 from dataclasses import dataclass
 from typing import Any
 
 import psycopg
 import pytest
+from confluent_kafka.admin import AdminClient
 
-from producers.topics import ensure_topics
+from producers.topics import ensure_topics, kafka_config
 from projections import generations
 from projections.projection import installed
 from spanfold.embedded.stack import EmbeddedStack
@@ -28,6 +30,10 @@ class Servers:
     kafka_bootstrap: str
     postgres_dsn: str
     kind: str
+
+    def dsn_of(self, database: str) -> str:
+        """Another database of the same server."""
+        return self.postgres_dsn.rsplit("/", 1)[0] + f"/{database}"
 
 
 @pytest.fixture(scope="session")
@@ -74,12 +80,25 @@ def topic_prefix() -> str:
 
 
 @pytest.fixture
-def postgres_dsn(servers: Servers) -> Iterator[str]:
-    """An empty database of this test's own."""
+def postgres_dsn(servers: Servers, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database of this test's own: an empty one, or a copy of `prepared_database` for those that take `ledger`."""
     name = f"t{uuid.uuid4().hex[:8]}"
+    like = request.getfixturevalue("prepared_database") if "ledger" in request.fixturenames else "template1"
+    with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {like}")
+        yield servers.dsn_of(name)
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture(scope="session")
+def prepared_database(servers: Servers) -> Iterator[str]:
+    """The name of a database that has been prepared for topics of its own. A copy is there much sooner than another one."""
+    name = f"t{uuid.uuid4().hex[:8]}"
+    settings = Settings(kafka_bootstrap=servers.kafka_bootstrap, topic_prefix=f"{name}.")
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        yield servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
+        generations.prepare(servers.dsn_of(name), ensure_topics(settings).values(), installed())
+        yield name
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
@@ -94,15 +113,25 @@ def stack_settings(kafka_bootstrap: str, postgres_dsn: str, topic_prefix: str) -
 
 
 @pytest.fixture
-def topics(stack_settings: Settings) -> dict[str, TopicOnBroker]:
-    """spanfold's topics, under this test's prefix."""
-    return ensure_topics(stack_settings)
+def topics(stack_settings: Settings) -> Iterator[dict[str, TopicOnBroker]]:
+    """spanfold's topics, under this test's prefix; the broker is rid of them afterwards."""
+    found = ensure_topics(stack_settings)
+    yield found
+    admin = AdminClient(kafka_config(stack_settings))
+    wait(admin.delete_topics([each.name for each in found.values()]).values(), 10)
 
 
 @pytest.fixture
 def ledger(stack_settings: Settings, topics: dict[str, TopicOnBroker]) -> Iterator[psycopg.Connection[Any]]:
     """The database, prepared for the topics; an autocommit connection to it."""
     assert stack_settings.postgres_dsn
-    generations.prepare(stack_settings.postgres_dsn, topics.values(), installed())
     with psycopg.connect(stack_settings.postgres_dsn, autocommit=True) as connection:
+        for each in topics.values():
+            registered = connection.execute(REGISTERED_AS, (each.name, each.topic_id, each.topic.name, each.partitions))
+            assert registered.rowcount == 1, f"{each} is not what the database was prepared for"
         yield connection
+
+
+REGISTERED_AS = """
+UPDATE spanfold_core.topics SET broker_name = %s, broker_topic_id = %s WHERE topic = %s AND partitions = %s
+"""
