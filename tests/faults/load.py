@@ -3,7 +3,8 @@
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -23,13 +24,14 @@ from spanfold.events import (
     SpanRecorded,
     TraceCompleted,
     TraceCreated,
+    TraceErased,
     TraceFailed,
     series_id,
 )
 from spanfold.partitioning import partitions_of
 from spanfold.records import headers_of, key_of
 from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.topics import LOGS, TRACES
 from tests.faults.services import ServiceLoad
 
 SERVICES: Final = ("shop", "basket", "bank", "post", "mail", "n" * 210 + "1", "n" * 210 + "2")
@@ -166,6 +168,7 @@ class Load:
         self.published = 0
         self._settings, self._seed, self._least, self._per_second = settings, seed, least, per_second
         self._again = 0 if clean else 1 / 30
+        self._begun: deque[str] = deque(maxlen=300)
         self._enough, self._over = threading.Event(), threading.Event()
         self._errors: list[BaseException] = []
         runs = [self._publish, *(() if clean else (self._publish_bad, self._transact))]
@@ -206,6 +209,8 @@ class Load:
             while self.published < self._least or not self._enough.is_set():
                 for _ in range(100):
                     event = next(source)
+                    if isinstance(event, TraceCreated):
+                        self._begun.append(event.aggregate_id)
                     publisher.publish(event, on_delivery=self.acknowledged.of(event))
                 self.published += 100
                 if self.published >= self._least:
@@ -216,19 +221,25 @@ class Load:
         self._over.set()
 
     def _publish_bad(self) -> None:
-        """Records that no publisher of ours would write, and facts about those that will be parked."""
+        """Records that no publisher of ours would write, facts about those that will be parked, and erasures of traces that
+        still go on.
+        """
         rng, codec, parked = random.Random(self._seed + 1), Codec(), list[tuple[str, int]]()
         producer = Producer(
             {"bootstrap.servers": self._settings.kafka_bootstrap, "enable.idempotence": True, "log_level": 0}
         )
-        topic = TRACES.on_broker(self._settings.topic_prefix)
+        topics = [topic.on_broker(self._settings.topic_prefix) for topic in (TRACES, LOGS)]
 
         def lies(error: KafkaError | None, message: Message) -> None:
-            if error is None and is_text(message.key()):
+            if error is None and is_text(message.key()) and message.topic() == topics[0]:
                 parked.append((message.key().decode(), message.offset() or 0))  # type: ignore[union-attr]
 
         while not self._over.wait(0.03):
-            record = _settlement(rng, codec, parked) if parked and rng.random() < 0.2 else _spoilt(rng, codec)
+            topic = topics[0]
+            if self._begun and rng.random() < 0.1:
+                topic, record = rng.choice(topics), _erasure(rng, codec, self._begun)
+            else:
+                record = _settlement(rng, codec, parked) if parked and rng.random() < 0.2 else _spoilt(rng, codec)
             value, key, headers, stray = record
             home = int(partitions_of([key], self._settings.partitions)[0]) if key else 0
             producer.produce(
@@ -305,6 +316,12 @@ def _settlement(rng: random.Random, codec: Codec, parked: list[tuple[str, int]])
         record_topic=TRACES.name,
         record_offset=offset,
     )
+    return codec.encode(fact.event_type, fact.as_fields()), key_of(fact), headers_of(fact), 0
+
+
+def _erasure(rng: random.Random, codec: Codec, begun: Sequence[str]) -> Record:
+    """A trace that has begun is erased; some are erased twice."""
+    fact = TraceErased(aggregate_id=rng.choice(begun), occurred_at=time.time_ns() // 1000, source="bad")
     return codec.encode(fact.event_type, fact.as_fields()), key_of(fact), headers_of(fact), 0
 
 

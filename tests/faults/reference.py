@@ -98,6 +98,8 @@ def ends_of_log(settings: Settings) -> dict[tuple[str, int], int]:
 
 # Verdicts
 
+ERASABLE = ("spanfold.traces", "spanfold.logs")
+
 
 def murmur2(data: bytes) -> int:
     """As Java's clients hash keys."""
@@ -137,10 +139,30 @@ def misshapen(record: Logged, partitions: int) -> str | None:
     return None
 
 
-def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
-    """Of a record of telemetry, by the rules of docs/adr/0003; `seen` holds the events that were accepted before."""
+class Before:
+    """What the accepted records before say: which events there were, and which keys were erased by the record at an offset."""
+
+    def __init__(self) -> None:
+        self.events: dict[tuple[Any, ...], Any] = {}
+        self.erased: dict[Any, int] = {}
+
+    def erase(self, record: Logged) -> None:
+        """All that there was of the record's key goes, its own event too."""
+        key = key_of(record)
+        self.erased[key] = record.offset
+        self.events = {event: of for event, of in self.events.items() if of != key}
+
+
+def key_of(record: Logged) -> tuple[str, int, bytes | None]:
+    return (record.topic.name, record.partition, record.key)
+
+
+def verdict_of(record: Logged, partitions: int, before: Before) -> str:
+    """Of a record of telemetry, by the rules of docs/adr/0003 and 0014."""
     if verdict := misshapen(record, partitions):
         return verdict
+    if key_of(record) in before.erased:
+        return "erased"
     found = dict(record.headers)
     event_id, occurred_at = found["event_id"] or b"", found["occurred_at"] or b""
     age = record.log_time * 1000 - int(occurred_at)
@@ -150,9 +172,11 @@ def verdict_of(record: Logged, partitions: int, seen: set[Any]) -> str:
         return "future"
     if record.topic.journaled:
         event = (record.topic.name, record.partition, int(occurred_at) // DAY, event_id.lower())
-        if event in seen:
+        if event in before.events:
             return "duplicate"
-        seen.add(event)
+        before.events[event] = key_of(record)
+    if found["event_type"] == b"TraceErased" and record.topic.name in ERASABLE:
+        before.erase(record)
     return "accepted"
 
 
@@ -178,12 +202,14 @@ class Parked(NamedTuple):
 
 def expected(log: Log, partitions: int) -> dict[str, Table]:
     """Every table, from every record."""
-    codec, seen = Codec(), set[Any]()
+    codec, before = Codec(), Before()
     verdicts, parked, journal = dict[Any, int](), dict[Any, Parked](), dict[Any, Any]()
     events: list[Event] = []
+    keys = dict[Any, Any]()
     for record in log.records:
         position = (record.topic.name, record.partition, record.offset)
-        verdict = verdict_of(record, partitions, seen)
+        keys[position] = key_of(record)
+        verdict = verdict_of(record, partitions, before)
         # metrics are not journaled: only what was rejected is told of
         if verdict != "accepted" or record.topic.journaled:
             verdicts[(*position, verdict)] = 1
@@ -198,8 +224,11 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
             parked[position] = Parked(event)
         elif event.type in ("RecordRetried", "RecordDiscarded"):
             _settle(parked, event)
-        else:
+        elif event.type != "TraceErased":
             events.append(event)
+    events = [event for event in events if key_of(event.record) not in before.erased]
+    for position in (each for each, key in keys.items() if key in before.erased):
+        _forget(position, before.erased[keys[position]], verdicts, journal, parked)
     checkpoints = {(topic, partition, "journal"): end for (topic, partition), end in log.ends.items()}
     tables = {"verdicts": verdicts, "journal": journal, "parked_records": parked, "checkpoints": checkpoints}
     traced = [event for event in events if event.record.topic.name == "spanfold.traces"]
@@ -210,15 +239,23 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
     return tables | _trace_tables(traced) | logs | _metric_tables(measured)
 
 
+def _forget(position: Any, at: int, verdicts: Table, journal: Table, parked: dict[Any, Parked]) -> None:
+    """What the tables lose of an accepted record whose key was erased at `at`."""
+    journal.pop(position, None)
+    verdicts.pop((*position, "accepted"), None)
+    if position in parked:
+        parked[position] = parked[position]._replace(state="erased", settled_at=at)
+
+
 def folded_events(log: Log, partitions: int) -> list[Event]:
-    """The events of all records that are accepted and can be read, in the log's order."""
-    codec, seen, events = Codec(), set[Any](), list[Event]()
+    """The events of all records that are accepted, can be read and were not erased, in the log's order."""
+    codec, before, events = Codec(), Before(), list[Event]()
     for record in log.records:
-        if verdict_of(record, partitions, seen) == "accepted":
+        if verdict_of(record, partitions, before) == "accepted":
             event = _read(record, dict(record.headers), codec)
-            if isinstance(event, Event) and event.type not in ("RecordRetried", "RecordDiscarded"):
+            if isinstance(event, Event) and event.type not in ("RecordRetried", "RecordDiscarded", "TraceErased"):
                 events.append(event)
-    return events
+    return [event for event in events if key_of(event.record) not in before.erased]
 
 
 def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | str:
