@@ -151,7 +151,8 @@ class Acknowledged:
 
 class Load:
     """Publishes in threads until it is told that the faults are over and `least` events have been published. A `clean` load
-    has no doubled, unreadable or transactional records. `services` adds appends to a conditional topic.
+    has no doubled, unreadable or transactional records. `services` adds appends to a conditional topic, `erasures` erases
+    traces that still go on.
     """
 
     def __init__(
@@ -163,12 +164,13 @@ class Load:
         *,
         clean: bool = False,
         services: bool = False,
+        erasures: bool = False,
     ) -> None:
         self.acknowledged = Acknowledged()
         self.published = 0
         self._settings, self._seed, self._least, self._per_second = settings, seed, least, per_second
         self._again = 0 if clean else 1 / 30
-        self._begun: deque[str] = deque(maxlen=300)
+        self._begun: deque[str] = deque(maxlen=300 if erasures else 0)
         self._enough, self._over = threading.Event(), threading.Event()
         self._errors: list[BaseException] = []
         runs = [self._publish, *(() if clean else (self._publish_bad, self._transact))]

@@ -239,7 +239,9 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
     return tables | _trace_tables(traced) | logs | _metric_tables(measured)
 
 
-def _forget(position: Any, at: int, verdicts: Table, journal: Table, parked: dict[Any, Parked]) -> None:
+def _forget(
+    position: Any, at: int, verdicts: dict[Any, int], journal: dict[Any, Any], parked: dict[Any, Parked]
+) -> None:
     """What the tables lose of an accepted record whose key was erased at `at`."""
     journal.pop(position, None)
     verdicts.pop((*position, "accepted"), None)

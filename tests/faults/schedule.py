@@ -127,7 +127,9 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         beside = Workers(servers, settings.model_copy(update={"postgres_dsn": servers.dsn(name)}))
         eager = {"snapshot_every_records": plan.every_records, "snapshot_quiet_s": 0.0}
         workers = Workers(servers, settings.model_copy(update=eager), without, SNAPSHOTS)
-    load = Load(settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean, services=beside is not None)
+    load = Load(
+        settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean, services=beside is not None, erasures=True
+    )
 
     def note(words: str) -> None:
         report.faults.append((round(time.monotonic() - begun, 1), words))
