@@ -51,13 +51,16 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class TableParity:
-    """What a comparison of one table found. `differences` are the first ones; `unequal_buckets` says how far they reach."""
+    """What a comparison of one table found, of its rows from `since` on. `differences` are the first ones; `unequal_buckets` says
+    how far they reach.
+    """
 
     table: str
     live_rows: int
     rebuilt_rows: int
     unequal_buckets: int
     differences: Sequence[Difference]
+    since: datetime | None = None
 
     @property
     def equal(self) -> bool:
@@ -116,7 +119,8 @@ def compare(live: Side, live_sums: Checksums, rebuilt: Side, shape: Shape, first
             break
         some = unequal[at : at + FETCHED]
         found += _differences(shape, _rows(live, shape, some), _rows(rebuilt, shape, some))
-    return TableParity(shape.table, _count(live_sums), _count(rebuilt_sums), len(unequal), found[:first])
+    since = None if shape.since is None else shape.since[1]
+    return TableParity(shape.table, _count(live_sums), _count(rebuilt_sums), len(unequal), found[:first], since)
 
 
 def key_of(table: Table) -> list[str]:

@@ -105,6 +105,9 @@ class LogReader:
             found = self._consumer.offsets_for_times(list(asked), timeout=ANSWER_S)
         except KafkaException as error:
             raise LogUnavailable(f"Kafka did not say what it had at that time: {error.args[0].str()}") from error
+        for each in found:
+            if each.error is not None:
+                raise LogUnavailable(f"Kafka did not say what {each.topic} had at that time: {each.error.str()}")
         return {(each.topic, each.partition): each.offset if each.offset >= 0 else None for each in found}
 
     def batches(self, stretches: Sequence[Stretch], patience_s: float = NOTHING_CAME_S) -> Iterator[Batch]:

@@ -122,7 +122,8 @@ def parity_lines(parity: Sequence[TableParity]) -> Iterator[str]:
     """A line a table, and one a difference."""
     for each in parity:
         if each.equal:
-            yield f"{each.table}: {each.live_rows:,} rows, equal"
+            kept = "" if each.since is None else f" from {each.since:%Y-%m-%d} on"
+            yield f"{each.table}: {each.live_rows:,} rows{kept}, equal"
             continue
         yield f"{each.table}: {each.live_rows:,} live rows and {each.rebuilt_rows:,} rebuilt ones differ"
         yield from (f"  {difference}" for difference in each.differences)

@@ -8,18 +8,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import TIMESTAMP_CREATE_TIME, TIMESTAMP_LOG_APPEND_TIME, KafkaException, Producer
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
+    NewTopic,
     ResourceType,
 )
 
@@ -48,7 +49,7 @@ from spanfold.topics import LOGS, TRACES, TopicOnBroker
 from stream_processors.compaction import Compaction, Part, compaction
 from stream_processors.replay import LogReader, Stretch
 from tests.rebuilds.conftest import Ledger, at_work, command, environment, rows
-from tests.stream_processors.conftest import second_settings, start
+from tests.stream_processors.conftest import second_settings, start, until
 
 __all__ = ["at_work", "command", "environment", "rows", "second_settings", "start"]
 
@@ -116,11 +117,27 @@ def publish_at(settings: Settings, topics: Mapping[str, TopicOnBroker], events: 
 
 
 def _take_times_of(settings: Settings, names: Iterable[str], whose: str) -> None:
-    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
-    entry = ConfigEntry("message.timestamp.type", whose, incremental_operation=AlterConfigOpType.SET)
-    resources = [ConfigResource(ResourceType.TOPIC, name, incremental_configs=[entry]) for name in names]
-    for future in admin.incremental_alter_configs(resources).values():
-        future.result(30)
+    """Set message.timestamp.type, and wait until the broker goes by it: it applies changes in their order, so that what is true
+    of a topic that was changed last is true of all.
+    """
+    admin, probe = AdminClient({"bootstrap.servers": settings.kafka_bootstrap}), f"{settings.topic_prefix}probe"
+    for future in admin.create_topics([NewTopic(probe, 1, 1)]).values():
+        with suppress(KafkaException):  # it is there from the last time
+            future.result(30)
+    for each in (*names, probe):
+        entry = ConfigEntry("message.timestamp.type", whose, incremental_operation=AlterConfigOpType.SET)
+        resource = ConfigResource(ResourceType.TOPIC, each, incremental_configs=[entry])
+        for future in admin.incremental_alter_configs([resource]).values():
+            future.result(30)
+    kind = TIMESTAMP_CREATE_TIME if whose == "CreateTime" else TIMESTAMP_LOG_APPEND_TIME
+    until(lambda: _kind_of_time(settings, probe) == kind, f"{whose} of {probe}")
+
+
+def _kind_of_time(settings: Settings, topic: str) -> int:
+    producer, told = Producer({"bootstrap.servers": settings.kafka_bootstrap}), list[int]()
+    producer.produce(topic, b"", timestamp=1, on_delivery=lambda _, message: told.append(message.timestamp()[0]))
+    assert producer.flush(60) == 0
+    return told[0]
 
 
 def fold(settings: Settings, topics: Mapping[str, TopicOnBroker], ledger: Ledger) -> None:

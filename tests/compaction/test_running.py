@@ -7,11 +7,13 @@ import threading
 import time
 from typing import Any
 
+import orjson
 import psycopg
 
 from projections.retention import late_days
 from spanfold.topics import LOGS, METRICS, TRACES
-from tests.compaction.conftest import HOUR, TODAY, Place, asked, environment, with_settings
+from stream_processors import rebuild as rebuilding
+from tests.compaction.conftest import HOUR, TODAY, Place, asked, at_work, environment, of_day, rows, with_settings
 from tests.rebuilds.conftest import folded, publish
 from tests.stream_processors.conftest import Start
 
@@ -102,8 +104,6 @@ def test_the_command_does_it_and_says_why_not_more(old: Place) -> None:
         assert words in done.stdout, done.stdout
     again = with_settings(old, NAMED, "compact", "--json")
     assert again.returncode == 0, again.stderr
-    import orjson
-
     told = orjson.loads(again.stdout)
     assert not told["dry_run"]
     assert all(each["records"] == 0 and each["days"] == 0 for each in told["parts"])
@@ -174,3 +174,20 @@ def test_workers_go_on_meanwhile(old: Place, start: Start) -> None:
     assert "rror" not in worker.said(), worker.said()
     assert min(old.log_begins()[TRACES.name, partition] for partition in range(4)) > 0
     assert worker.stop() == 0
+
+
+def test_after_it_tables_are_rebuilt_from_snapshots_and_the_same(old: Place) -> None:
+    old.compact(**ALL)
+    before = rows(old.ledger)
+    refused = with_settings(old, {}, "rebuild", "traces")
+    assert refused.returncode == 3, refused.stdout
+    assert "`spanfold rebuild traces --from-snapshot` begins with" in refused.stderr
+    with at_work(old.settings) as place:
+        rebuilding.abort(place)
+        assert all(each.equal for each in rebuilding.verify(place, 1, from_snapshot=True).parity)
+        result = rebuilding.rebuild(place, 1, from_snapshot=True)
+        assert all(each.equal for each in result.parity)
+    assert rows(old.ledger) == before
+    # what comes now meets rows that are as they were
+    old.publish(of_day(-1))
+    assert asked(old.ledger, "SELECT count(*) FROM spanfold.traces") == [(88,)]
