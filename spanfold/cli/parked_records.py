@@ -37,6 +37,7 @@ class State(StrEnum):
     PARKED = "parked"
     RETRIED = "retried"
     DISCARDED = "discarded"
+    ERASED = "erased"
     ALL = "all"
 
 
@@ -53,16 +54,16 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ParkedRecord:
-    """A row of spanfold.parked_records but for its bytes; times are ISO 8601 in UTC."""
+    """A row of spanfold.parked_records but for its bytes; times are ISO 8601 in UTC. Nothing names an erased one."""
 
     topic: str
     partition: int
     kafka_offset: int
     reason: str
     detail: str
-    event_id: str
+    event_id: str | None
     event_type: str
-    aggregate_id: str
+    aggregate_id: str | None
     occurred_at: str
     log_time: str
     state: str
