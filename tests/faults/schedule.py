@@ -128,7 +128,13 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         eager = {"snapshot_every_records": plan.every_records, "snapshot_quiet_s": 0.0}
         workers = Workers(servers, settings.model_copy(update=eager), without, SNAPSHOTS)
     load = Load(
-        settings, plan.seed, plan.events, PER_SECOND, clean=plan.clean, services=beside is not None, erasures=True
+        settings,
+        plan.seed,
+        plan.events,
+        PER_SECOND,
+        clean=plan.clean,
+        services=beside is not None,
+        erasures=beside is None,
     )
 
     def note(words: str) -> None:
