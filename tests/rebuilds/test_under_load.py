@@ -2,9 +2,11 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,13 +14,13 @@ import psycopg
 from spanfold.settings import Settings
 from tests.faults import reference
 from tests.faults.load import Load
-from tests.rebuilds.conftest import NOTHING, Ledger, command, folded, leftovers, states
+from tests.rebuilds.conftest import NOTHING, Ledger, environment, folded, leftovers, states
 from tests.stream_processors.conftest import Start, until
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "40000"))
 PER_SECOND = 3000
-LONG_SELECT_S = 20
-REPEATABLE_READ_S = 30
+LONG_SELECT_S = 6
+"""Several times as long as a swap waits for readers of the views."""
 
 COUNT = "SELECT count(*) FROM spanfold.traces"
 
@@ -62,13 +64,13 @@ def prepared(connection: psycopg.Connection[Any]) -> int:
 
 
 class OldSnapshot(threading.Thread):
-    """A REPEATABLE READ transaction that stays open; it reads the view only at the end, unless `at_once`."""
+    """A REPEATABLE READ transaction that stays open until it is `end`ed; it reads the view only then, unless `at_once`."""
 
     def __init__(self, dsn: str, *, at_once: bool) -> None:
         super().__init__(daemon=True)
         self.counts: list[int] = []
         self.pid = 0
-        self._dsn, self._at_once = dsn, at_once
+        self._dsn, self._at_once, self._over = dsn, at_once, threading.Event()
 
     def run(self) -> None:
         with psycopg.connect(self._dsn, application_name="an old snapshot") as connection:
@@ -77,11 +79,37 @@ class OldSnapshot(threading.Thread):
             if self._at_once:
                 self.counts.append(one(connection, COUNT))
             self.pid = connection.info.backend_pid
-            time.sleep(REPEATABLE_READ_S)
+            self._over.wait()
             self.counts.append(one(connection, COUNT))
 
+    def end(self) -> None:
+        self._over.set()
+        self.join(60)
 
-def test_a_rebuild_under_load_disturbs_nobody(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
+
+def rebuilt_once_it_waits_for(settings: Settings, old: Sequence[OldSnapshot], log: Path) -> Any:
+    """What the rebuild tells programs. The old snapshots end when it has said of each that it waits for it."""
+    argv = [sys.executable, "-m", "spanfold", "rebuild", "traces", "--json"]
+    with log.open("w") as stderr:
+        rebuild = subprocess.Popen(argv, env=environment(settings), stdout=subprocess.PIPE, stderr=stderr, text=True)
+
+    def waits() -> bool:
+        assert rebuild.poll() is None, f"the rebuild ended with {rebuild.returncode}: {log.read_text()}"
+        return all(f"pid {each.pid} " in log.read_text() for each in old)
+
+    try:
+        until(waits, "that the rebuild waits for the old snapshots", log.read_text)
+    finally:
+        for each in old:
+            each.end()
+    stdout, _ = rebuild.communicate(timeout=280)
+    assert rebuild.returncode == 0, log.read_text()
+    return json.loads(stdout)
+
+
+def test_a_rebuild_under_load_disturbs_nobody(
+    stack_settings: Settings, ledger: Ledger, start: Start, tmp_path: Path
+) -> None:
     dsn, worker = str(stack_settings.postgres_dsn), start()
     load = Load(stack_settings, 7, EVENTS, PER_SECOND)
     load.start()
@@ -102,14 +130,11 @@ def test_a_rebuild_under_load_disturbs_nobody(stack_settings: Settings, ledger: 
         thread.start()
     until(lambda: all(each.pid for each in old), "the old snapshots")
 
-    done = command(stack_settings, "rebuild", "traces", "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    result = rebuilt_once_it_waits_for(stack_settings, old, tmp_path / "said")
     print(json.dumps({name: value for name, value in result.items() if name != "parity"}, indent=1))
     for reader in readers:
         reader.stop()
     for each in old:
-        each.join(60)
         assert all(count >= before > 0 for count in each.counts)
         assert len(set(each.counts)) == 1
         assert any(f"pid {each.pid} " in words for words in result["waited_for"]), result["waited_for"]
