@@ -37,7 +37,8 @@ class Erased:
 @dataclass(frozen=True, slots=True)
 class Found:
     """What there is of a trace. `records` are judged records by topic, `rows` those of the public views by name. `span_count` is
-    what the trace has counted. `is_service`: a service of this name has logged errors outside of traces.
+    what the trace has counted. `is_service`: a service of this name has logged errors outside of traces. `let_go`: old spans have
+    been let go of, and no comparison asks any more what they have added to rollups (docs/adr/0015).
     """
 
     erased: Mapping[str, Erased]
@@ -45,6 +46,7 @@ class Found:
     rows: Mapping[str, int]
     span_count: int
     is_service: bool
+    let_go: bool = False
 
     @property
     def something(self) -> bool:
@@ -68,6 +70,7 @@ def look_up(dsn: str, trace_id: str) -> Found:
             rows=rows,
             span_count=_count(connection, SPAN_COUNT, about),
             is_service=bool(_count(connection, IS_SERVICE, about)),
+            let_go=bool(_count(connection, LET_GO, about)),
         )
 
 
@@ -91,7 +94,7 @@ def refuse(trace_id: str, found: Found, even_if_unknown: bool) -> None:
             "come are rejected"
         )
     spans = found.rows["spans"]
-    if spans < found.span_count:
+    if spans < found.span_count and not found.let_go:
         raise Misconfigured(
             f"trace {trace_id} has counted {found.span_count:,} spans, and {spans:,} are left: what the others have added to "
             "operation_minutes and service_dependencies can't be taken off again. Nothing was changed"
@@ -184,6 +187,8 @@ SPAN_COUNT: Final = "SELECT coalesce(sum(span_count), 0) FROM spanfold.traces WH
 IS_SERVICE: Final = """
 SELECT EXISTS (SELECT FROM spanfold.error_logs WHERE service_name = %(trace_id)s AND trace_id IS NULL)
 """
+
+LET_GO: Final = "SELECT EXISTS (SELECT FROM spanfold.horizons WHERE (projection, table_name) = ('traces', 'spans'))"
 
 GENERATIONS: Final = """
 SELECT projection, generation, state, fold_version, schema_name FROM spanfold.projections ORDER BY projection, generation
