@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from tests.stream_processors.conftest import Start, until
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "40000"))
 PER_SECOND = 3000
-LONG_SELECT_S = 6
+THOROUGH = "SPANFOLD_TEST_FAULTS" in os.environ
+LONG_SELECT_S = 20 if THOROUGH else 6
 """Several times as long as a swap waits for readers of the views."""
+REPEATABLE_READ_S = 30 if THOROUGH else 0
+"""How long old snapshots stay at least."""
 
 COUNT = "SELECT count(*) FROM spanfold.traces"
 
@@ -78,8 +82,9 @@ class OldSnapshot(threading.Thread):
             connection.execute("SELECT count(*) FROM spanfold.error_logs")
             if self._at_once:
                 self.counts.append(one(connection, COUNT))
-            self.pid = connection.info.backend_pid
+            self.pid, began = connection.info.backend_pid, time.monotonic()
             self._over.wait()
+            time.sleep(max(REPEATABLE_READ_S - (time.monotonic() - began), 0))
             self.counts.append(one(connection, COUNT))
 
     def end(self) -> None:
