@@ -3,8 +3,9 @@
 import json
 import random
 import subprocess
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -16,8 +17,8 @@ from spanfold.events import DomainEvent, ErrorLogged, SpanRecorded, TraceComplet
 from spanfold.settings import Settings
 from tests.erasure.conftest import Ledger, tables_with
 from tests.faults.load import events
-from tests.rebuilds.conftest import command, folded
-from tests.stream_processors.conftest import Start, second_settings, start
+from tests.rebuilds.conftest import command, environment, folded
+from tests.stream_processors.conftest import Start, second_settings, start, until
 
 __all__ = ["second_settings", "start"]
 
@@ -90,14 +91,16 @@ def done(settings: Settings, *words: str) -> Any:
 
 
 @pytest.fixture
-def without_it(stack_settings: Settings, topic_prefix: str, servers: Any) -> Settings:
+def without_it(stack_settings: Settings, topic_prefix: str, servers: Any) -> Iterator[Settings]:
     """Another log and another database, which the trace never comes to."""
-    prefix = f"without.{topic_prefix}"
-    name = f"without_{topic_prefix.rstrip('.')}"
+    prefix, name = f"without.{topic_prefix}", f"without_{topic_prefix.rstrip('.')}"
+    dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
-    dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
-    return stack_settings.model_copy(update={"topic_prefix": prefix, "postgres_dsn": dsn, "group": prefix.rstrip(".")})
+        yield stack_settings.model_copy(
+            update={"topic_prefix": prefix, "postgres_dsn": dsn, "group": prefix.rstrip(".")}
+        )
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
@@ -163,8 +166,6 @@ def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
 
 
 def wait_for_tables(ledger: Ledger) -> None:
-    from tests.stream_processors.conftest import until
-
     until(lambda: ledger.execute("SELECT to_regclass('spanfold.service_dependencies')").fetchone() != (None,), "tables")
 
 
@@ -214,10 +215,6 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
 
 def subprocess_of(settings: Settings, answer: str, *words: str) -> subprocess.CompletedProcess[str]:
     """`spanfold …` with somebody who answers."""
-    import sys
-
-    from tests.rebuilds.conftest import environment
-
     argv = [sys.executable, "-m", "spanfold", *words]
     return subprocess.run(argv, env=environment(settings), input=answer, capture_output=True, text=True, timeout=120)
 

@@ -12,8 +12,9 @@ from projections.batch import Batch
 from projections.erasure import FEW
 from projections.projection import installed
 from projections.store import Store
-from spanfold.events import SpanRecorded, TraceCompleted, TraceEvent
-from spanfold.topics import SERVICES, TopicOnBroker
+from spanfold.events import RecordRetried, SpanRecorded, TraceCompleted
+from spanfold.partitioning import partitions_of
+from spanfold.topics import SERVICES, TRACES, TopicOnBroker
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.projections.reference import shown, told, verdicts
 from tests.projections.strategies import DAY, NOW, Record, batch, cut, record, records_of
@@ -30,10 +31,7 @@ LATE = SpanRecorded(
 
 def log() -> list[Record]:
     """All stories, the erasure of one in their midst, and then its records again, a late span and a second erasure."""
-    written: list[TraceEvent] = [*EVENTS[:22], *EVENTS[22:]]
-    records = records_of(written[:22])
-    records.append(erased(TRACE, 22))
-    records += records_of(written[22:], 23)
+    records = [*records_of(EVENTS[:22]), erased(TRACE, 22), *records_of(EVENTS[22:], 23)]
     for event in (*story(3), LATE):
         records.append(record(event, len(records)))
     return [*records, erased(TRACE, len(records), again=1)]
@@ -119,8 +117,6 @@ def test_what_is_misrouted_or_malformed_or_too_old_names_nobody_either(ledger: L
 
 @pytest.mark.parametrize("erasure_first", [True, False])
 def test_a_record_in_a_partition_of_others_names_nobody_either(ledger: Ledger, erasure_first: bool) -> None:
-    from spanfold.partitioning import partitions_of
-
     home = int(partitions_of([TRACE.encode()], 2)[0])
     parts = [batch([erased(TRACE, 0)], partition=home, partitions=2)]
     parts.insert(erasure_first, batch([record(LATE, 0)], partition=1 - home, partitions=2))
@@ -160,10 +156,6 @@ def test_on_a_topic_of_others_nothing_is_erased(ledger: Ledger) -> None:
 # Parked records
 
 
-def of_trace(records: Sequence[Record]) -> list[int]:
-    return [each.offset for each in records if each.key == TRACE.encode()]
-
-
 def test_a_parked_record_of_the_trace_can_never_be_folded(ledger: Ledger) -> None:
     commit(ledger, older(), [batch([*records_of(EVENTS), erased(TRACE, 40)])])
     assert [row for row in parked(ledger) if row[1] == "erased"] == [(13, "erased", 40, None), (15, "erased", 40, None)]
@@ -194,15 +186,10 @@ def parked(ledger: Ledger) -> list[Any]:
 
 
 def fact_of(offset: int, at: int) -> Record:
-    from spanfold.events import RecordRetried
-
     return fact(RecordRetried, offset, at)
 
 
 def fact_of_another_key(offset: int, at: int) -> Record:
-    from spanfold.events import RecordRetried
-    from spanfold.topics import TRACES
-
     event = RecordRetried(
         aggregate_id="trace 4", occurred_at=NOW, source="test", record_topic=TRACES.name, record_offset=offset
     )
