@@ -9,7 +9,7 @@ from projections.traces import PROJECTION
 from spanfold.aggregates import TraceAggregate, TraceState
 from spanfold.domain.ids import ServiceId, TraceId
 from spanfold.domain.traces import Trace
-from spanfold.event_store import Consistency
+from spanfold.event_store import Compacted, Consistency
 from spanfold.messages import NotYetReflected
 from spanfold.positions import Position
 from spanfold.settings import Settings
@@ -44,9 +44,17 @@ class KafkaTelemetryRepository:
         return [trace for trace in found if trace is not None]
 
     async def _load(self, trace_id: str) -> tuple[TraceState, Position | None]:
-        """The trace's state without what is parked of it, and its last record."""
-        judged = await self._store.judged(TRACES, trace_id, 0, Consistency.EVENTUAL)
+        """The trace's state without what is parked of it, and its last record; from its snapshot where older ones are gone."""
         aggregate = TraceAggregate(trace_id)
+        try:
+            judged = await self._store.judged(TRACES, trace_id, 0, Consistency.EVENTUAL)
+        except Compacted:
+            snapshot = await self._store.get_snapshot(TRACES, trace_id, TraceAggregate.fold_version)
+            if snapshot is None:
+                raise
+            state = TraceAggregate.from_plain(snapshot.state)
+            aggregate = TraceAggregate(trace_id, state=state, version=snapshot.version)
+            judged = await self._store.judged(TRACES, trace_id, snapshot.version, Consistency.EVENTUAL)
         for record in judged.records:
             for each in self._store.events_of(record) if record.parked is None else ():
                 aggregate.apply_event(each.event, each.version)

@@ -14,6 +14,7 @@ from projections.journal import Journal
 from projections.retention import late_days
 from projections.states.rows import SNAPSHOTS
 from spanfold.aggregates import TraceAggregate
+from spanfold.domain import TraceId
 from spanfold.errors import StoreUnavailable
 from spanfold.event_store import Compacted, OutcomeForgotten
 from spanfold.events import DomainEvent
@@ -21,6 +22,7 @@ from spanfold.execution import load
 from spanfold.partitioning import partitions_of
 from spanfold.topics import LOGS, TRACES
 from spanfold.wiring.event_store import event_store
+from spanfold.wiring.telemetry import KafkaTelemetryRepository
 from tests.compaction.conftest import DAY, TODAY, Place, asked, command, of_day, part, place, span, trace
 
 LATE = late_days(TRACES)
@@ -108,6 +110,9 @@ async def test_what_is_gone_is_told(old: Place) -> None:
             assert (await store.get_events(TRACES, event.aggregate_id, state.version)).version == state.version
             loaded = await load(store, TraceAggregate, event.aggregate_id)
             assert (loaded.state.status, len(loaded.state.spans)) == ("completed", 2)
+            found = await KafkaTelemetryRepository(store).get_trace(TraceId(event.aggregate_id))
+            assert found
+            assert len(found.spans) == 2
         assert (await store.get_events(TRACES, "a trace that never was")).version == 0
         with pytest.raises(Compacted):
             await store.get_events(LOGS, logged.aggregate_id)
