@@ -4,12 +4,26 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from projections.projection import installed
-from spanfold.events import DomainEvent, TraceErased
+from spanfold.events import DomainEvent
 from spanfold.topics import TRACES
 from stream_processors import as_of as past
 from stream_processors import rebuild as rebuilding
-from tests.compaction.conftest import DAY, HOUR, TODAY, Heard, Place, asked, at_work, hundred_days, part, rows, span
+from tests.compaction.conftest import (
+    DAY,
+    HOUR,
+    TODAY,
+    Heard,
+    Place,
+    asked,
+    at_work,
+    command,
+    hundred_days,
+    part,
+    rows,
+    span,
+)
 from tests.rebuilds.conftest import Ledger
+from tests.stream_processors.conftest import Start
 
 EVERY = dict.fromkeys(
     ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "error_logs"), 0
@@ -180,14 +194,14 @@ def test_what_lies_about_its_time_goes_with_the_next_compaction_and_disturbs_no_
     assert rows(old.ledger)["spans"] == before["spans"]
 
 
-def test_an_erased_trace_leaves_nothing_that_is_compared(old: Place) -> None:
+def test_a_trace_is_erased_also_when_old_spans_are_gone(old: Place, start: Start) -> None:
     old.compact(table={"spans": 0})
-    at = TODAY + HOUR // 4
-    victims = ("trace 60 1", "trace 10 1")
-    old.publish((at, TraceErased(aggregate_id=each, occurred_at=at, source="t", why="asked")) for each in victims)
-    assert asked(old.ledger, "SELECT count(*) FROM spanfold.spans WHERE trace_id = ANY (%s)", (list(victims),)) == [
-        (0,)
-    ]
+    start(old.settings)
+    victims = ["trace 60 1", "trace 10 1"]
+    for each in victims:
+        done = command(old.settings, "erase", each, "--yes")
+        assert done.returncode == 0, done.stderr
+    assert asked(old.ledger, "SELECT count(*) FROM spanfold.spans WHERE trace_id = ANY (%s)", (victims,)) == [(0,)]
     assert unequal(old) == {}
     with at_work(old.settings) as place:
         assert all(each.equal for each in rebuilding.rebuild(place, 1).parity)
