@@ -10,6 +10,8 @@ nothing else does:
 - a header's name that is not UTF-8 is no reason to end, see record_batches;
 - records are handed on as aiokafka's parser made them: wrapping each once more would double what fetching costs;
 - acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
+- nothing is polled while the stream's buffer is full, of any partition: Faust pauses those that it then has a batch of, and those
+  alone, for as long as the others keep the buffer filled;
 - the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump.
 
 These are private names of faust-streaming and aiokafka, which is why their versions are pinned and a contract test holds
@@ -170,6 +172,12 @@ class BatchConsumer(stock.Consumer):
                 # raised in a task of Faust's that only logs; the app must not go on
                 await self.app.crash(error)
                 raise error
+
+    def on_buffer_full(self, tp: TP) -> None:
+        return None
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        return None
 
     def _new_offset(self, tp: TP) -> int | None:
         acked = self._acked[tp]

@@ -49,6 +49,8 @@ def test_faust_and_aiokafka_are_the_versions_whose_private_names_are_known() -> 
         (BatchConsumer, stock.Consumer, "seek_to_committed"),
         (BatchConsumer, stock.Consumer, "_new_offset"),
         (BatchConsumer, stock.Consumer, "_add_gap"),
+        (BatchConsumer, stock.Consumer, "on_buffer_full"),
+        (BatchConsumer, stock.Consumer, "on_buffer_drop"),
     ],
 )
 def test_what_the_transport_overrides_is_there_and_is_called_alike(ours: type, stocks: type, name: str) -> None:
