@@ -176,9 +176,7 @@ class StateStore:
         batch = prepared.batch
         where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
         excluded = {offset for (offset,) in cursor.execute(UNFOLDED, where)}
-        for offset, poison in prepared.unreadable.items():
-            if offset >= next_offset and offset not in excluded:
-                raise _unreadable(batch, offset, poison)
+        self._refuse_unreadable(cursor, prepared, next_offset, excluded)
         found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
         for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():
             try:
@@ -186,6 +184,22 @@ class StateStore:
             except PoisonRecord as poison:
                 raise _unreadable(batch, offset, poison) from poison
         return [each for each in found if each.events]
+
+    def _refuse_unreadable(
+        self, cursor: Cursor[Any], prepared: PreparedStates, next_offset: int, excluded: set[int]
+    ) -> None:
+        """What can't be read must be in no state: it was rejected or parked, or its aggregate erased."""
+        batch = prepared.batch
+        keys = {
+            offset: key.decode()
+            for offset, key in zip(batch.offsets, batch.keys, strict=True)
+            if offset in prepared.unreadable and offset >= next_offset and offset not in excluded and key
+        }
+        place = self.place(batch.topic.name, batch.partition)
+        gone = set(rows.erased(cursor, place, keys.values())) if keys else set()
+        for offset, key in keys.items():
+            if key not in gone:
+                raise _unreadable(batch, offset, prepared.unreadable[offset])
 
     def _fold(
         self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded], next_offset: int

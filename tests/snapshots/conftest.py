@@ -45,5 +45,5 @@ def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
 
 
 def fed(ledger: Ledger) -> None:
-    """Wait until the compacted topic has every snapshot."""
+    """Wait until the compacted topic has every snapshot and every tombstone."""
     until(lambda: not not_fed(ledger), "the compacted topic has every snapshot", lambda: not_fed(ledger))

@@ -1,0 +1,53 @@
+"""An erased trace is in no state, in no snapshot, in nothing that is rebuilt from them; in the compacted topic it is a tombstone."""
+
+from spanfold.settings import Settings
+from stream_processors import rebuild as rebuilding
+from tests.erasure.test_command import TRACE, done, others, publish, story
+from tests.faults import reference
+from tests.rebuilds.conftest import at_work
+from tests.rebuilds.conftest import folded as projected
+from tests.snapshots.conftest import (
+    SNAPSHOTS,
+    Ledger,
+    Start,
+    expected_states,
+    fed,
+    folded,
+    kept,
+    last_values,
+    snapshots,
+    take_all,
+)
+
+
+def test_an_erased_trace_is_in_nothing_that_the_snapshot_worker_keeps(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    projector, worker = start(), start(program=SNAPSHOTS)
+    key = f"spanfold.traces/{TRACE}".encode()
+    publish(stack_settings, *others(200, 1), *story())
+    folded(ledger, stack_settings, worker)
+    take_all(ledger, stack_settings)
+    publish(stack_settings, *others(50, 2), *story()[-1:])
+    fed(ledger)
+    assert key in snapshots(ledger)
+    assert last_values(stack_settings)[key] is not None
+
+    done(stack_settings, "erase", TRACE, "--yes")
+    publish(stack_settings, *story(), *others(50, 3))
+    projected(ledger, stack_settings, projector)
+    folded(ledger, stack_settings, worker)
+    log = reference.read_log(stack_settings)
+    wanted = {each: said for each, said in expected_states(log, stack_settings.partitions).items() if each[1] != TRACE}
+    assert kept(ledger) == wanted
+    take_all(ledger, stack_settings)
+    fed(ledger)
+    found = last_values(stack_settings)
+    assert found.pop(key) is None
+    assert found == snapshots(ledger)
+
+    with at_work(stack_settings) as place:
+        result = rebuilding.rebuild(place, 2, from_snapshot=True)
+    assert all(each.equal for each in result.parity)
+    assert ledger.execute("SELECT count(*) FROM spanfold.spans WHERE trace_id = %s", (TRACE,)).fetchone() == (0,)
+    assert (projector.stop(), worker.stop()) == (0, 0)
