@@ -1,4 +1,4 @@
-"""An erased trace is in no state, in no snapshot, in nothing that is rebuilt from them; in the compacted topic it is a tombstone."""
+"""An erased trace is in no state, no snapshot and nothing that is rebuilt from them; in the compacted topic it is a tombstone."""
 
 from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
