@@ -1,5 +1,6 @@
 """Bytes of the log → the domain's events, as write side and snapshots take them."""
 
+from collections.abc import Container
 from typing import Any
 
 from schemas.batches import unpack
@@ -9,14 +10,13 @@ from spanfold.events import DomainEvent
 from spanfold.topics import BATCH, NOT_FOLDED
 
 
-def events_of(codec: Codec, payload: bytes | None) -> list[DomainEvent]:
-    """The events that a record's value holds, in their order; none if it is about another record. PoisonRecord says why it
-    can't be read.
+def events_of(codec: Codec, payload: bytes | None, only: Container[str] | None = None) -> list[DomainEvent]:
+    """The events that a record's value holds, in their order, or those of these types; none if it is about another record.
+    PoisonRecord says why it can't be read.
     """
     event_type, fields = codec.decode(payload)
-    if event_type == BATCH:
-        return [event_of(*fact) for fact in unpack(fields, codec)]
-    return [] if event_type in NOT_FOLDED else [event_of(event_type, fields)]
+    facts = unpack(fields, codec) if event_type == BATCH else [(event_type, fields)]
+    return [event_of(each, said) for each, said in facts if each not in NOT_FOLDED and (only is None or each in only)]
 
 
 def event_of(event_type: str, fields: Fields) -> DomainEvent:

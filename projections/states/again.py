@@ -40,8 +40,7 @@ def made_again(
         recorded = [
             (event, version)
             for version, payload in cursor.fetchall()
-            for event in events_of(codec, payload)
-            if isinstance(event, aggregate.events)
+            for event in events_of(codec, payload, {each.__name__ for each in aggregate.events})
         ]
     except PoisonRecord as poison:
         raise unreadable from poison

@@ -129,12 +129,17 @@ class StateStore:
         """Decode what can be decoded; which of it counts is asked of the journal later."""
         recorded: list[Recorded] = []
         unreadable: dict[int, PoisonRecord] = {}
+        types = self._types(batch.topic)
         for offset, log_time_ms, value in zip(batch.offsets, batch.log_times_ms, batch.values, strict=True):
             try:
-                recorded.append(Recorded(offset, log_time_ms * 1000, events_of(self._codec, value)))
+                recorded.append(Recorded(offset, log_time_ms * 1000, events_of(self._codec, value, types)))
             except PoisonRecord as poison:
                 unreadable[offset] = poison
         return PreparedStates(batch, recorded, unreadable)
+
+    def _types(self, topic: Topic) -> set[str]:
+        """The types of events that the topic's aggregate knows; others make no difference to it."""
+        return {each.__name__ for each in self._foldings[topic.name].aggregate.events}
 
     def commit(self, connection: Connection[Any], prepared: PreparedStates) -> list[Outcome]:
         """Fold the batch exactly once, and take the snapshots that are due. Raises Gap or NotJudgedYet when it is not this
@@ -180,7 +185,7 @@ class StateStore:
         found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
         for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():
             try:
-                found.append(Recorded(offset, log_time, events_of(self._codec, payload)))
+                found.append(Recorded(offset, log_time, events_of(self._codec, payload, self._types(batch.topic))))
             except PoisonRecord as poison:
                 raise _unreadable(batch, offset, poison) from poison
         return [each for each in found if each.events]
@@ -245,8 +250,7 @@ class StateStore:
         aggregate = folding.aggregate
         numbered = [(each, each.offset + 1 if versions is None else versions[each.offset]) for each in recorded]
         numbered.sort(key=lambda pair: pair[1])
-        known = aggregate.events
-        events = [(event, version) for each, version in numbered for event in each.events if isinstance(event, known)]
+        events = [(event, version) for each, version in numbered for event in each.events]
         state = aggregate.evolve_all(state, events)
         records = len(recorded) + (before.records if before else 0)
         first = before.first_log_time if before and before.first_log_time is not None else recorded[0].log_time
