@@ -47,9 +47,15 @@ def stop_feeding(scene: Scene, worker: Worker, point: str) -> None:
     until(lambda: worker.bit, f"{point} is reached")
 
 
+def feeding(worker: Worker) -> tuple[str, int, int]:
+    """What the worker fed last: topic, partition, and the sequence up to which the compacted topic had it."""
+    topic, partition, sequence = (worker.folder / "feeding").read_text().split()
+    return topic, int(partition), int(sequence)
+
+
 def _fed_by_another(scene: Scene, worker: Worker) -> None:
     """Wait until the partition that it was feeding has been fed further."""
-    topic, partition, sequence = (worker.folder / "feeding").read_text().split()
+    topic, partition, sequence = feeding(worker)
     query = "SELECT FROM spanfold_core.fed WHERE topic = %s AND partition = %s AND sequence > %s"
     with scene.ledger() as ledger:
 

@@ -106,7 +106,7 @@ def make_zombie(scene: Scene, point: str) -> None:
         until(lambda: worker.bit, f"{point} is reached")
     try:
         scene.workers.settled(others)
-        if point == "before_begin":
+        if point in ("before_begin", "before_merge"):
             until(lambda: _offered_to_another(scene, worker), "its batch is another worker's")
         scene.note(f"stopped {point}, its partitions were taken")
         time.sleep(scene.rng.random())

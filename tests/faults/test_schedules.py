@@ -4,14 +4,17 @@ import pytest
 
 from tests.faults.schedule import Plan, run
 from tests.faults.servers import Servers
+from tests.faults.workers import SNAPSHOTS
 
 PLANS = (
     Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker"), events=6_000),
     Plan(102, batch_records=200, faults=("zombie", "terminate_backends", "crash_postgres"), events=6_000),
+    Plan(110, faults=("kill_feeder_at_a_point", "cut_after_commit"), events=5_000, victims=SNAPSHOTS),
+    Plan(111, batch_records=200, faults=("zombie_feeder", "crash_postgres"), events=5_000, victims=SNAPSHOTS),
 )
 
 
-@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: "+".join(plan.faults))
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: f"{plan.victims.name}:{'+'.join(plan.faults)}")
 def test_after_a_schedule_of_faults_every_table_is_what_the_log_says(victims: Servers, plan: Plan) -> None:
     report = run(victims, plan)
     assert report.ok, report
