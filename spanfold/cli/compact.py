@@ -99,15 +99,10 @@ def _tell(found: Compaction, dry_run: bool, json: bool) -> None:
         print_json({"dry_run": dry_run, "parts": [asdict(part) for part in found.parts], "remarks": found.remarks})
         return
     done = "would free" if dry_run else "freed"
-    rows = [(_name(part), _freed(part), part.before or "-", part.held_by) for part in found.parts]
+    rows = [(str(part), _freed(part), part.before or "-", part.held_by) for part in found.parts]
     console().print(table(("what", done, "before", "why not more"), rows))
     for remark in found.remarks:
         console().print(Text(remark))
-
-
-def _name(part: Part) -> str:
-    where = "" if part.partition is None else f"[{part.partition}]"
-    return f"{part.kind} {part.name}{where}"
 
 
 def _freed(part: Part) -> str:

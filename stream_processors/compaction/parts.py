@@ -23,8 +23,9 @@ class Bound:
 class Part:
     """A partition of a topic's log, a topic's journal, or a table.
 
-    `records` are those that are let go of: offsets of the log, records of the journal, rows of the live generation. `days` are
-    those of the journal, `bytes` what their tables take. `before` says in words up to where; `held_by` why not more.
+    `records` are those that are let go of: offsets of the log, records of the journal, rows of all generations that are
+    folded. `days` are those of the journal, `bytes` what their tables take. `before` says in words up to where; `held_by` why
+    not more.
     """
 
     kind: Kind
@@ -35,6 +36,10 @@ class Part:
     held_by: str
     days: int = 0
     bytes: int = 0
+
+    def __str__(self) -> str:
+        where = "" if self.partition is None else f"[{self.partition}]"
+        return f"{self.kind} {self.name}{where}"
 
     @property
     def frees(self) -> bool:

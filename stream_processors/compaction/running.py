@@ -55,11 +55,8 @@ class Compaction:
         """Let go of it."""
         for step in self.steps:
             if step.part.frees:
-                where = "" if step.part.partition is None else f"[{step.part.partition}]"
-                audience.step(
-                    f"{step.part.kind} {step.part.name}{where}: letting go of what lies before {step.part.before}"
-                )
-            step.do(audience)
+                audience.step(f"{step.part}: letting go of what lies before {step.part.before}")
+                step.do(audience)
 
 
 @contextmanager
@@ -98,7 +95,7 @@ def _planned(site: Site) -> Compaction:
     rows, days, records = tables.plan(site), journals.plan(site), log.plan(site)
     steps = [
         *(Step(part, _trimming(site, each)) for part, each in rows),
-        *(Step(part, _dropping(site, part, each)) for part, each in days),
+        *(Step(part, _dropping(site, each)) for part, each in days),
         *(Step(part, _deleting(site, part, cut)) for part, cut in records),
     ]
     return Compaction(steps, [*log.remarks(site, records), *tables.remarks(site)])
@@ -108,12 +105,12 @@ def _trimming(site: Site, found: tables.Trimming) -> Callable[[Audience], None]:
     return lambda audience: tables.let_go(site, found, audience.trimmed)
 
 
-def _dropping(site: Site, part: Part, found: journals.Leaving) -> Callable[[Audience], None]:
-    return lambda _: journals.let_go(site, found) if part.frees else None
+def _dropping(site: Site, found: journals.Leaving) -> Callable[[Audience], None]:
+    return lambda _: journals.let_go(site, found)
 
 
 def _deleting(site: Site, part: Part, cut: int) -> Callable[[Audience], None]:
-    return lambda _: log.delete(site.settings, site.topics[part.name], part.partition or 0, cut) if part.frees else None
+    return lambda _: log.delete(site.settings, site.topics[part.name], part.partition or 0, cut)
 
 
 def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Watermarks:

@@ -47,13 +47,15 @@ def _unset(projection: Projection, table: str) -> tuple[Part, Trimming]:
 
 def _plan(site: Site, asked: TableRetention) -> tuple[Part, Trimming]:
     projection, name = asked.projection, asked.table.name
+    if (who := site.busy.get(projection.name)) is not None:
+        return Part("table", name, None, 0, None, who), Trimming(projection, name, None)
     bound = least(_bounds(site, asked))
     before = horizons_of(site.control, projection.name).get(name)
     at = max(day_floor(bound.at), as_us(before) if before else _NEVER)
     horizon = None if at < _FIRST else as_datetime(at)
     if horizon is None:
         return Part("table", name, None, 0, None, bound.words), Trimming(projection, name, None)
-    schemas = [schema for schema, state in _generations(site, projection) if state == "live"]
+    schemas = _schemas(site, projection)
     rows = sum(rows_below(site.control, schema, asked.table, asked.retained, horizon) for schema in schemas)
     words = f"{' and '.join(asked.retained.by)} {words_of(at)}"
     return Part("table", name, None, rows, words, bound.words), Trimming(projection, name, horizon)
@@ -61,8 +63,6 @@ def _plan(site: Site, asked: TableRetention) -> tuple[Part, Trimming]:
 
 def _bounds(site: Site, asked: TableRetention) -> Iterator[Bound]:
     projection, days = asked.projection, asked.days
-    if projection.name in site.busy:
-        yield Bound(_NEVER, site.busy[projection.name])
     if site.now is None:
         yield Bound(_NEVER, "nothing has been judged yet")
         return
@@ -89,8 +89,9 @@ def _parked(site: Site, projection: Projection) -> Sequence[tuple[str, int, int,
     return site.control.execute(OLDEST_PARKED, (names,)).fetchall()
 
 
-def _generations(site: Site, projection: Projection) -> list[tuple[str, str]]:
-    return site.control.execute(GENERATIONS, (projection.name, list(KEPT))).fetchall()
+def _schemas(site: Site, projection: Projection) -> list[str]:
+    """Where the generations of the projection are that are folded."""
+    return [schema for (schema,) in site.control.execute(SCHEMAS, (projection.name, list(KEPT)))]
 
 
 def let_go(site: Site, trimming: Trimming, tell: Tell) -> None:
@@ -99,7 +100,7 @@ def let_go(site: Site, trimming: Trimming, tell: Tell) -> None:
     if horizon is None:
         return
     raise_horizon(site.control, projection.name, trimming.table, horizon)
-    for schema, _ in _generations(site, projection):
+    for schema in _schemas(site, projection):
         trim(site.control, schema, projection.metadata, {trimming.table: horizon}, tell)
 
 
@@ -126,8 +127,8 @@ SELECT topic, partition, kafka_offset, (extract(epoch FROM occurred_at) * 100000
  LIMIT 1
 """
 
-GENERATIONS: Final = f"""
-SELECT schema_name, state FROM {CORE}.generations WHERE projection = %s AND state = ANY (%s) ORDER BY generation
+SCHEMAS: Final = f"""
+SELECT schema_name FROM {CORE}.generations WHERE projection = %s AND state = ANY (%s) ORDER BY generation
 """
 
 PREVIOUS: Final = f"SELECT projection, generation FROM {CORE}.generations WHERE state = 'previous' ORDER BY 1, 2"
