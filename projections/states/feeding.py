@@ -36,9 +36,9 @@ def behind(connection: Connection[Any], fold_versions: Mapping[str, int]) -> lis
     return [Fed(*row) for row in connection.execute(BEHIND, parameters)]
 
 
-def changes(connection: Connection[Any], fed: Fed, fold_version: int, limit: int) -> list[Change]:
-    """The next changes of the partition, in their order."""
-    parameters = {**fed._asdict(), "fold_version": fold_version, "limit": limit}
+def changes(connection: Connection[Any], fed: Fed, fold_version: int, limit: int, limit_bytes: int) -> list[Change]:
+    """The next changes of the partition, in their order: `limit` at most, and none after states of `limit_bytes` together."""
+    parameters = {**fed._asdict(), "fold_version": fold_version, "limit": limit, "limit_bytes": limit_bytes}
     return [Change(*row) for row in connection.execute(CHANGES, parameters, binary=True)]
 
 
@@ -59,15 +59,23 @@ SELECT f.topic, f.partition, f.sequence
 """
 
 CHANGES: Final = f"""
+WITH next AS (
+    SELECT sequence, aggregate_id, fold_version, version, next_offset, state
+      FROM {CORE}.snapshots
+     WHERE topic = %(topic)s AND partition = %(partition)s AND sequence > %(sequence)s AND fold_version = %(fold_version)s
+    UNION ALL
+    SELECT sequence, aggregate_id, NULL, NULL, NULL, NULL
+      FROM {CORE}.erased
+     WHERE topic = %(topic)s AND partition = %(partition)s AND sequence > %(sequence)s
+     ORDER BY sequence
+     LIMIT %(limit)s),
+counted AS (
+    SELECT *, sum(octet_length(state)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING EXCLUDE CURRENT ROW) AS bytes_before
+      FROM next)
 SELECT sequence, aggregate_id, fold_version, version, next_offset, state
-  FROM {CORE}.snapshots
- WHERE topic = %(topic)s AND partition = %(partition)s AND sequence > %(sequence)s AND fold_version = %(fold_version)s
-UNION ALL
-SELECT sequence, aggregate_id, NULL, NULL, NULL, NULL
-  FROM {CORE}.erased
- WHERE topic = %(topic)s AND partition = %(partition)s AND sequence > %(sequence)s
+  FROM counted
+ WHERE coalesce(bytes_before, 0) < %(limit_bytes)s
  ORDER BY sequence
- LIMIT %(limit)s
 """
 
 NOTE: Final = f"""

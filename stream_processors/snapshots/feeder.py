@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 import structlog
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import Producer
 
 from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
 from projections.states import StateStore, feeding
@@ -30,7 +30,11 @@ EVERY_S: Final = 2.0
 
 AFTER_TROUBLE_S: Final = 5.0
 AT_ONCE: Final = 500
-"""Snapshots of one transaction."""
+AT_ONCE_BYTES: Final = 16 * 1024 * 1024
+"""Snapshots of one transaction; the last one may go beyond."""
+
+OVERHEAD_BYTES: Final = 1024
+"""What a record has besides key and value, generously."""
 
 KAFKA_TIMEOUT_S: Final = 30.0
 
@@ -87,8 +91,9 @@ class Feeder:
             try:
                 self._look()
                 pause = EVERY_S
-            except (psycopg.Error, KafkaException) as error:
-                # begin anew: the connection may be broken, and a producer that was fenced serves no more
+            except Exception as error:
+                # begin anew: the connection may be broken, and a producer that was fenced serves no more. Whatever else it is,
+                # a thread that ended would be silent
                 log.warning("feeding_again", why=" ".join(str(error).split()))
                 self._let_go()
                 pause = AFTER_TROUBLE_S
@@ -124,34 +129,28 @@ class Feeder:
     def _feed(self, connection: psycopg.Connection[Any], fed: Fed) -> Fed | None:
         """Send the next changes of this partition in one transaction; returns how far it is then, None at the end."""
         producer = self._producer((fed.topic, fed.partition))
-        changes = feeding.changes(connection, fed, self._store.fold_versions[fed.topic], AT_ONCE)
+        changes = feeding.changes(connection, fed, self._store.fold_versions[fed.topic], AT_ONCE, AT_ONCE_BYTES)
         if not changes:
             return None
         self.reached("before_produce")
         producer.begin_transaction()
         for change in changes:
-            if change.state is not None and len(change.state) > MAX_SNAPSHOT_BYTES:
-                log.warning(
-                    "too_large_for_the_topic",
-                    topic=fed.topic,
-                    aggregate_id=change.aggregate_id,
-                    bytes=len(change.state),
-                )
-                continue
-            producer.produce(
-                self._to,
-                change.state,
-                key_of(fed.topic, change.aggregate_id),
-                headers=_headers(change),
-                on_delivery=None,
-            )
-            producer.poll(0)
+            self._send(producer, fed.topic, change)
         self.reached("before_confirm")
         producer.commit_transaction(KAFKA_TIMEOUT_S)
         following = fed._replace(sequence=changes[-1].sequence)
         self.reached("before_note")
         feeding.note(connection, following)
         return following
+
+    def _send(self, producer: Producer, topic: str, change: Change) -> None:
+        key = key_of(topic, change.aggregate_id)
+        size = len(key) + len(change.state or b"") + OVERHEAD_BYTES
+        if size > MAX_SNAPSHOT_BYTES:
+            log.warning("too_large_for_the_topic", topic=topic, aggregate_id=change.aggregate_id, bytes=size)
+            return
+        producer.produce(self._to, change.state, key, headers=_headers(change), on_delivery=None)
+        producer.poll(0)
 
     def _producer(self, partition: Partition) -> Producer:
         """The partition's producer; a new one fences whoever had its transactional.id before."""

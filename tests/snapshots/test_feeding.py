@@ -1,0 +1,48 @@
+"""Which changes of snapshots are fed together."""
+
+import pytest
+
+from projections.states import feeding
+from projections.states.feeding import Fed
+from spanfold.topics import TRACES
+from tests.snapshots.conftest import Ledger
+
+SNAPSHOT = """
+INSERT INTO spanfold_core.snapshots (topic, partition, aggregate_id, fold_version, version, next_offset, sequence, state)
+VALUES (%s, 0, %s, 1, 1, 1, %s, %s)
+"""
+
+ERASED = """
+INSERT INTO spanfold_core.erased (topic, partition, aggregate_id, kafka_offset, log_time, sequence)
+VALUES (%s, 0, 'erased', 1, now(), %s)
+"""
+
+
+@pytest.fixture
+def changed(ledger: Ledger) -> Ledger:
+    """Changes 1 to 5: the third is of an erased aggregate, the others are states of 100 bytes."""
+    for sequence in (1, 2, 4, 5):
+        ledger.execute(SNAPSHOT, (TRACES.name, f"trace-{sequence}", sequence, bytes(100)))
+    ledger.execute(ERASED, (TRACES.name, 3))
+    return ledger
+
+
+@pytest.mark.parametrize(
+    ("after", "limit", "limit_bytes", "expected"),
+    [
+        (0, 10, 1_000, [1, 2, 3, 4, 5]),
+        (2, 10, 1_000, [3, 4, 5]),
+        (0, 2, 1_000, [1, 2]),
+        (0, 10, 200, [1, 2]),
+        (0, 10, 201, [1, 2, 3, 4]),
+        (0, 10, 1, [1]),
+        (2, 10, 1, [3, 4]),
+        (5, 10, 1_000, []),
+    ],
+)
+def test_changes_come_in_their_order_and_no_more_than_fit(
+    changed: Ledger, after: int, limit: int, limit_bytes: int, expected: list[int]
+) -> None:
+    found = feeding.changes(changed, Fed(TRACES.name, 0, after), 1, limit, limit_bytes)
+    assert [change.sequence for change in found] == expected
+    assert [change.aggregate_id for change in found if change.state is None] == ["erased"] * (3 in expected)
