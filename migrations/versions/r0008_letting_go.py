@@ -40,7 +40,8 @@ SELECT projection, table_name, rows_before FROM spanfold_core.horizons;
 COMMENT ON VIEW spanfold.horizons IS 'Tables of which old rows are let go of.';
 COMMENT ON COLUMN spanfold.horizons.projection IS 'Name of the projection.';
 COMMENT ON COLUMN spanfold.horizons.table_name IS 'The table, and the view of that name.';
-COMMENT ON COLUMN spanfold.horizons.rows_before IS 'Rows before this time are gone, by end_time (and the time of its event), minute, time or occurred_at.';
+COMMENT ON COLUMN spanfold.horizons.rows_before IS
+    'Rows before this time are gone, by end_time (and the time of its event), minute, time or occurred_at.';
 """
 
 

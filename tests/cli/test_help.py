@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from spanfold import __version__
 from spanfold.cli.app import COMMANDS, app
 
-WORDS = [[name] for name in COMMANDS if name != "worker"] + [["worker", "projector"], []]
+WORDS = [[name] for name in COMMANDS if name != "worker"] + [["worker", "projector"], ["worker", "snapshots"], []]
 
 
 @pytest.mark.parametrize("words", WORDS, ids=" ".join)
