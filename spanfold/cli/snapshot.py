@@ -13,13 +13,19 @@ from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, ru
 from spanfold.errors import InvalidInput, Misconfigured
 
 snapshot = typer.Typer(
-    no_args_is_help=True, help="Snapshots of aggregates; the snapshot worker takes them by its policy."
+    no_args_is_help=True,
+    help="""Take snapshots of aggregates now.
+
+    The snapshot worker takes them by its policy: SPANFOLD_SNAPSHOT_QUIET_S, _EVERY_RECORDS and _AT_LEAST_EVERY_S, and by
+    aggregate SPANFOLD_SNAPSHOT_POLICIES.
+
+    Example: spanfold snapshot now --type trace
+    """,
 )
 
 
-@snapshot.callback()
-def _snapshots() -> None:
-    """Keeps `now` a subcommand while it is the only one."""
+# keeps `now` a subcommand while it is the only one
+snapshot.callback()(lambda: None)
 
 
 @snapshot.command()
