@@ -23,9 +23,12 @@ demo: setup ## The main job on a real program: publish, keep, fold, query
 test: setup ## The whole test suite on a real Kafka and a real Postgres
 	$(BIN)/python -m pytest
 
-faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone; RESUME=1 goes on
+FAULTS = $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
+
+faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone (of snapshot workers: SNAPSHOTS=1); RESUME=1 goes on
 	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/rebuilds/test_kills.py)
-	$(BIN)/python -m tests.faults --runs $(or $(RUNS),40) $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
+	$(if $(SNAPSHOTS),,$(FAULTS) --runs $(or $(RUNS),40))
+	$(if $(SEED),$(if $(SNAPSHOTS),$(FAULTS) --snapshots),$(FAULTS) --snapshots --runs $$(( ($(or $(RUNS),40) + 3) / 4 )))
 
 check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

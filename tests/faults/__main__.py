@@ -36,7 +36,9 @@ def main(
     runs: Annotated[int, typer.Option(min=1, help="how many schedules")] = 40,
     first: Annotated[int, typer.Option(help="the first seed; the others follow it")] = 1,
     seed: Annotated[int | None, typer.Option(help="run this one alone")] = None,
-    results: Annotated[Path, typer.Option(help="the file of JSON lines")] = Path(".spanfold/faults/results.jsonl"),
+    results: Annotated[
+        Path | None, typer.Option(help="the file of JSON lines; .spanfold/faults/projector.jsonl or snapshots.jsonl")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="skip seeds that are in the file already")] = False,
     snapshots: Annotated[bool, typer.Option("--snapshots", help="the victims are snapshot workers")] = False,
 ) -> None:
@@ -44,6 +46,7 @@ def main(
     # a Kafka that is away is what the report tells of
     logging.getLogger("spanfold").setLevel(logging.CRITICAL)
     victims = SNAPSHOTS if snapshots else PROJECTOR
+    results = results or Path(f".spanfold/faults/{victims.name}.jsonl")
     seeds = [seed] if seed is not None else list(range(first, first + runs))
     results.parent.mkdir(parents=True, exist_ok=True)
     before = _read(results) if resume else []
@@ -96,7 +99,7 @@ def _run_on(brokers: int, plans: Sequence[Plan], progress: Progress, results: Pa
                 report = run(servers, plan, lambda step, seed=plan.seed: _describe(progress, seed, step))  # type: ignore[misc]
                 _say(progress.console, report)
                 if not report.ok:
-                    _keep_logs(servers, results.parent / f"seed-{plan.seed}")
+                    _keep_logs(servers, results.parent / f"{plan.victims.name}-seed-{plan.seed}")
                 yield report
                 if report.error:
                     break
