@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from spanfold.snapshot_policy import SnapshotPolicy
+from spanfold.snapshot_policy import PolicyChanges, SnapshotPolicy
 
 
 def default_home() -> Path:
@@ -100,7 +100,7 @@ class Settings(BaseSettings):
     snapshot_at_least_every_s: float = Field(
         default=3_600.0, gt=0, description="a record is in a snapshot after so long at the latest"
     )
-    snapshot_policies: dict[str, SnapshotPolicy] = Field(
+    snapshot_policies: dict[str, PolicyChanges] = Field(
         default_factory=dict,
         description="""other ones by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
     )

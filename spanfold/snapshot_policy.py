@@ -3,13 +3,17 @@
 Times are the log's: a worker that reads an old log takes the snapshots that it would have taken then.
 """
 
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Literal
 
 US_PER_S: Final = 1_000_000
 
 AT_ONCE: Final = 0
 """1970: whatever the log's time is, it is due."""
+
+
+PolicyChanges = dict[Literal["quiet_s", "every_records", "at_least_every_s"], float]
+"""What one aggregate's policy says otherwise than the general one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,7 +23,7 @@ class SnapshotPolicy:
     """
 
     quiet_s: float = 60.0
-    every_records: int = 1_000
+    every_records: float = 1_000
     at_least_every_s: float = 3_600.0
 
     def due_at(self, *, closed: bool, records: int, first_log_time: int, last_event_at: int) -> int:
@@ -30,3 +34,8 @@ class SnapshotPolicy:
             return AT_ONCE
         due = first_log_time + int(self.at_least_every_s * US_PER_S)
         return max(min(due, last_event_at + int(self.quiet_s * US_PER_S)), AT_ONCE) if closed else due
+
+
+def changed(policy: SnapshotPolicy, changes: PolicyChanges) -> SnapshotPolicy:
+    """The policy, but for what is changed."""
+    return replace(policy, **{str(name): value for name, value in changes.items()})

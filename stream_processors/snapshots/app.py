@@ -7,6 +7,7 @@ from projections.states import Folding, PreparedStates, StateStore
 from spanfold.aggregates import aggregate_of, installed_aggregates
 from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
+from spanfold.snapshot_policy import changed
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
 from stream_processors.folding import Folder, folding_app
@@ -28,7 +29,8 @@ def foldings(settings: Settings) -> list[Folding]:
     for each in installed.values():
         aggregate_of(each.topic)
     default = settings.snapshot_policy
-    return [Folding(each, settings.snapshot_policies.get(name, default)) for name, each in installed.items()]
+    changes = settings.snapshot_policies
+    return [Folding(each, changed(default, changes.get(name, {}))) for name, each in installed.items()]
 
 
 def snapshots_app(
