@@ -1,6 +1,7 @@
 """Faults: workers, Kafka and Postgres are killed, stopped and cut off under load; the tables equal the log all the same.
 
 `python -m tests.faults` runs seeded schedules; test_*.py runs a few of them. servers.py can kill and stop what it starts,
-worker.py is a worker that can be told to die at a named point, load.py publishes, injuries.py has the faults, schedule.py runs
-them, reference.py reads the log and says what the tables must be.
+worker.py and snapshot_worker.py are workers that can be told to die at a named point (trap.py), load.py and services.py publish,
+injuries.py and feeder_injuries.py have the faults, schedule.py runs them, reference.py and states.py read the log and say what
+the tables, and the states of aggregates, must be.
 """

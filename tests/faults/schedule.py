@@ -133,7 +133,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         plan.events,
         PER_SECOND,
         clean=plan.clean,
-        services=beside is not None,
+        aggregates=beside is not None,
         erasures=beside is None,
     )
 

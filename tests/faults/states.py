@@ -3,6 +3,7 @@
 As in reference.py the rules of verdicts are told a second time; states come from the write side's evolve.
 """
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from spanfold.aggregates import Aggregate, installed_aggregates
 from spanfold.errors import PoisonRecord
 from spanfold.events import DomainEvent
 from spanfold.settings import Settings
-from spanfold.topics import SNAPSHOTS_TOPIC, TopicKind
+from spanfold.topics import SNAPSHOTS_TOPIC, TRACE_ERASED, TopicKind
 from stream_processors.snapshots.app import foldings
 from tests.faults import reference
 from tests.faults.reference import Comparison, Log, Logged
@@ -55,19 +56,21 @@ def expected_states(log: Log, partitions: int) -> States:
 
 
 def _histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
-    """Each aggregate's events in the order in which they are folded."""
+    """Each aggregate's events in the order in which they are folded; none of one that was erased, whenever that was."""
     kinds = {each.topic.name: each.topic.kind for each in installed_aggregates().values()}
-    told = defaultdict[tuple[str, str], Recorded](list)
+    told, erased = defaultdict[tuple[str, str], Recorded](list), set[tuple[str, str]]()
     for event in reference.folded_events(log, partitions):
-        if kinds.get(event.record.topic.name) is TopicKind.TELEMETRY:
-            key = (event.record.topic.name, event.fields["aggregate_id"])
+        key = (event.record.topic.name, event.fields["aggregate_id"])
+        if event.type == TRACE_ERASED:
+            erased.add(key)
+        elif kinds.get(event.record.topic.name) is TopicKind.TELEMETRY:
             told[key].append((event_of(event.type, event.fields), event.record.offset + 1))
     for name in (name for name, kind in kinds.items() if kind is TopicKind.CONDITIONAL):
         codec, aggregates = Codec(), defaultdict[bytes, _Arbitrated](_Arbitrated)
         for record, version in _accepted([each for each in log.records if each.topic.name == name], partitions):
             folded = aggregates[record.key or b""].take(record, version, codec)
             told[name, (record.key or b"").decode()] += folded
-    return {key: recorded for key, recorded in told.items() if recorded}
+    return {key: recorded for key, recorded in told.items() if recorded and key not in erased}
 
 
 def _accepted(records: list[Logged], partitions: int) -> Iterator[tuple[Logged, int]]:
@@ -131,9 +134,17 @@ SELECT topic, aggregate_id, version, state FROM spanfold_core.snapshots s
 """
 
 BEHIND: Final = """
-SELECT f.topic, f.partition, f.sequence, max(s.sequence) FROM spanfold_core.fed f
-  JOIN spanfold_core.snapshots s USING (topic, partition)
- GROUP BY 1, 2, 3 HAVING max(s.sequence) > f.sequence
+SELECT f.topic, f.partition, f.sequence, max(c.sequence) FROM spanfold_core.fed f
+  JOIN (SELECT topic, partition, sequence FROM spanfold_core.snapshots
+         UNION ALL
+        SELECT topic, partition, sequence FROM spanfold_core.erased) c USING (topic, partition)
+ GROUP BY 1, 2, 3 HAVING max(c.sequence) > f.sequence
+"""
+
+OVERDUE: Final = """
+SELECT count(*) FROM spanfold_core.states s
+  JOIN spanfold_core.checkpoints c USING (topic, partition)
+ WHERE c.projection = 'snapshots' AND c.generation = s.fold_version AND s.due_at < c.log_time - interval '1 ms'
 """
 
 
@@ -154,7 +165,7 @@ def take_all(ledger: Ledger, settings: Settings) -> int:
 
 
 def not_fed(ledger: Ledger) -> list[Any]:
-    """The partitions of which the compacted topic lacks snapshots."""
+    """The partitions of which the compacted topic lacks snapshots, or tombstones of erased aggregates."""
     return ledger.execute(BEHIND).fetchall()
 
 
@@ -214,18 +225,22 @@ def compare(ledger: Ledger, settings: Settings, log: Log) -> tuple[Comparison, i
     """States, snapshots and the compacted topic with the log, once the topic has a snapshot of everything; and how many keys of
     the topic were compared. An aggregate that is missing, or behind what it must be, is lost; one too many is doubled.
     """
-    wanted = expected_states(log, settings.partitions)
-    differences = _differences("states", wanted, kept(ledger))
-    lost, doubled = _balance(wanted, kept(ledger))
+    wanted, found = expected_states(log, settings.partitions), kept(ledger)
+    differences = _differences("states", wanted, found)
+    [(overdue,)] = ledger.execute(OVERDUE).fetchall()
+    if overdue:
+        differences.append(f"snapshots: {overdue} are due and were not taken")
     take_all(ledger, settings)
     until(lambda: not not_fed(ledger), "the compacted topic has every snapshot", 90)
     differences += _differences("snapshots", wanted, kept(ledger))
     held, records = snapshots(ledger), fed_records(settings)
     last = {each.key: each.state for each in records}
-    differences += _differences("the topic", held, last) + _gone_back(records)
+    # an erased aggregate is a tombstone
+    differences += _differences("the topic", held, {key: state for key, state in last.items() if state is not None})
+    differences += _gone_back(records)
     if len(held) != len(wanted):
         differences.append(f"snapshots: {len(held)} of {len(wanted)} aggregates have one")
-    return Comparison(lost, doubled, differences), len(last)
+    return Comparison(*_balance(wanted, found), differences), len(last)
 
 
 def _balance(wanted: States, found: States) -> tuple[int, int]:
@@ -242,12 +257,12 @@ def _differences(name: str, wanted: Mapping[Any, Any], found: Mapping[Any, Any],
 
 
 def _gone_back(records: list[Fed]) -> list[str]:
-    """Records of the topic that are older than one before them."""
-    newest = dict[bytes, int]()
+    """Records of the topic that are older than one before them: nothing is newer than a tombstone."""
+    newest = dict[bytes, float]()
     back = []
     for each in records:
-        if each.version is not None:
-            if each.version < newest.get(each.key, 0):
-                back.append(f"  {each.key!r}: {each.version} after {newest[each.key]}")
-            newest[each.key] = max(each.version, newest.get(each.key, 0))
+        version = math.inf if each.version is None else each.version
+        if version < newest.get(each.key, 0):
+            back.append(f"  {each.key!r}: {version} after {newest[each.key]}")
+        newest[each.key] = max(version, newest.get(each.key, 0))
     return [f"the topic: {len(back)} records are older than one before them", *back[:3]] if back else []
