@@ -151,7 +151,7 @@ class Acknowledged:
 
 class Load:
     """Publishes in threads until it is told that the faults are over and `least` events have been published. A `clean` load
-    has no doubled, unreadable or transactional records. `services` adds appends to a conditional topic, `erasures` erases
+    has no doubled, unreadable or transactional records. `services` appends to a conditional topic too, `erasures` erases
     traces that still go on.
     """
 
@@ -163,7 +163,7 @@ class Load:
         per_second: float,
         *,
         clean: bool = False,
-        aggregates: bool = False,
+        services: bool = False,
         erasures: bool = False,
     ) -> None:
         self.acknowledged = Acknowledged()
@@ -174,9 +174,8 @@ class Load:
         self._enough, self._over = threading.Event(), threading.Event()
         self._errors: list[BaseException] = []
         runs = [self._publish, *(() if clean else (self._publish_bad, self._transact))]
-        self._traces = deque[str](maxlen=500)
-        if aggregates:
-            runs += [partial(ServiceLoad(settings, seed + 3).run, self._over), self._erase]
+        if services:
+            runs.append(partial(ServiceLoad(settings, seed + 3).run, self._over))
         self._threads = [threading.Thread(target=self._guarded, args=(run,), daemon=True) for run in runs]
 
     def start(self) -> None:
@@ -215,8 +214,6 @@ class Load:
                     if isinstance(event, TraceCreated):
                         self._begun.append(event.aggregate_id)
                     publisher.publish(event, on_delivery=self.acknowledged.of(event))
-                    if event.topic is TRACES:
-                        self._traces.append(event.aggregate_id)
                 self.published += 100
                 if self.published >= self._least:
                     time.sleep(5 * 100 / self._per_second)  # enough: only so that the faults still meet some
@@ -251,27 +248,6 @@ class Load:
                 topic, value, key, (home + stray) % self._settings.partitions, headers=headers, on_delivery=lies
             )
             producer.poll(0)
-        assert producer.flush(90) == 0
-
-    def _erase(self) -> None:
-        """Traces of which some records have been published, and more may come."""
-        rng, codec = random.Random(self._seed + 4), Codec()
-        producer = Producer(
-            {
-                "bootstrap.servers": self._settings.kafka_bootstrap, "enable.idempotence": True, "log_level": 0,
-                "partitioner": "murmur2_random",
-            }
-        )  # fmt: skip
-        while not self._over.wait(0.1):
-            if self._traces:
-                trace_id = rng.choice(list(self._traces))
-                event = TraceErased(
-                    aggregate_id=trace_id, source="load", occurred_at=time.time_ns() // 1000, why="asked"
-                )
-                value = codec.encode(event.event_type, event.as_fields())
-                topic = TRACES.on_broker(self._settings.topic_prefix)
-                producer.produce(topic, value, key_of(event), headers=list(headers_of(event)))
-                producer.poll(0)
         assert producer.flush(90) == 0
 
     def _transact(self) -> None:

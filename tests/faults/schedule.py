@@ -133,8 +133,8 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         plan.events,
         PER_SECOND,
         clean=plan.clean,
-        aggregates=beside is not None,
-        erasures=beside is None,
+        services=beside is not None,
+        erasures=True,
     )
 
     def note(words: str) -> None:
