@@ -199,7 +199,10 @@ def _joined(group: "WorkerGroup", before: set[str], newcomers: int, topics: list
         new = {member.member_id for member in described.members} - before
         owned = owners(described)
         wanted = {(topic.name, partition) for topic in topics for partition in range(topic.partitions)}
-        return len(new) >= newcomers and wanted <= owned.keys()
+        if len(new) < newcomers or not wanted <= owned.keys():
+            return False
+        group.let_go()
+        return True
 
     return joined
 
@@ -209,15 +212,21 @@ class WorkerGroup:
 
     def __init__(self, settings: Settings, kind: str) -> None:
         self.name = f"{settings.group}-{kind}"
-        self._admin = AdminClient(kafka_config(settings))
+        self._config = kafka_config(settings)
+        self._admin: AdminClient | None = None
 
     def describe(self) -> ConsumerGroupDescription | None:
         """Its state and members; None when the coordinator doesn't answer now, or never heard of the group."""
+        self._admin = self._admin or AdminClient(self._config)
         described = self._admin.describe_consumer_groups([self.name], request_timeout=REQUEST_TIMEOUT_S)
         try:
             return cast(ConsumerGroupDescription, described[self.name].result())
         except KafkaException:
             return None
+
+    def let_go(self) -> None:
+        """Let go of the client. One that outlives its Kafka may hang when the process ends (seen in librdkafka's destroy)."""
+        self._admin = None
 
     def member_ids(self) -> set[str]:
         """The ids of its members now."""
