@@ -13,10 +13,14 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
 from schemas.catalogue import SchemaIds, committed
+from spanfold.aggregates import snapshot_types
 from spanfold.errors import InvalidInput, PoisonRecord
 
 Fields = dict[str, Any]
 """A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes."""
+
+Reader = tuple[str, Any, Any]
+"""Event type, the schema that its writer had, and the latest one if that is another."""
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
@@ -42,7 +46,8 @@ class Codec:
 
     def __init__(self, ids: SchemaIds | None = None) -> None:
         self._ids = ids or committed()
-        self._readers: dict[bytes, tuple[str, Any, Any]] = {}
+        self._readers: dict[bytes, Reader] = {}
+        self._snapshot_readers: dict[bytes, Reader] = {}
         self._writers: dict[str, tuple[bytes, Any, list[str]]] = {}
 
     def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
@@ -64,7 +69,15 @@ class Codec:
         if value is None:
             raise PoisonRecord(UNREADABLE, "the value is null")
         # the whole frame is the key: one lookup checks the magic byte and finds the schema
-        event_type, writer, reader = self._readers.get(value[:FRAME_BYTES]) or self._add_reader(value)
+        return self._decode(value, self._readers.get(value[:FRAME_BYTES]) or self._add_reader(value))
+
+    def decode_snapshot(self, value: bytes) -> tuple[str, Fields]:
+        """The same of an aggregate's state, which is no event: its record's name, and its fields."""
+        known = self._snapshot_readers.get(value[:FRAME_BYTES])
+        return self._decode(value, known or self._add_reader(value, snapshots=True))
+
+    def _decode(self, value: bytes, known: Reader) -> tuple[str, Fields]:
+        event_type, writer, reader = known
         body = BytesIO(value)
         body.seek(FRAME_BYTES)
         try:
@@ -86,7 +99,7 @@ class Codec:
         self._writers[event_type] = writer
         return writer
 
-    def _add_reader(self, value: bytes) -> tuple[str, Any, Any]:
+    def _add_reader(self, value: bytes, *, snapshots: bool = False) -> Reader:
         frame = value[:FRAME_BYTES]
         if len(frame) < FRAME_BYTES or frame[0] != MAGIC:
             raise PoisonRecord(UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
@@ -94,10 +107,12 @@ class Codec:
         entry = self._ids.by_id(schema_id)
         if entry is None:
             raise PoisonRecord(UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry")
+        if (entry.event_type in snapshot_types()) is not snapshots:
+            raise PoisonRecord(UNREADABLE, f"a {entry.event_type} is no {'snapshot' if snapshots else 'event'}")
         latest = self._ids.latest(entry.event_type)
         resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
-        self._readers[frame] = reader
+        (self._snapshot_readers if snapshots else self._readers)[frame] = reader
         return reader
 
 

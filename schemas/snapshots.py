@@ -23,7 +23,7 @@ def encode_state(codec: Codec, aggregate: type[Aggregate[Any]], state: Any) -> b
 
 def plain_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) -> Mapping[str, Any]:
     """The plain form of the state that these bytes hold, for `from_plain`. PoisonRecord says why they can't be read."""
-    kind, plain = codec.decode(payload)
+    kind, plain = codec.decode_snapshot(payload)
     if kind != aggregate.snapshot:
         raise PoisonRecord(UNREADABLE, f"a {kind}, where {aggregate.__name__} keeps its state as {aggregate.snapshot}")
     if kind != PLAIN_SNAPSHOT:

@@ -16,6 +16,10 @@ from stream_processors.metrics import Metrics
 NAME: Final = "snapshots"
 """Of the consumer group, behind the installation's own name."""
 
+BATCH_RECORDS: Final = 5_000
+BUFFERED: Final = 4
+"""Batches, and how many are fetched ahead: memory holds them and the states that they touch, however many there are."""
+
 
 def foldings(settings: Settings) -> list[Folding]:
     """How each installed aggregate is folded. Misconfigured when the settings have a policy for one that is not installed, or two
@@ -42,4 +46,5 @@ def snapshots_app(
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
     folder = Folder(store, committer, topics, metrics, lambda prepared: None)
-    return folding_app(settings, NAME, committer, store, folder, topics)
+    modest = settings.model_copy(update={"batch_records": min(settings.batch_records, BATCH_RECORDS)})
+    return folding_app(modest, NAME, committer, store, folder, topics, BUFFERED)

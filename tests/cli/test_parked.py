@@ -230,7 +230,7 @@ def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Run) -> None:
 
 def test_who_waits_in_vain_is_told_what_is_behind(run: Run, ledger: Ledger) -> None:
     ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
-    done = run("discard", f"traces[0]@{HOME}", "--yes", "--timeout", "1")
+    done = run("discard", f"traces[0]@{HOME}", "--yes", "--timeout", "6")
     assert "partition 0 of spanfold.traces is folded up to offset 0 of 1" in refusal(done, StoreUnavailable)
 
 

@@ -9,6 +9,9 @@ from tests.faults.injuries import FAULTS, Scene, kill_at_one_of
 from tests.faults.waiting import until
 from tests.faults.workers import Worker
 
+OTHERS_S: Final = 90.0
+"""After the session has timed out, another has to get a producer of its own, and something new to feed."""
+
 FEEDING_POINTS: Final = ("before_produce", "before_confirm", "before_note")
 
 
@@ -62,7 +65,7 @@ def _fed_by_another(scene: Scene, worker: Worker) -> None:
         def fed() -> bool:
             return ledger.execute(query, (topic, partition, sequence)).fetchone() is not None
 
-        until(fed, f"another feeds {topic}[{partition}]")
+        until(fed, f"another feeds {topic}[{partition}]", OTHERS_S)
 
 
 SNAPSHOT_FAULTS: Final[dict[str, Callable[[Scene], None]]] = {

@@ -124,6 +124,8 @@ FRAMES = [b"\0" + entry.id.to_bytes(4, "big") for entry in committed()]
 @example(FRAMES[0], bytes(16) + b"\x02" + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f")
 @example(FRAMES[2], bytes(16) + b"\0\0\0\0\0\0" + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f")
 @example(FRAMES[2], bytes(16) + b"\0\0\0\0\0\0" + b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\0")
+# the state of an aggregate is no event
+@example(b"\0" + committed().latest("TraceSnapshot").id.to_bytes(4, "big"), b"\0")
 def test_no_bytes_raise_anything_but_their_reason(frame: bytes, body: bytes) -> None:
     reason = reason_of(record(created(), value=frame + body))
     assert reason
