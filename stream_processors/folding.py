@@ -148,9 +148,8 @@ def folding_app(
     store: BatchStore[P],
     folder: Folder[P],
     topics: Mapping[str, TopicOnBroker],
-    buffered: int = 16,
 ) -> Any:
-    """The Faust app of the consumer group `<group>-<name>`, which fetches so many batches ahead; `faust.Worker(app)` runs it."""
+    """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
     app = faust.App(
         f"{settings.group}-{name}",
         broker=f"kafka://{settings.kafka_bootstrap}",
@@ -162,7 +161,7 @@ def folding_app(
         broker_commit_every=1_000_000,
         broker_max_poll_records=settings.batch_records,
         consumer_max_fetch_size=settings.fetch_bytes,
-        stream_buffer_maxsize=buffered,
+        stream_buffer_maxsize=16,
         stream_wait_empty=False,
         table_standby_replicas=0,
         datadir=settings.home / "faust",

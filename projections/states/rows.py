@@ -132,19 +132,23 @@ SELECT c.next_offset, j.next_offset
    FOR UPDATE OF c
 """
 
+# joins, because `= ANY` of thousands is a search through all of them for each row, until the tables have been analyzed
 HELD: Final = f"""
-SELECT aggregate_id, version, records, (extract(epoch FROM first_log_time) * 1000000)::bigint, state
-  FROM {CORE}.states
- WHERE topic = %(topic)s AND fold_version = %(fold_version)s AND aggregate_id = ANY (%(ids)s)
-UNION ALL
-SELECT aggregate_id, version, 0, NULL, state
-  FROM {CORE}.snapshots s
- WHERE topic = %(topic)s AND fold_version = %(fold_version)s AND aggregate_id = ANY (%(ids)s)
-   AND NOT EXISTS (SELECT FROM {CORE}.states t
-                    WHERE (t.topic, t.fold_version, t.aggregate_id) = (s.topic, s.fold_version, s.aggregate_id))
+SELECT a.id, coalesce(t.version, s.version), coalesce(t.records, 0),
+       (extract(epoch FROM t.first_log_time) * 1000000)::bigint, coalesce(t.state, s.state)
+  FROM unnest(%(ids)s::text[]) AS a (id)
+  LEFT JOIN {CORE}.states t
+    ON (t.topic, t.fold_version, t.aggregate_id) = (%(topic)s, %(fold_version)s, a.id)
+  LEFT JOIN {CORE}.snapshots s
+    ON t.version IS NULL AND (s.topic, s.fold_version, s.aggregate_id) = (%(topic)s, %(fold_version)s, a.id)
+ WHERE t.version IS NOT NULL OR s.version IS NOT NULL
 """
 
-ERASED: Final = f"SELECT aggregate_id FROM {CORE}.erased WHERE topic = %(topic)s AND aggregate_id = ANY (%(ids)s)"
+ERASED: Final = f"""
+SELECT e.aggregate_id
+  FROM unnest(%(ids)s::text[]) AS a (id)
+  JOIN {CORE}.erased e ON (e.topic, e.aggregate_id) = (%(topic)s, a.id)
+"""
 
 KEEP: Final = f"""
 INSERT INTO {CORE}.states AS s (topic, partition, aggregate_id, fold_version, version, records, first_log_time, due_at, state)
@@ -197,5 +201,5 @@ VERSIONS: Final = """
 SELECT j.kafka_offset, j.version
   FROM unnest(%s::text[], %s::bigint[]) AS a (aggregate_id, version)
   JOIN {journal} j ON j.aggregate_id = a.aggregate_id AND j.version > a.version
- WHERE j.kafka_offset = ANY (%s)
+  JOIN unnest(%s::bigint[]) AS o (kafka_offset) ON o.kafka_offset = j.kafka_offset
 """

@@ -17,8 +17,7 @@ NAME: Final = "snapshots"
 """Of the consumer group, behind the installation's own name."""
 
 BATCH_RECORDS: Final = 5_000
-BUFFERED: Final = 4
-"""Batches, and how many are fetched ahead: memory holds them and the states that they touch, however many there are."""
+"""Of one transaction at most: memory holds a few batches and the states that they touch, however many there are."""
 
 
 def foldings(settings: Settings) -> list[Folding]:
@@ -47,4 +46,4 @@ def snapshots_app(
     """The Faust app; `faust.Worker(app)` runs it."""
     folder = Folder(store, committer, topics, metrics, lambda prepared: None)
     modest = settings.model_copy(update={"batch_records": min(settings.batch_records, BATCH_RECORDS)})
-    return folding_app(modest, NAME, committer, store, folder, topics, BUFFERED)
+    return folding_app(modest, NAME, committer, store, folder, topics)
