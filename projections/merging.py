@@ -1,6 +1,6 @@
 """Writes what a batch says into one generation's tables, inside the caller's transaction; live commits and rebuilds share it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,7 +13,7 @@ from projections.preparing import Prepared
 from projections.projection import ErasesTraces, Projection
 from projections.settlements import Settled, settle
 from schemas.codec import Codec
-from spanfold.errors import Misconfigured
+from spanfold.errors import Misconfigured, PoisonRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,27 +70,31 @@ def erase(cursor: Cursor[Any], generation: Generation, erasures: Sequence[Erasur
 
 
 def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:
-    """Offsets of the batch below the journal's checkpoint that were rejected or parked when they were judged, or whose trace was
-    erased by then or later.
-    """
+    """What is not to be folded of the part of the batch that lies below the journal's checkpoint; see `unfolded`."""
     batch = prepared.judged.batch
-    cursor.execute(
-        UNFOLDED,
-        {
-            "topic": batch.topic.name,
-            "partition": batch.partition,
-            "start": batch.start,
-            "end": min(journal_at, batch.end),
-        },
+    unreadable = {batch.offsets[index]: poison for index, poison in prepared.parked.items()}
+    return unfolded(cursor, batch, journal_at, unreadable)
+
+
+def unfolded(cursor: Cursor[Any], batch: Batch, judged_to: int, unreadable: Mapping[int, PoisonRecord]) -> set[int]:
+    """Offsets of the batch below `judged_to` that were rejected or parked when they were judged, or whose trace was erased by
+    then or later. Misconfigured when one of the `unreadable` (by offset) is not among them.
+    """
+    where = {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start}
+    cursor.execute(UNFOLDED, {**where, "end": min(judged_to, batch.end)})
+    found = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), judged_to)
+    for offset, poison in unreadable.items():
+        if offset < judged_to and offset not in found:
+            raise no_longer_readable(batch, offset, poison)
+    return found
+
+
+def no_longer_readable(batch: Batch, offset: int, poison: PoisonRecord) -> Misconfigured:
+    """What a fold ends with that meets a record which was folded before, and which this code can't read."""
+    return Misconfigured(
+        f"{batch.topic.name}[{batch.partition}] offset {offset} has been folded before, but this "
+        f"version cannot read it ({poison}): use the version that could"
     )
-    unfolded = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), journal_at)
-    for index, poison in prepared.parked.items():
-        if batch.offsets[index] < journal_at and batch.offsets[index] not in unfolded:
-            raise Misconfigured(
-                f"{batch.topic.name}[{batch.partition}] offset {batch.offsets[index]} has been folded before, but this "
-                f"version cannot read it ({poison}): use the version that could"
-            )
-    return unfolded
 
 
 def advance(cursor: Cursor[Any], batch: Batch, owners: Iterable[tuple[str, int]]) -> None:

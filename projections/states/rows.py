@@ -86,12 +86,6 @@ def held(cursor: Cursor[Any], place: Place, aggregate_ids: Collection[str]) -> d
     return {row[0]: Held(*row) for row in cursor}
 
 
-def erased(cursor: Cursor[Any], place: Place, aggregate_ids: Collection[str]) -> list[str]:
-    """Those of these aggregates that have been erased: nothing of them is folded any more."""
-    cursor.execute(ERASED, {**place.parameters, "ids": list(aggregate_ids)})
-    return [aggregate_id for (aggregate_id,) in cursor]
-
-
 def keep(cursor: Cursor[Any], place: Place, rows: Iterable[StateRow]) -> None:
     """Put these states in the place of what is kept of their aggregates."""
     topic, partition, fold_version = place.topic.name, place.partition, place.fold_version
@@ -142,12 +136,6 @@ SELECT a.id, coalesce(t.version, s.version), coalesce(t.records, 0),
   LEFT JOIN {CORE}.snapshots s
     ON t.version IS NULL AND (s.topic, s.fold_version, s.aggregate_id) = (%(topic)s, %(fold_version)s, a.id)
  WHERE t.version IS NOT NULL OR s.version IS NOT NULL
-"""
-
-ERASED: Final = f"""
-SELECT e.aggregate_id
-  FROM unnest(%(ids)s::text[]) AS a (id)
-  JOIN {CORE}.erased e ON (e.topic, e.aggregate_id) = (%(topic)s, a.id)
 """
 
 KEEP: Final = f"""

@@ -14,7 +14,7 @@ from psycopg import Connection, Cursor
 from projections.arbiter import arbiter_of
 from projections.batch import Batch
 from projections.journal import CORE
-from projections.merging import UNFOLDED, advance
+from projections.merging import advance, no_longer_readable, unfolded
 from projections.states import rows
 from projections.states.again import made_again
 from projections.states.rows import SNAPSHOTS, Held, Place, StateRow
@@ -179,32 +179,16 @@ class StateStore:
     def _accepted(self, cursor: Cursor[Any], prepared: PreparedStates, next_offset: int) -> list[Recorded]:
         """The records from `next_offset` on that are folded, and those that are retried there."""
         batch = prepared.batch
-        where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
-        excluded = {offset for (offset,) in cursor.execute(UNFOLDED, where)}
-        self._refuse_unreadable(cursor, prepared, next_offset, excluded)
+        unreadable = {offset: poison for offset, poison in prepared.unreadable.items() if offset >= next_offset}
+        excluded = unfolded(cursor, batch, batch.end, unreadable)
         found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
+        where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
         for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():
             try:
                 found.append(Recorded(offset, log_time, events_of(self._codec, payload, self._types(batch.topic))))
             except PoisonRecord as poison:
-                raise _unreadable(batch, offset, poison) from poison
+                raise no_longer_readable(batch, offset, poison) from poison
         return [each for each in found if each.events]
-
-    def _refuse_unreadable(
-        self, cursor: Cursor[Any], prepared: PreparedStates, next_offset: int, excluded: set[int]
-    ) -> None:
-        """What can't be read must be in no state: it was rejected or parked, or its aggregate erased."""
-        batch = prepared.batch
-        keys = {
-            offset: key.decode()
-            for offset, key in zip(batch.offsets, batch.keys, strict=True)
-            if offset in prepared.unreadable and offset >= next_offset and offset not in excluded and key
-        }
-        place = self.place(batch.topic.name, batch.partition)
-        gone = set(rows.erased(cursor, place, keys.values())) if keys else set()
-        for offset, key in keys.items():
-            if key not in gone:
-                raise _unreadable(batch, offset, prepared.unreadable[offset])
 
     def _fold(
         self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded], next_offset: int
@@ -213,8 +197,6 @@ class StateStore:
         by_aggregate: dict[str, list[Recorded]] = {}
         for each in recorded:
             by_aggregate.setdefault(each.events[0].aggregate_id, []).append(each)
-        for erased in rows.erased(cursor, place, by_aggregate):
-            del by_aggregate[erased]
         held = rows.held(cursor, place, by_aggregate)
         versions = _versions(cursor, place, by_aggregate, held)
         kept = []
@@ -276,13 +258,6 @@ def _versions(
     after = [held[each].version if each in held else 0 for each in recorded]
     offsets = [each.offset for its in recorded.values() for each in its]
     return rows.versions_at(cursor, table.name, list(recorded), after, offsets)
-
-
-def _unreadable(batch: Batch, offset: int, poison: PoisonRecord) -> Misconfigured:
-    return Misconfigured(
-        f"{batch.topic.name}[{batch.partition}] offset {offset} has been folded before, but this version cannot read it "
-        f"({poison}): use the version that could"
-    )
 
 
 CHECKPOINTS: Final = f"""
