@@ -1,20 +1,27 @@
-"""Where partitions end, by what the broker says now."""
+"""Where partitions begin and end, by what the broker says now."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
-from producers.topics import kafka_config
-from spanfold.errors import LogUnavailable
+from producers.topics import kafka_config, patiently
+from spanfold.errors import LogUnavailable, Misconfigured
 from spanfold.settings import Settings
+from spanfold.topics import Partition, installed_topics
 
 BrokerPartition = tuple[str, int]
 """Name of the topic on the broker, and partition."""
 
+Bounds = tuple[int, int]
+"""The first offset that the log still has, and the one after the last record of committed transactions."""
+
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
 _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+ANSWER_S: Final = 10.0
 
 
 class LogEnds:
@@ -39,3 +46,45 @@ class LogEnds:
             }
         except KafkaException as error:
             raise LogUnavailable(f"Kafka does not say where its partitions end: {error.args[0].str()}") from error
+
+
+def bounds_of(consumer: Consumer, topic: str, partition: int) -> Bounds:
+    """Of one partition, by its name on the broker. KafkaException when Kafka does not say within ANSWER_S; while its leader moves
+    it is asked again.
+    """
+    at = TopicPartition(topic, partition)
+    first, end = patiently(ANSWER_S, lambda: consumer.get_watermark_offsets(at, timeout=ANSWER_S))
+    return first, end
+
+
+def log_bounds(settings: Settings) -> dict[Partition, Bounds]:
+    """Of each partition of the installed topics. LogUnavailable when Kafka does not say within ANSWER_S, Misconfigured when it
+    lacks one of them.
+    """
+    try:
+        admin = AdminClient(kafka_config(settings))
+        partitions = _partitions(admin, settings)
+        starts = patiently(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST))
+        ends = patiently(ANSWER_S, lambda: _listed(admin, partitions, _LATEST))
+    except KafkaException as error:
+        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
+    return {each: (starts[where], ends[where]) for where, each in partitions.items()}
+
+
+def ends_of_log(settings: Settings) -> dict[Partition, int]:
+    """The offset after the last record of each partition, of aborted ones too. Raises as log_bounds does."""
+    return {each: end for each, (_, end) in log_bounds(settings).items()}
+
+
+def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition, Partition]:
+    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
+    known = admin.list_topics(timeout=ANSWER_S).topics
+    if missing := names.keys() - known.keys():
+        raise Misconfigured(f"Kafka lacks the topics {', '.join(sorted(missing))}: run `spanfold migrate`")
+    return {(name, each): (names[name], each) for name in names for each in known[name].partitions}
+
+
+def _listed(admin: AdminClient, partitions: Iterable[BrokerPartition], spec: OffsetSpec) -> dict[BrokerPartition, int]:
+    asked = {TopicPartition(*each): spec for each in partitions}
+    answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S)
+    return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}

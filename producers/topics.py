@@ -5,11 +5,12 @@ from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
     AdminClient,
     ConfigResource,
     NewTopic,
+    OffsetSpec,
     ResourceType,
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
@@ -80,7 +81,7 @@ def ensure_snapshots_topic(settings: Settings, *, timeout_s: float = 30.0) -> st
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
         _create_missing(admin, [name], settings, snapshots_config(settings))
-        policy = _patiently(timeout_s, lambda: _configs(admin, [name]))[name].get("cleanup.policy")
+        policy = patiently(timeout_s, lambda: _configs(admin, [name]))[name].get("cleanup.policy")
     except KafkaException as error:
         raise admin.trouble.explained(_translated(error, settings)) from error
     if policy != "compact":
@@ -105,9 +106,10 @@ def ensure_topics(
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        _create_missing(admin, sorted(wanted), settings, topic_config(settings))
-        found = _patiently(timeout_s, lambda: _described(admin, wanted))
-        configs = _patiently(timeout_s, lambda: _configs(admin, sorted(wanted)))
+        created = _create_missing(admin, sorted(wanted), settings, topic_config(settings))
+        found = patiently(timeout_s, lambda: _described(admin, wanted))
+        patiently(timeout_s, lambda: _answer(admin, [each for each in found if each.name in created]))
+        configs = patiently(timeout_s, lambda: _configs(admin, sorted(wanted)))
     except KafkaException as error:
         raise admin.trouble.explained(_translated(error, settings)) from error
     if differences := _differences(found, configs, settings):
@@ -115,19 +117,27 @@ def ensure_topics(
     return {each.topic.name: each for each in found}
 
 
-def _patiently(timeout_s: float, work: Callable[[], Result]) -> Result:
-    """Do it again while a broker does not know yet what the controller has just created."""
+def patiently(timeout_s: float, work: Callable[[], Result]) -> Result:
+    """Do it again while a broker does not know yet what the controller has just created or moved; then raises what it raised."""
     attempts = Retrying(
-        retry=retry_if_exception(_is_unknown_topic),
+        retry=retry_if_exception(_is_settling),
         stop=stop_after_delay(timeout_s),
-        wait=wait_fixed(0.05),
+        wait=wait_fixed(POLL_S),
         reraise=True,
     )
     return attempts(work)
 
 
-def _is_unknown_topic(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+_SETTLING: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE,
+    }
+)  # fmt: skip
+
+
+def _is_settling(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() in _SETTLING
 
 
 @dataclass(frozen=True)
@@ -147,15 +157,28 @@ class _Admin:
         return asked
 
 
-def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, config: dict[str, str]) -> None:
+def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, config: dict[str, str]) -> set[str]:
+    """The names of those that were missing."""
     new = [NewTopic(name, settings.partitions, settings.replication_factor, config=config) for name in names]
     made = admin.client.create_topics(new, operation_timeout=admin.timeout_s, request_timeout=admin.timeout_s)
-    for future in admin.settled(made).values():
+    created = set()
+    for name, future in admin.settled(made).items():
         try:
             future.result()
+            created.add(name)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
+    return created
+
+
+def _answer(admin: _Admin, topics: Iterable[TopicOnBroker]) -> None:
+    """Return when the leader of each partition answers for it; KafkaException when one does not."""
+    latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+    asked = {TopicPartition(each.name, partition): latest for each in topics for partition in range(each.partitions)}
+    if asked:
+        for future in admin.settled(admin.client.list_offsets(asked, request_timeout=admin.timeout_s)).values():
+            future.result()
 
 
 def _described(admin: _Admin, wanted: Mapping[str, Topic]) -> list[TopicOnBroker]:

@@ -16,6 +16,9 @@ from spanfold.errors import Misconfigured
 
 US_PER_DAY: Final = 86_400_000_000
 
+Partition = tuple[str, int]
+"""A topic's name without the installation's prefix, and the number of one of its partitions."""
+
 
 class TopicKind(StrEnum):
     TELEMETRY = "telemetry"

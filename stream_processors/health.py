@@ -13,8 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-Partition = tuple[str, int]
-"""A topic's name without the installation's prefix, and the number of one of its partitions."""
+from spanfold.topics import Partition
 
 KAFKA: Final = "Kafka"
 POSTGRES: Final = "Postgres"

@@ -8,12 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
 from projections.store import Outcome
+from spanfold.topics import Partition
 
 BATCH_BUCKETS = (0, 1, 10, 100, 1_000, 2_500, 5_000, 7_500, 10_000, 25_000, 50_000)
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-
-Partition = tuple[str, int]
-"""A topic's name without the installation's prefix, and the number of one of its partitions."""
 
 
 class Metrics:

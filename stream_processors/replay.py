@@ -17,6 +17,7 @@ from typing import Any, Final, cast
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from producers.log_ends import Bounds, bounds_of
 from producers.topics import kafka_config
 from projections.batch import Batch, RecordHeaders
 from projections.projection import installed
@@ -91,13 +92,12 @@ class LogReader:
     def close(self) -> None:
         self._consumer.close()
 
-    def watermarks(self, topic: str, partition: int) -> tuple[int, int]:
+    def watermarks(self, topic: str, partition: int) -> Bounds:
         """The first offset that the log still has, and the one after the last. LogUnavailable when Kafka does not answer."""
         try:
-            first, last = self._consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=ANSWER_S)
+            return bounds_of(self._consumer, topic, partition)
         except KafkaException as error:
             raise LogUnavailable(f"Kafka did not say what {topic}[{partition}] holds: {error.args[0].str()}") from error
-        return first, last
 
     def offsets_for_times(self, asked: Sequence[TopicPartition]) -> dict[tuple[str, int], int | None]:
         """The first offset at or after a time (ms, given as the offset); None where the log has nothing so late."""

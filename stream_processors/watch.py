@@ -16,11 +16,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from producers.topics import kafka_config
 from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.topics import Partition, TopicOnBroker
 from stream_processors import health
 from stream_processors.committer import BatchStore
 from stream_processors.dsn import worker_dsn
-from stream_processors.health import KAFKA, POSTGRES, Partition
+from stream_processors.health import KAFKA, POSTGRES
 from stream_processors.metrics import Metrics
 
 log = structlog.get_logger("spanfold.watch")

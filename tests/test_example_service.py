@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
+from producers.log_ends import bounds_of
 from spanfold.settings import Settings
 from tests.rebuilds.conftest import environment, folded
 from tests.stream_processors.conftest import Start, Worker, start, until
@@ -170,7 +171,7 @@ def accepted(settings: Settings) -> list[bytes]:
     versions: Counter[str] = Counter()
     seen: set[str] = set()
     for partition in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
-        end = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
+        _, end = bounds_of(consumer, topic, partition)
         consumer.assign([TopicPartition(topic, partition, 0)])
         at = 0
         while at < end:

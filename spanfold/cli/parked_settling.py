@@ -13,10 +13,9 @@ from producers.delivery import Delivery, Outcome
 from producers.publisher import TelemetryPublisher
 from projections.reading import BEHIND
 from spanfold.cli.parked_records import ParkedRecord, Position, named, reader
-from spanfold.cli.visible import Partition
 from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.events import DomainEvent, RecordDiscarded, RecordRetried
-from spanfold.topics import ON_EVERY_TOPIC
+from spanfold.topics import ON_EVERY_TOPIC, Partition
 
 Fact = type[RecordRetried] | type[RecordDiscarded]
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from producers.delivery import Delivery, Outcome
 from producers.publisher import TelemetryPublisher
-from spanfold.cli.visible import Partition
 from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.event_json import event_from_json
 from spanfold.events import Event
 from spanfold.ids import id_text
+from spanfold.topics import Partition
 
 Complain = Callable[[str], None]
 

@@ -9,7 +9,8 @@ from rich.progress import Progress
 from projections.states import Folding, StateStore
 from spanfold.aggregates import installed_aggregates
 from spanfold.cli.output import console, notices, print_json, table
-from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
+from spanfold.cli.sql import explained
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.errors import InvalidInput, Misconfigured
 
 snapshot = typer.Typer(
@@ -48,14 +49,9 @@ def now(
     """
     settings, wanted = running_settings(chosen_settings(home)), _wanted(types)
     store = StateStore(Folding(installed_aggregates()[name], settings.snapshot_policy) for name in wanted)
-    try:
-        with psycopg.connect(named_postgres(settings), autocommit=True, connect_timeout=5) as connection:
-            taken = _take(connection, store)
-            rows = [{"type": name, **_told(connection, store, name, taken)} for name in wanted]
-    except psycopg.errors.UndefinedTable as error:
-        raise Misconfigured("this database is not up to date with spanfold: run `spanfold migrate`") from error
-    except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+    with explained(), psycopg.connect(named_postgres(settings), autocommit=True, connect_timeout=5) as connection:
+        taken = _take(connection, store)
+        rows = [{"type": name, **_told(connection, store, name, taken)} for name in wanted]
     if json:
         print_json(rows)
         return

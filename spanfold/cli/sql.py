@@ -63,12 +63,18 @@ def with_options(dsn: str) -> str:
 
 @contextmanager
 def reading(dsn: str, **parameters: str) -> Iterator[psycopg.Connection[Any]]:
-    """A connection that can only read, with these parameters of libpq. Within the block Misconfigured says that the database
-    does not know what was asked for, StoreUnavailable that Postgres does not answer.
+    """A connection that can only read, with these parameters of libpq; errors within the block are `explained`."""
+    with explained(), psycopg.connect(make_conninfo(with_options(dsn), **parameters)) as connection:
+        yield connection
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Within the block Misconfigured says that the database does not know what was asked for, StoreUnavailable that Postgres does
+    not answer.
     """
     try:
-        with psycopg.connect(make_conninfo(with_options(dsn), **parameters)) as connection:
-            yield connection
+        yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured(
             "this database is not up to date: `spanfold migrate` or a worker's start sees to it"

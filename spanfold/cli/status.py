@@ -13,16 +13,13 @@ from typing import Any, Final
 
 import psycopg
 import typer
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 from rich.console import RenderableType
 from rich.text import Text
 
-from producers.topics import kafka_config
+from producers.log_ends import log_bounds
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import (
     PROJECTOR,
-    REQUEST_TIMEOUT_S,
     AsJson,
     Home,
     WorkerGroup,
@@ -36,15 +33,12 @@ from spanfold.cli.stack import (
 from spanfold.cli.worker_urls import url_of
 from spanfold.embedded import StackState, read_state
 from spanfold.embedded.identity import Identity
-from spanfold.errors import LogUnavailable, Misconfigured, SpanfoldError
+from spanfold.errors import Misconfigured, SpanfoldError
 from spanfold.settings import Settings
-from spanfold.topics import installed_topics
+from spanfold.topics import Partition, installed_topics
 
 SOMETHING_MISSING: Final = 1
 NOTHING_RUNS: Final = 3
-
-TopicAndPartition = tuple[str, int]
-"""A topic's name, without the installation's prefix, and a partition."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,16 +166,11 @@ def _uptime_s(identity: Identity, now: float) -> float | None:
 
 def _add_log(shown: Status, settings: Settings) -> None:
     """What the broker says. Raises LogUnavailable, or Misconfigured when a topic is missing."""
-    try:
-        admin = AdminClient(kafka_config(settings))
-        ends = _offsets(admin, settings, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-        starts = _offsets(admin, settings, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
-    except KafkaException as error:
-        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
+    bounds = log_bounds(settings)
     shown.group, owned = _group(settings)
-    for (topic, partition), end in ends.items():
+    for (topic, partition), (start, end) in bounds.items():
         owner = owned.get((topic, partition))
-        shown.partitions.append(PartitionStatus(topic, partition, starts[topic, partition], end, owner))
+        shown.partitions.append(PartitionStatus(topic, partition, start, end, owner))
         if owner is None:
             shown.problems.append(f"{topic}/{partition} is owned by no worker")
     if shown.group.members and shown.group.state != "stable":
@@ -189,19 +178,7 @@ def _add_log(shown: Status, settings: Settings) -> None:
         shown.problems.append(f"the group {shown.group.name} is not settled: {shown.group.state}")
 
 
-def _offsets(admin: AdminClient, settings: Settings, spec: OffsetSpec) -> dict[TopicAndPartition, int]:
-    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
-    known = admin.list_topics(timeout=REQUEST_TIMEOUT_S).topics
-    if missing := names.keys() - known.keys():
-        raise Misconfigured(f"Kafka lacks the topics {', '.join(sorted(missing))}: run `spanfold migrate`")
-    asked = {TopicPartition(name, partition): spec for name in names for partition in known[name].partitions}
-    answers = admin.list_offsets(
-        asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-    )
-    return {(names[at.topic], at.partition): answer.result().offset for at, answer in answers.items()}
-
-
-def _group(settings: Settings) -> tuple[GroupStatus, dict[TopicAndPartition, str]]:
+def _group(settings: Settings) -> tuple[GroupStatus, dict[Partition, str]]:
     """The group, and which member owns a partition."""
     group = WorkerGroup(settings, PROJECTOR)
     described = group.describe()

@@ -9,6 +9,7 @@ import orjson
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from producers.log_ends import bounds_of
 from producers.topics import kafka_config
 from schemas.catalogue import committed
 from schemas.codec import Codec
@@ -110,11 +111,7 @@ def _positions(
     if partition is not None and partition not in found.partitions:
         raise InvalidInput(f"{name} has the partitions 0 to {len(found.partitions) - 1}, and no {partition}")
     wanted = sorted(found.partitions) if partition is None else [partition]
-    positions = []
-    for each in wanted:
-        low, high = consumer.get_watermark_offsets(TopicPartition(name, each), timeout=REQUEST_TIMEOUT_S)
-        positions.append(TopicPartition(name, each, place(low, high)))
-    return positions
+    return [TopicPartition(name, each, place(*bounds_of(consumer, name, each))) for each in wanted]
 
 
 def _show(consumer: Consumer, event_type: str | None, limit: int | None, line: Callable[[Row], str]) -> None:

@@ -7,11 +7,9 @@ from typing import Any, Final
 import psycopg
 
 from spanfold.errors import Misconfigured, StoreUnavailable
+from spanfold.topics import Partition
 
 POLL_S: Final = 0.05
-
-Partition = tuple[str, int]
-"""A topic's name without the prefix, and the number of one of its partitions."""
 
 REACHED: Final = """
 SELECT topic, partition, min(next_offset)

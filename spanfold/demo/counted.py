@@ -7,17 +7,15 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from producers.topics import kafka_config
 from schemas.codec import Codec
-from spanfold.cli.visible import Partition
 from spanfold.errors import LogUnavailable, PoisonRecord
 from spanfold.settings import Settings
-from spanfold.topics import installed_topics
+from spanfold.topics import Partition, installed_topics
 
 TIMEOUT_S: Final = 60.0
-ANSWER_S: Final = 10.0
 
 
 @dataclass
@@ -31,21 +29,6 @@ class Recorded:
     def points(self) -> int:
         """How many points there are: one for each series and time."""
         return sum(map(len, self.series.values()))
-
-
-def ends_of_log(settings: Settings) -> dict[Partition, int]:
-    """The next offset of each partition of each topic. LogUnavailable when Kafka doesn't answer."""
-    consumer = _consumer(settings)
-    try:
-        return {
-            (topic.name, each.partition): consumer.get_watermark_offsets(each, timeout=ANSWER_S)[1]
-            for topic in installed_topics()
-            for each in _partitions(consumer, topic.on_broker(settings.topic_prefix))
-        }
-    except KafkaException as error:
-        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
-    finally:
-        consumer.close()
 
 
 def records_between(
@@ -85,8 +68,3 @@ def _note(found: Recorded, codec: Codec, message: Message, run: str) -> None:
 def _consumer(settings: Settings) -> Consumer:
     own = {"group.id": "spanfold-demo", "enable.auto.commit": False, "auto.offset.reset": "earliest"}
     return Consumer(kafka_config(settings) | own)
-
-
-def _partitions(consumer: Consumer, topic: str) -> list[TopicPartition]:
-    known = consumer.list_topics(topic, timeout=ANSWER_S).topics[topic].partitions
-    return [TopicPartition(topic, each) for each in known]

@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from producers.log_ends import ends_of_log
 from spanfold.cli.visible import wait_until_visible
-from spanfold.demo.counted import ends_of_log, records_between
+from spanfold.demo.counted import records_between
 from spanfold.demo.load import Served, Watch, run_load
 from spanfold.demo.processes import running_shop
 from spanfold.demo.report import Report, read_report

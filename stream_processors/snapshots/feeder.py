@@ -20,7 +20,7 @@ from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
 from projections.states import StateStore, feeding
 from projections.states.feeding import Change, Fed
 from spanfold.settings import Settings
-from spanfold.topics import SNAPSHOTS_TOPIC, TopicOnBroker
+from spanfold.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
 from stream_processors.dsn import worker_dsn
 
 log = structlog.get_logger("spanfold.snapshots")
@@ -37,9 +37,6 @@ OVERHEAD_BYTES: Final = 1024
 """What a record has besides key and value, generously."""
 
 KAFKA_TIMEOUT_S: Final = 30.0
-
-Partition = tuple[str, int]
-"""A topic's name without the installation's prefix, and one of its partitions."""
 
 
 def key_of(topic: str, aggregate_id: str) -> bytes:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, TopicPartition
 
+from producers.log_ends import ends_of_log
 from producers.publisher import TelemetryPublisher
 from spanfold.event_store import Conflict, EventStore
 from spanfold.events import DomainEvent, RecordRetried
@@ -41,14 +41,7 @@ def judged(ledger: Ledger) -> dict[str, list[Any]]:
 
 def at_the_end(ledger: Ledger, settings: Settings) -> None:
     """Wait until the journal and the projection have reached the end of the topic."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
-    ends = {
-        partition: consumer.get_watermark_offsets(
-            TopicPartition(SERVICES.on_broker(settings.topic_prefix), partition), timeout=10
-        )[1]
-        for partition in range(settings.partitions)
-    }
-    consumer.close()
+    ends = {partition: end for (topic, partition), end in ends_of_log(settings).items() if topic == SERVICES.name}
     query = "SELECT partition, min(next_offset) FROM spanfold.checkpoints WHERE topic = 'spanfold.services' GROUP BY 1"
     until(lambda: dict(rows(ledger, query)) == ends, f"checkpoints at {ends}", lambda: rows(ledger, query))
 

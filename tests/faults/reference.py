@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, TopicPartition
 
+from producers.log_ends import ends_of_log
 from schemas.codec import Codec
 from spanfold.errors import PoisonRecord
 from spanfold.settings import Settings
@@ -80,20 +81,6 @@ def read_log(settings: Settings) -> Log:
     consumer.close()
     records.sort(key=lambda each: (each.topic.name, each.partition, each.offset))
     return Log(records, ends_of_log(settings))
-
-
-def ends_of_log(settings: Settings) -> dict[tuple[str, int], int]:
-    """The end of each partition, by the name of its topic, whatever lies before it: aborted records, markers."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "reference"})
-    ends = {
-        (topic.name, partition): consumer.get_watermark_offsets(
-            TopicPartition(topic.on_broker(settings.topic_prefix), partition), timeout=10
-        )[1]
-        for topic in installed_topics()
-        for partition in range(settings.partitions)
-    }
-    consumer.close()
-    return ends
 
 
 # Verdicts

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import psycopg
 
+from producers.log_ends import ends_of_log
 from producers.topics import ensure_topics
 from projections import generations
 from projections.projection import installed
@@ -187,7 +188,7 @@ def inflict(scene: Scene, report: Report, name: str, on_step: Callable[[str], No
 
 def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> None:
     """Wait until every checkpoint is at the end of the log. Workers that end are replaced, and counted."""
-    ends = reference.ends_of_log(scene.workers.settings)
+    ends = ends_of_log(scene.workers.settings)
     wanted = set(ends.items())
     with scene.ledger() as ledger:
 

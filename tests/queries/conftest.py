@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterable
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
+from producers.log_ends import ends_of_log
 from producers.publisher import TelemetryPublisher
 from spanfold.buses import QueryBus
 from spanfold.events import DomainEvent
@@ -39,11 +39,6 @@ def publish(settings: Settings, events: Iterable[DomainEvent]) -> None:
 
 def ends(settings: Settings, topic: Topic) -> tuple[Position, ...]:
     """The last position of each partition that has any."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
-    name = topic.on_broker(settings.topic_prefix)
-    found = {
-        partition: consumer.get_watermark_offsets(TopicPartition(name, partition), timeout=10)[1]
-        for partition in range(settings.partitions)
-    }
-    consumer.close()
-    return tuple(Position(topic.name, partition, end - 1) for partition, end in found.items() if end)
+    return tuple(
+        Position(*each, end - 1) for each, end in ends_of_log(settings).items() if end and each[0] == topic.name
+    )

@@ -79,9 +79,9 @@ def rows(ledger: Ledger) -> dict[str, Any]:
 
 def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
     """Wait until the live generations have reached the end of the log, on every topic."""
-    from tests.faults.reference import ends_of_log
+    from producers.log_ends import ends_of_log
 
-    ends = {(topic.removeprefix(settings.topic_prefix), at): end for (topic, at), end in ends_of_log(settings).items()}
+    ends = ends_of_log(settings)
 
     def positions() -> dict[tuple[str, int], int]:
         for worker in workers:

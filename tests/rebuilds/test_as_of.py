@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from projections.journal import JOURNAL
+from producers.log_ends import ends_of_log
 from projections.projection import installed
 from projections.shadow import positions_of
 from projections.store import Store
@@ -17,7 +17,6 @@ from spanfold.settings import Settings
 from spanfold.topics import TRACES, TopicOnBroker
 from stream_processors import as_of as past
 from stream_processors.replay import LogReader, Stretch
-from tests.faults.reference import ends_of_log
 from tests.rebuilds.conftest import Ledger, at_work, publish_mixed
 
 Positions = Mapping[tuple[str, int], int]
@@ -44,9 +43,7 @@ def test_as_of_five_positions_is_what_live_showed_there(
     stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker]
 ) -> None:
     publish_mixed(stack_settings, 6000)
-    ends = dict.fromkeys(positions_of(ledger, JOURNAL, 0), 0)
-    for (topic, partition), end in ends_of_log(stack_settings).items():
-        ends[topic.removeprefix(stack_settings.topic_prefix), partition] = end
+    ends = ends_of_log(stack_settings)
     rng, dumps, before = random.Random(5), [], dict.fromkeys(ends, 0)
     for step in range(5):
         until = {at: rng.randint(before[at], end) if step < 4 else end for at, end in ends.items()}

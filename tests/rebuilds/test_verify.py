@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from producers.log_ends import ends_of_log
 from projections.journal import JOURNAL
 from projections.projection import installed
 from projections.reading import Fact
@@ -18,7 +19,6 @@ from spanfold.topics import TRACES, TopicOnBroker
 from stream_processors import rebuild as rebuilding
 from stream_processors.comparing import RowsDiffer
 from stream_processors.replay import LogReader, Stretch
-from tests.faults.reference import ends_of_log
 from tests.rebuilds.conftest import (
     NOTHING,
     Ledger,

@@ -1,8 +1,8 @@
 """What the tests of the snapshot worker share."""
 
+from producers.log_ends import ends_of_log
 from spanfold.aggregates import installed_aggregates
 from spanfold.settings import Settings
-from tests.faults import reference
 from tests.faults.states import Ledger, expected_states, kept, last_values, not_fed, snapshots, take_all
 from tests.rebuilds.conftest import publish_mixed
 from tests.stream_processors.conftest import Start, Worker, second_settings, start, until
@@ -34,7 +34,7 @@ def standing(ledger: Ledger) -> dict[tuple[str, int], int]:
 def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
     """Wait until the states are those at the log's end; fails at once if a worker has ended."""
     topics = {each.topic.name for each in installed_aggregates().values()}
-    ends = {place: end for place, end in reference.ends_of_log(settings).items() if place[0] in topics}
+    ends = {place: end for place, end in ends_of_log(settings).items() if place[0] in topics}
 
     def done() -> bool:
         for each in workers:

@@ -14,8 +14,8 @@ from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Consumer, TopicPartition
 
+from producers.log_ends import ends_of_log
 from projections import generations
 from projections.projection import installed
 from spanfold.settings import Settings
@@ -103,14 +103,7 @@ def start(stack_settings: Settings, tmp_path: Path) -> Iterator[Start]:
 
 def log_ends(settings: Settings) -> dict[int, int]:
     """The end of each partition of the trace topic, whatever lies before it."""
-    consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
-    topic = TRACES.on_broker(settings.topic_prefix)
-    ends = {
-        partition: consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=10)[1]
-        for partition in range(settings.partitions)
-    }
-    consumer.close()
-    return ends
+    return {partition: end for (topic, partition), end in ends_of_log(settings).items() if topic == TRACES.name}
 
 
 def positions(ledger: psycopg.Connection[Any], projection: str = "traces") -> dict[int, int]:
