@@ -9,24 +9,18 @@ process start, indexes, comparison and swap.
 
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
-import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import psutil
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from benchmarks.bench import Rows, bench
 from benchmarks.runs import Database, Runs
-from benchmarks.workload import WORKLOADS, Name, publish
-from spanfold.embedded.stack import EmbeddedStack
-from spanfold.settings import Settings
+from benchmarks.workload import Name
 
 MIB = 1024 * 1024
 
@@ -64,12 +58,12 @@ class Memory(threading.Thread):
         return self.most
 
 
-def one_run(bench: Runs, workers: int) -> Figures:
+def one_run(over: Runs, workers: int) -> Figures:
     """The projector, then the rebuild, in one database."""
-    with Database(bench.postgres_dsn) as dsn:
-        projector = bench.fold(dsn)
+    with Database(over.postgres_dsn) as dsn:
+        projector = over.fold(dsn)
         command = [sys.executable, "-m", "spanfold", "rebuild", "traces", "--workers", str(workers), "--json"]
-        process = subprocess.Popen(command, env=os.environ | bench.environment(dsn), stdout=subprocess.PIPE)
+        process = subprocess.Popen(command, env=os.environ | over.environment(dsn), stdout=subprocess.PIPE)
         memory = Memory(process.pid)
         memory.start()
         said, _ = process.communicate()
@@ -77,7 +71,7 @@ def one_run(bench: Runs, workers: int) -> Figures:
         if process.returncode:
             raise SystemExit(f"the rebuild ended with exit code {process.returncode}")
         told: dict[str, Any] = json.loads(said)
-    if not told["equal"] or told["records"] != bench.events:
+    if not told["equal"] or told["records"] != over.events:
         raise SystemExit(f"the rebuild is not what it must be: {told}")
     in_all = told["records"] / told["total_s"]
     return Figures(projector, told["events_per_s"], in_all, most / MIB, told["blocked_s"] * 1000)
@@ -91,37 +85,19 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """`spanfold rebuild traces` beside the live projector on the same backlog."""
-    chosen = WORKLOADS[workload]
-    traces = events // chosen.events_per_trace
-    with EmbeddedStack(ephemeral=True) as stack, Progress(console=Console(stderr=True)) as progress:
-        settings = Settings(kafka_bootstrap=stack.state.kafka_bootstrap, topic_prefix=f"bench{uuid.uuid4().hex[:6]}.")
-        publish(settings, chosen, traces, progress)
-        bench = Runs(settings, stack.state.postgres_dsn, traces * chosen.events_per_trace)
-        task = progress.add_task("runs", total=runs)
-        found = []
-        for _ in range(runs):
-            found.append(one_run(bench, workers))
-            progress.advance(task)
-    if as_json:
-        print(json.dumps({"workload": workload, "events": bench.events, "runs": [asdict(each) for each in found]}))
-    else:
-        Console().print(_table(f"{workload}: {bench.events:,} events, {runs} runs, {workers} processes", found))
+    with bench(workload, events) as prepared:
+        found = prepared.each(runs, lambda over: one_run(over, workers))
+    prepared.report(found, _rows(found), title=f"{runs} runs, {workers} processes", as_json=as_json)
 
 
-def _table(title: str, found: list[Figures]) -> Table:
-    table = Table("", "min", "median", "max", title=title)
-
-    def row(name: str, values: list[float], form: str) -> None:
-        table.add_row(name, *(format(each, form) for each in (min(values), statistics.median(values), max(values))))
-
-    row("projector, events/s", [each.projector for each in found], ",.0f")
-    row("rebuild while loading, events/s", [each.loading for each in found], ",.0f")
-    row("rebuild in all, events/s", [each.in_all for each in found], ",.0f")
-    row("loading / projector", [each.loading / each.projector for each in found], ".2f")
-    row("in all / projector", [each.in_all / each.projector for each in found], ".2f")
-    row("most memory of a process, MiB", [each.memory for each in found], ",.0f")
-    row("longest wait of a commit, ms", [each.blocked_ms for each in found], ",.0f")
-    return table
+def _rows(found: list[Figures]) -> Rows:
+    yield "projector, events/s", ",.0f", [each.projector for each in found]
+    yield "rebuild while loading, events/s", ",.0f", [each.loading for each in found]
+    yield "rebuild in all, events/s", ",.0f", [each.in_all for each in found]
+    yield "loading / projector", ".2f", [each.loading / each.projector for each in found]
+    yield "in all / projector", ".2f", [each.in_all / each.projector for each in found]
+    yield "most memory of a process, MiB", ",.0f", [each.memory for each in found]
+    yield "longest wait of a commit, ms", ",.0f", [each.blocked_ms for each in found]
 
 
 if __name__ == "__main__":

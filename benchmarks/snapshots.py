@@ -6,25 +6,18 @@
 In each run the projector folds the whole topic into an empty database and is stopped; then the snapshot worker folds the same.
 """
 
-import json
-import statistics
 import subprocess
 import time
-import uuid
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Annotated, Final
 
 import psutil
 import typer
-from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
+from benchmarks.bench import Rows, bench
 from benchmarks.rebuild import MIB, Memory
 from benchmarks.runs import Database, Runs
-from benchmarks.workload import WORKLOADS, Name, publish
-from spanfold.embedded.stack import EmbeddedStack
-from spanfold.settings import Settings
+from benchmarks.workload import Name
 
 SETTLING_S: Final = 5.0
 """Until what is left of the work, such as feeding, is done."""
@@ -61,12 +54,12 @@ class Watched:
         self.idle = (after.user + after.system - before.user - before.system) / (time.monotonic() - began)
 
 
-def one_run(bench: Runs, idle_s: float) -> Figures:
+def one_run(over: Runs, idle_s: float) -> Figures:
     """The projector, then the snapshot worker, in one database."""
     watched = Watched(idle_s)
-    with Database(bench.postgres_dsn) as dsn:
-        projector = bench.fold(dsn)
-        snapshots = bench.fold_states(dsn, watched.at_work, watched.when_done)
+    with Database(over.postgres_dsn) as dsn:
+        projector = over.fold(dsn)
+        snapshots = over.fold_states(dsn, watched.at_work, watched.when_done)
     return Figures(projector, snapshots, watched.memory, watched.idle)
 
 
@@ -78,35 +71,17 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print the figures as JSON")] = False,
 ) -> None:
     """`spanfold worker snapshots` beside `spanfold worker projector` on the same log."""
-    chosen = WORKLOADS[workload]
-    traces = events // chosen.events_per_trace
-    with EmbeddedStack(ephemeral=True) as stack, Progress(console=Console(stderr=True)) as progress:
-        settings = Settings(kafka_bootstrap=stack.state.kafka_bootstrap, topic_prefix=f"bench{uuid.uuid4().hex[:6]}.")
-        publish(settings, chosen, traces, progress)
-        bench = Runs(settings, stack.state.postgres_dsn, traces * chosen.events_per_trace)
-        task = progress.add_task("runs", total=runs)
-        found = []
-        for _ in range(runs):
-            found.append(one_run(bench, idle_s))
-            progress.advance(task)
-    if as_json:
-        print(json.dumps({"workload": workload, "events": bench.events, "runs": [asdict(each) for each in found]}))
-    else:
-        Console().print(_table(f"{workload}: {bench.events:,} events, {runs} runs", found))
+    with bench(workload, events) as prepared:
+        found = prepared.each(runs, lambda over: one_run(over, idle_s))
+    prepared.report(found, _rows(found), title=f"{runs} runs", as_json=as_json)
 
 
-def _table(title: str, found: list[Figures]) -> Table:
-    table = Table("", "min", "median", "max", title=title)
-
-    def row(name: str, values: list[float], form: str) -> None:
-        table.add_row(name, *(format(each, form) for each in (min(values), statistics.median(values), max(values))))
-
-    row("projector, events/s", [each.projector for each in found], ",.0f")
-    row("snapshot worker, events/s", [each.snapshots for each in found], ",.0f")
-    row("snapshot worker / projector", [each.snapshots / each.projector for each in found], ".2f")
-    row("its most memory, MiB", [each.memory for each in found], ",.0f")
-    row("its share of a core while idle", [each.idle for each in found], ".1%")
-    return table
+def _rows(found: list[Figures]) -> Rows:
+    yield "projector, events/s", ",.0f", [each.projector for each in found]
+    yield "snapshot worker, events/s", ",.0f", [each.snapshots for each in found]
+    yield "snapshot worker / projector", ".2f", [each.snapshots / each.projector for each in found]
+    yield "its most memory, MiB", ",.0f", [each.memory for each in found]
+    yield "its share of a core while idle", ".1%", [each.idle for each in found]
 
 
 if __name__ == "__main__":

@@ -6,11 +6,12 @@ from psycopg import Cursor, sql
 
 from projections.arbiter import arbiter_of
 from projections.journal import CORE
+from projections.states.reading import unreadable
 from projections.states.rows import Held, Place
 from schemas.codec import Codec
 from schemas.events import events_of
 from spanfold.aggregates import Aggregate
-from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.errors import PoisonRecord
 from spanfold.topics import TopicKind
 
 
@@ -26,13 +27,10 @@ def made_again(
     """The state after the aggregate's accepted records below this offset. Misconfigured, which tells `why` the kept one can't be
     read, when the journal no longer has all of them, or when one of them can't be read either.
     """
-    unreadable = Misconfigured(
-        f"the state of {held.aggregate_id} in {place.topic.name} can't be read here ({why}), and its events are not all there "
-        "to make it again: use the version of spanfold that wrote it, or a later one"
-    )
+    refusal = unreadable(place.topic, held.aggregate_id, why, ", and its events are not all there to make it again")
     table = arbiter_of(place.topic).table
     if table is None or cursor.execute(LET_GO, place.parameters).fetchone() is not None:
-        raise unreadable from why
+        raise refusal from why
     version = "j.version" if place.topic.kind is TopicKind.CONDITIONAL else "j.kafka_offset + 1"
     statement = sql.SQL(EVENTS).format(journal=sql.Identifier(CORE, table.name), version=sql.SQL(version))
     cursor.execute(statement, {**place.parameters, "id": held.aggregate_id, "below": below}, binary=True)
@@ -43,7 +41,7 @@ def made_again(
             for event in events_of(codec, payload, {each.__name__ for each in aggregate.events})
         ]
     except PoisonRecord as poison:
-        raise unreadable from poison
+        raise refusal from poison
     return aggregate.evolve_all(aggregate.initial(held.aggregate_id), recorded)
 
 

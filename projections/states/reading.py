@@ -14,6 +14,7 @@ from schemas.codec import Codec
 from schemas.snapshots import decode_state
 from spanfold.aggregates import Aggregate, AggregateState
 from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.topics import Topic
 
 AT_ONCE: Final = 5_000
 """States that are read, and folded, together."""
@@ -54,10 +55,15 @@ def _read(codec: Codec, aggregate: type[Aggregate[Any]], aggregate_id: str, payl
     try:
         return decode_state(codec, aggregate, payload)
     except PoisonRecord as poison:
-        raise Misconfigured(
-            f"the state of {aggregate_id} in {aggregate.topic.name} can't be read here ({poison}): use the version of "
-            "spanfold that wrote it, or a later one"
-        ) from poison
+        raise unreadable(aggregate.topic, aggregate_id, poison) from poison
+
+
+def unreadable(topic: Topic, aggregate_id: str, why: PoisonRecord, more: str = "") -> Misconfigured:
+    """That a kept state can't be used by this version of spanfold; `more` is added to the reason."""
+    return Misconfigured(
+        f"the state of {aggregate_id} in {topic.name} can't be read here ({why}){more}: use the version of spanfold "
+        "that wrote it, or a later one"
+    )
 
 
 STANDING: Final = f"""
