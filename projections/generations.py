@@ -73,14 +73,29 @@ def alone(connection: Connection) -> None:
 def _prepare_projection(connection: Connection, projection: Projection) -> str:
     """Show its live generation, or make the first one if nothing has been judged yet. Returns what is to be done else."""
     live = live_generation(connection, projection.name)
-    if live is None and _judged_already(connection, projection):
-        return (
-            f"{projection.name} is new here: run `spanfold rebuild {projection.name}` to fold what the log has for it"
-        )
+    if to_do := _to_do(connection, projection, live):
+        return to_do
     live = live or create_generation(connection, projection, "live")
-    if live.fold_version != projection.fold_version:
-        return _left_alone(connection, projection, live)
     show(connection, projection, live.schema)
+    return ""
+
+
+def to_be_rebuilt(dsn: str, projections: Mapping[str, Projection]) -> list[str]:
+    """A line about each projection that this code cannot keep up to date, with what to do; the database, which has been prepared,
+    is only looked at.
+    """
+    engine = create_engine(migrations.sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        lines = [_to_do(connection, each, live_generation(connection, each.name)) for each in projections.values()]
+    return [line for line in lines if line]
+
+
+def _to_do(connection: Connection, projection: Projection, live: GenerationRow | None) -> str:
+    if live is not None:
+        return _left_alone(connection, projection, live) if live.fold_version != projection.fold_version else ""
+    if _judged_already(connection, projection):
+        name = projection.name
+        return f"{name} is new here: run `spanfold rebuild {name}` to fold what the log has for it"
     return ""
 
 

@@ -34,7 +34,7 @@ def projector(ledger: psycopg.Connection[Any], stack_settings: Settings, tmp_pat
     process = subprocess.Popen(argv, env=os.environ | environment, cwd=tmp_path)
     yield
     process.terminate()
-    assert process.wait(30) in {0, -signal.SIGTERM}  # the latter when it was told before it could listen
+    assert process.wait(60) in {0, -signal.SIGTERM}  # the latter when it was told before it could listen
 
 
 def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(

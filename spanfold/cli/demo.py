@@ -7,11 +7,20 @@ from typing import Annotated
 import typer
 
 from spanfold.cli.output import console, notices, print_json
-from spanfold.cli.stack import AsJson, Home, chosen_settings, command_line, running_settings, running_stack, settings_of
+from spanfold.cli.stack import (
+    AsJson,
+    Home,
+    chosen_settings,
+    command_line,
+    running_settings,
+    running_stack,
+    settings_of,
+    to_be_rebuilt,
+)
 from spanfold.demo.report import show_report
 from spanfold.demo.run import Outcome, run_demo
 from spanfold.embedded import EmbeddedStack, read_state
-from spanfold.errors import SpanfoldError
+from spanfold.errors import Misconfigured, SpanfoldError
 from spanfold.settings import Settings
 
 
@@ -41,6 +50,9 @@ def demo(
     """
     chosen = chosen_settings(home)
     with _stack(chosen, workers) as (settings, started):
+        if waiting := to_be_rebuilt(settings):
+            start = command_line(settings.home, "up", "--detach")
+            raise Misconfigured(f"{'; '.join(waiting)}, while `{start}` runs; or give another --home")
         outcome = run_demo(settings, notices(), seconds=seconds, spans=spans)
         if as_json:
             print_json(outcome.facts())

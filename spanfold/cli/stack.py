@@ -134,6 +134,19 @@ def prepare(settings: Settings, tell: Callable[[str], None] = tell_notice) -> di
     return topics
 
 
+def to_be_rebuilt(settings: Settings) -> list[str]:
+    """A line about each projection that waits for a rebuild, in a database that is prepared. Raises StoreUnavailable."""
+    from sqlalchemy.exc import OperationalError
+
+    from projections import generations
+    from projections.projection import installed
+
+    try:
+        return generations.to_be_rebuilt(named_postgres(settings), installed())
+    except OperationalError as error:
+        raise unreachable_postgres(error.orig) from error
+
+
 def named_postgres(settings: Settings) -> str:
     """The DSN of the settings. Misconfigured when none is named, InvalidInput when it is no postgresql:// URL."""
     dsn = settings.postgres_dsn

@@ -28,6 +28,7 @@ from spanfold.cli.stack import (
     named_postgres,
     owners,
     running_settings,
+    to_be_rebuilt,
     unreachable_postgres,
 )
 from spanfold.cli.worker_urls import url_of
@@ -206,6 +207,7 @@ def _add_tables(shown: Status, settings: Settings) -> None:
         raise Misconfigured("the database is not prepared: run `spanfold migrate`") from error
     except psycopg.OperationalError as error:
         raise unreachable_postgres(error) from error
+    shown.problems += to_be_rebuilt(settings)
     _add_checkpoints(shown, checkpoints)
 
 

@@ -164,7 +164,7 @@ def foreground() -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate(timeout=60)
 
 
-def end_order(processes: dict[str, psutil.Process], timeout_s: float = 30.0) -> list[str]:
+def end_order(processes: dict[str, psutil.Process], timeout_s: float = 60.0) -> list[str]:
     """The names of the processes in the order in which they end; fails when one outlives the time."""
     left, ended = dict(processes), []
     deadline = time.monotonic() + timeout_s

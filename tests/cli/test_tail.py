@@ -128,7 +128,7 @@ def test_a_reader_that_has_seen_enough_ends_it(running: Shell, own_servers: dict
     assert tail.stdout.readline()
     tail.stdout.close()
     publish(running, own_servers, "t51")
-    assert tail.wait(30) == 0
+    assert tail.wait(60) == 0
     assert tail.stderr.read() == ""
 
 

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from spanfold.topics import installed_topics
@@ -64,6 +65,24 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     assert shell.json("status", **own_servers)["lag_total"] == 0
     assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
     assert running("status").returncode == 0
+
+
+def test_tables_of_another_fold_version_are_named_and_the_demo_does_not_wait_for_them(
+    shell: Shell, own_servers: dict[str, str]
+) -> None:
+    shell.json("migrate", **own_servers)
+    with psycopg.connect(own_servers["SPANFOLD_POSTGRES_DSN"], autocommit=True) as connection:
+        connection.execute("UPDATE spanfold_core.generations SET fold_version = 1 WHERE projection = 'traces'")
+    line = (
+        "traces is shown as fold version 1 made it, this code has 2 and leaves it alone: run `spanfold rebuild traces`"
+    )
+    status = shell("status", "--json", **own_servers)
+    assert status.returncode == 1
+    assert line in json.loads(status.stdout)["problems"]
+    demo = shell("demo", **own_servers)
+    assert demo.returncode == 3
+    assert line in demo.stderr
+    assert f"spanfold up --detach --home {shell.home}` runs; or give another --home" in demo.stderr
 
 
 def test_its_own_kafka_is_plain_whatever_the_environment_says_of_another(

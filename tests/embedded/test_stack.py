@@ -139,7 +139,7 @@ def test_what_outlived_a_killed_guard_is_taken_over(home: Path, supervise: Super
     assert after.ports == before.ports
 
     assert stop_running(home)
-    assert successor.wait(10) == 0
+    assert successor.wait(60) == 0
     assert all(is_gone(identity) for identity in after.processes.values())
     assert not stop_running(home)
     assert "database system is shut down" in (home / "logs" / "postgres.log").read_text().splitlines()[-1]

@@ -156,7 +156,7 @@ def test_without_kafka_nobody_waits() -> None:
             each.start()
         for each in threads:
             each.join()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 30  # 400 that would each be waited for
         logger.removeHandler(handler)
         handler.close()
         assert publisher.counts().failed == 400

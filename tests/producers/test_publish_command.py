@@ -64,7 +64,7 @@ def projector(ledger: psycopg.Connection[Any], environment: dict[str, str], tmp_
     process = subprocess.Popen(argv, env=os.environ | environment | {"PYTHONPATH": paths}, cwd=tmp_path)
     yield
     process.terminate()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 def _lines(*events: object) -> str:

@@ -102,7 +102,7 @@ def test_without_kafka_a_blocking_publisher_waits_and_then_says_so(span: Span) -
         started = time.monotonic()
         with pytest.raises(LogUnavailable, match="buffer is full"):
             _fill(publisher, span)
-        assert 0.3 <= time.monotonic() - started < 5
+        assert 0.3 <= time.monotonic() - started < 30
         assert publisher.counts().dropped == 0
         publisher.close(timeout_s=0.1)
     assert publisher.counts().failed == publisher.counts().published > 0

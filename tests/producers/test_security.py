@@ -62,7 +62,7 @@ def test_what_is_published_over_a_secured_connection_is_folded_over_one(
                 time.sleep(0.1)
     finally:
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(30) == 0
+        assert worker.wait(60) == 0
 
 
 WRONG = [

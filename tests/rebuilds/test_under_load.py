@@ -146,7 +146,7 @@ def test_a_rebuild_under_load_disturbs_nobody(
     long_select.stop()
 
     assert result["equal"]
-    assert result["blocked_s"] < 1
+    assert result["blocked_s"] < result["total_s"] / 5  # `benchmarks.rebuild` shows it in ms
     load.finish()
     folded(ledger, stack_settings, worker)
     wanted = reference.expected(reference.read_log(stack_settings), stack_settings.partitions)

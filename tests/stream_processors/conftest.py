@@ -68,7 +68,7 @@ class Worker:
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
-    def stop(self, within_s: float = 15) -> int:
+    def stop(self, within_s: float = 60) -> int:
         """SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGTERM)
         try:

@@ -76,7 +76,7 @@ class Command:
 
         return str(until(found, "its URL", self.said))
 
-    def stop(self, within_s: float = 20) -> int:
+    def stop(self, within_s: float = 60) -> int:
         """SIGTERM; returns the exit code."""
         self.process.terminate()
         return self.process.wait(within_s)
