@@ -117,6 +117,32 @@ def ensure_topics(
     return {each.topic.name: each for each in found}
 
 
+def changes_of(settings: Settings, known: Iterable[TopicOnBroker], *, timeout_s: float) -> list[str]:
+    """A line about each of these topics that is no longer as it was known, with what to do. LogUnavailable when Kafka doesn't
+    answer within `timeout_s`, Misconfigured when it refuses.
+    """
+    before = {each.name: each for each in known}
+    config = kafka_config(settings)
+    admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
+    try:
+        found = patiently(timeout_s, lambda: _described(admin, {each.name: each.topic for each in before.values()}))
+    except KafkaException as error:
+        raise admin.trouble.explained(_translated(error, settings)) from error
+    return [_change(before[each.name], each) for each in found if each != before[each.name]]
+
+
+def _change(before: TopicOnBroker, now: TopicOnBroker) -> str:
+    if before.topic_id != now.topic_id:
+        return (
+            f"{now.name} was deleted and made again: what is in it now is another log than the one that these tables were folded "
+            "from. Restore that log, or fold this one into an empty database"
+        )
+    return (
+        f"{now.name} has {now.partitions} partitions, it had {before.partitions}: a topic's partition count is for life, keys "
+        "go elsewhere now. Copy its records into a new installation (SPANFOLD_TOPIC_PREFIX)"
+    )
+
+
 def patiently(timeout_s: float, work: Callable[[], Result]) -> Result:
     """Do it again while a broker does not know yet what the controller has just created or moved; then raises what it raised."""
     attempts = Retrying(

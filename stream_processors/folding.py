@@ -21,6 +21,7 @@ from projections.states import NotJudgedYet
 from projections.store import Gap, Outcome
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
+from stream_processors.assignment import Assignment
 from stream_processors.committer import BatchStore, Committer, P
 from stream_processors.credentials import credentials
 from stream_processors.metrics import Metrics
@@ -30,6 +31,9 @@ log = structlog.get_logger("spanfold.worker")
 
 MAX_IN_FLIGHT: Final = 2
 """Batches that are prepared and not committed: batches differ in size, and with one the interpreter waited for Postgres."""
+
+METADATA_MAX_AGE_MS: Final = 10_000
+"""So soon it is noticed that a topic was made again or got more partitions."""
 
 SHORTEST_PAUSE_S: Final = 0.02
 LONGEST_PAUSE_S: Final = 0.5
@@ -161,6 +165,7 @@ def folding_app(
         broker_commit_every=1_000_000,
         broker_max_poll_records=settings.batch_records,
         consumer_max_fetch_size=settings.fetch_bytes,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
         stream_buffer_maxsize=16,
         stream_wait_empty=False,
         table_standby_replicas=0,
@@ -170,13 +175,9 @@ def folding_app(
         web_enabled=False,
         autodiscover=False,
     )
-    names = {found.name: found.topic.name for found in topics.values()}
-
-    async def checkpoints(partitions: Sequence[TP]) -> Mapping[TP, int]:
-        at = store.start_offsets(await committer.query(store.checkpoints))
-        return {tp: at[names[tp.topic], tp.partition] for tp in partitions}
-
-    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=checkpoints)
+    assignment = Assignment(settings, topics, committer, store)
+    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=assignment.checkpoints)
+    names = [found.name for found in topics.values()]
     source = app.topic(*names, schema=RawBatches(), internal=True)
     app.agent(source, name=name, concurrency=1)(folder.run)
     app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)

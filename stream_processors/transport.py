@@ -33,7 +33,7 @@ from spanfold.errors import Misconfigured
 from stream_processors.record_batches import FetchedRecords
 
 Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
-"""Where each of these partitions is to be read from: its next offset."""
+"""Where each of these partitions is to be read from: its next offset. Misconfigured when that can't be."""
 
 
 class Fetched(NamedTuple):
@@ -154,8 +154,13 @@ class BatchConsumer(stock.Consumer):
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its checkpoint."""
         assigned = sorted(self.assignment())
-        checkpoints = await cast(BatchTransport, self.transport).checkpoints(assigned)
-        await self._refuse_what_the_log_lacks(checkpoints)
+        try:
+            checkpoints = await cast(BatchTransport, self.transport).checkpoints(assigned)
+            await self._refuse_what_the_log_lacks(checkpoints)
+        except Misconfigured as error:
+            # raised in a task of Faust's that only logs; the app must not go on
+            await self.app.crash(error)
+            raise
         await self.seek_wait(checkpoints)
         return checkpoints
 
@@ -164,14 +169,11 @@ class BatchConsumer(stock.Consumer):
         last = await self.highwaters(*checkpoints)
         for tp, offset in checkpoints.items():
             if not first[tp] <= offset <= last[tp]:
-                error = Misconfigured(
+                raise Misconfigured(
                     f"{tp.topic}[{tp.partition}] holds offsets {first[tp]} to {last[tp]}, the tables stand at {offset}: "
                     "the log has lost records, or these tables were folded from another log. Nothing was changed. "
                     "Restore the log, or fold it into an empty database."
                 )
-                # raised in a task of Faust's that only logs; the app must not go on
-                await self.app.crash(error)
-                raise error
 
     def on_buffer_full(self, tp: TP) -> None:
         return None

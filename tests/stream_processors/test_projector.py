@@ -337,20 +337,3 @@ def test_sigterm_ends_a_worker_whose_commit_postgres_does_not_answer(
     ledger.execute("SELECT pg_advisory_unlock(1)")
     folded_to_the_end(ledger, start())
     assert shown(ledger) == told(events)
-
-
-def test_a_checkpoint_beyond_the_logs_end_stops_the_worker_with_what_to_do(
-    stack_settings: Settings, ledger: Ledger, start: Start
-) -> None:
-    events = stories(100)
-    publish(stack_settings, events)
-    ends = log_ends(stack_settings)
-    ledger.execute(
-        "UPDATE spanfold_core.checkpoints SET next_offset = 1000 WHERE topic = 'spanfold.traces' AND partition = 2"
-    )
-    worker = start()
-    until(lambda: worker.process.poll() is not None, "the worker's end", worker.said)
-    assert worker.process.returncode not in (0, None)
-    assert f"[2] holds offsets 0 to {ends[2]}, the tables stand at 1000" in worker.said()
-    assert "Restore the log, or fold it into an empty database" in worker.said()
-    assert positions(ledger)[2] == 1000
