@@ -26,7 +26,8 @@ test: setup ## The whole test suite on a real Kafka and a real Postgres
 FAULTS = $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
 
 faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone (of snapshot workers: SNAPSHOTS=1); RESUME=1 goes on
-	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/rebuilds/test_kills.py)
+	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/rebuilds/test_kills.py tests/rebuilds/test_under_load.py)
+	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_EVENTS=400000 $(BIN)/python -m pytest --timeout 1800 tests/rebuilds/test_verify.py tests/snapshots/test_rebuild.py)
 	$(if $(SNAPSHOTS),,$(FAULTS) --runs $(or $(RUNS),40))
 	$(if $(SEED),$(if $(SNAPSHOTS),$(FAULTS) --snapshots),$(FAULTS) --snapshots --runs $$(( ($(or $(RUNS),40) + 3) / 4 )))
 

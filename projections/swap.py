@@ -6,24 +6,29 @@ there on: then no snapshot shows it behind the live one. When all snapshots from
 
 import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import psycopg
+from psycopg import errors
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
 
 from projections.generations import GenerationRow, alone, live_generation, set_state
 from projections.journal import CORE, JOURNAL
 from projections.projection import Projection
 from projections.shadow import Positions
 from projections.views import show
+from spanfold.errors import SpanfoldError
 
 FoldRest = Callable[[psycopg.Connection[Any], Positions], None]
 """Folds the generation up to these positions over this connection, whose transaction holds the locks."""
 
-CHECKPOINTS_TIMEOUT: Final = "2s"
-"""For a worker's commit to end; nobody waits for us meanwhile but the next commits."""
+Blocked = Callable[[float], None]
+"""Is told for how long commits had to wait, in seconds, also by an attempt that failed."""
+
+CHECKPOINTS_TIMEOUT: Final = "800ms"
+"""For the workers' commits to end; the next ones wait behind us meanwhile."""
 
 VIEWS_TIMEOUT: Final = "800ms"
 """For the queries that run to end; readers that come now wait behind us for so long."""
@@ -48,27 +53,27 @@ class Session:
         return f"pid {self.pid} ({self.user}, {self.application or 'no name'}), in a transaction since {self.since}: {self.query}"
 
 
-def hand_over(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
-    """Fold the rest and mark the generation as following. Returns for how long commits waited, in seconds.
+class Occupied(SpanfoldError):
+    """A reader keeps a view, see `readers`, or commits took too long; nothing was changed."""
 
-    psycopg.errors.LockNotAvailable when a commit took too long; nothing was changed.
-    """
-    with _Locked(engine, projection, generation, fold_rest) as locked:
+
+def hand_over(
+    engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest, blocked: Blocked
+) -> None:
+    """Fold the rest and mark the generation as following. Raises Occupied."""
+    with _Locked(engine, projection, generation, fold_rest, blocked) as locked:
         set_state(locked.connection, projection.name, generation, "following")
-    return locked.held_s
 
 
-def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
-    """Fold the rest, if there is any, and make the generation the live one. Returns for how long commits waited, in seconds.
-
-    psycopg.errors.LockNotAvailable when a reader keeps a view, see `readers`, or a commit takes too long; nothing was changed.
-    """
-    with _Locked(engine, projection, generation, fold_rest, views=True) as locked:
+def swap(
+    engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest, blocked: Blocked
+) -> None:
+    """Fold the rest, if there is any, and make the generation the live one. Raises Occupied."""
+    with _Locked(engine, projection, generation, fold_rest, blocked, views=True) as locked:
         live = live_generation(locked.connection, projection.name)
         if live is not None:
             set_state(locked.connection, projection.name, live, "previous")
         set_state(locked.connection, projection.name, generation, "live")
-    return locked.held_s
 
 
 class _Locked:
@@ -82,23 +87,26 @@ class _Locked:
         projection: Projection,
         generation: GenerationRow,
         fold_rest: FoldRest,
+        blocked: Blocked,
         views: bool = False,
     ) -> None:
         self._engine, self._projection, self._generation, self._fold_rest = engine, projection, generation, fold_rest
-        self._views = views
-        self.held_s = 0.0
+        self._blocked, self._views = blocked, views
+        self._began: float | None = None
 
     def __enter__(self) -> "_Locked":
         self.connection = self._engine.connect()
         try:
             self._point_the_views()
-            self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
             # whoever is frozen here lets go soon
             self.connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_TIMEOUT}'"))
-            self._began = time.monotonic()
-            self._lock()
-        except BaseException:
-            self.connection.close()
+            ends = self._lock()
+            self._fold_rest(_raw(self.connection), ends)
+        except BaseException as error:
+            self._let_go()
+            cause = error.orig if isinstance(error, DBAPIError) else error
+            if isinstance(cause, errors.LockNotAvailable | errors.QueryCanceled):
+                raise Occupied(str(cause)) from error
             raise
         return self
 
@@ -108,19 +116,29 @@ class _Locked:
             self.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
             show(self.connection, self._projection, self._generation.schema)
 
-    def _lock(self) -> None:
+    def _lock(self) -> Positions:
+        """Lock the checkpoints; returns the journal's."""
         topics = [topic.name for topic in self._projection.topics]
-        rows = self.connection.execute(
-            text(LOCK), {"p": self._projection.name, "g": self._generation.number, "topics": topics}
-        ).all()
-        ends = {(topic, partition): at for topic, partition, owner, _, at in rows if owner == JOURNAL}
-        self._fold_rest(_raw(self.connection), ends)
+        wanted = {"p": self._projection.name, "g": self._generation.number, "topics": topics}
+        self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+        # of all locks together: each has others behind it
+        self.connection.execute(text(f"SET LOCAL statement_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+        self._began = time.monotonic()
+        rows = self.connection.execute(text(LOCK), wanted).all()
+        self.connection.execute(text("SET LOCAL statement_timeout = 0"))
+        return {(topic, partition): at for topic, partition, owner, _, at in rows if owner == JOURNAL}
 
     def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        with closing(self.connection):
+        try:
             if kind is None:
                 self.connection.commit()
-        self.held_s = time.monotonic() - self._began
+        finally:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        self.connection.close()
+        if self._began is not None:
+            self._blocked(time.monotonic() - self._began)
 
 
 def _raw(connection: Connection) -> psycopg.Connection[Any]:

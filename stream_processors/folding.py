@@ -7,7 +7,7 @@ is a courtesy to lag monitors, the checkpoints in Postgres decide.
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, cast
 
@@ -40,8 +40,18 @@ LONGEST_PAUSE_S: Final = 0.5
 """Between two looks at a journal that is behind."""
 
 
+class Guard(Generic[P]):
+    """Looks at batches, and ends the worker by raising. This one lets all pass."""
+
+    def admit(self, prepared: P) -> None:
+        """Before the batch is committed: then it is not."""
+
+    def look_back(self, prepared: P, outcomes: Sequence[Outcome]) -> None:
+        """Once the batch has come to these outcomes."""
+
+
 class Folder(Generic[P]):
-    """What the agent does with the batches of its partitions. `admit` may refuse a prepared batch by raising."""
+    """What the agent does with the batches of its partitions."""
 
     def __init__(
         self,
@@ -49,13 +59,13 @@ class Folder(Generic[P]):
         committer: Committer[P],
         topics: Mapping[str, TopicOnBroker],
         metrics: Metrics,
-        admit: Callable[[P], None],
+        guard: Guard[P],
     ) -> None:
         self._store = store
         self._committer = committer
         self._topics = {found.name: found for found in topics.values()}
         self._metrics = metrics
-        self._admit = admit
+        self._guard = guard
         self._in_order = asyncio.Lock()
         self._in_flight: deque[asyncio.Task[None]] = deque()
         self._sought: dict[TP, int] = {}
@@ -78,7 +88,7 @@ class Folder(Generic[P]):
 
     async def _commit(self, event: EventT[Any], prepared: P) -> None:
         tp, began = event.message.tp, time.monotonic()
-        self._admit(prepared)
+        self._guard.admit(prepared)
         try:
             async with self._in_order:
                 outcomes = await self._committed(prepared)
@@ -91,6 +101,7 @@ class Folder(Generic[P]):
             self._metrics.committed(
                 batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
             )
+            self._guard.look_back(prepared, outcomes)
         event.ack()
 
     async def _committed(self, prepared: P) -> list[Outcome]:

@@ -24,6 +24,5 @@ def projector_app(
     metrics: Metrics,
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
-    parked_share = ParkedShare(settings.parked_share_limit)
-    folder = Folder(store, committer, topics, metrics, parked_share.admit)
+    folder = Folder(store, committer, topics, metrics, ParkedShare(settings.parked_share_limit))
     return folding_app(settings, NAME, committer, store, folder, topics)

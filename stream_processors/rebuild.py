@@ -16,16 +16,13 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from psycopg import errors
-from sqlalchemy.exc import OperationalError
-
 from projections import generations
 from projections.generations import BEGUN, GenerationRow
 from projections.parity import TableParity
 from projections.projection import why_not_from_states
 from projections.shadow import Positions, positions_of
 from projections.states.rows import SNAPSHOTS
-from projections.swap import Session, hand_over, readers, snapshots, swap
+from projections.swap import Occupied, Session, hand_over, readers, snapshots, swap
 from projections.views import refuse_shrinking_views
 from spanfold.aggregates import aggregate_of
 from spanfold.errors import LogUnavailable, Misconfigured
@@ -58,6 +55,10 @@ class Result:
     waited_for: list[str] = field(default_factory=list)
     needs_follower: bool = False
     """Workers that run may not carry this fold version: see `follow`."""
+
+    def blocked(self, seconds: float) -> None:
+        """Commits waited for so long."""
+        self.blocked_s = max(self.blocked_s, seconds)
 
 
 def rebuild(place: Workplace, workers: int, *, accept_differences: bool = False, from_snapshot: bool = False) -> Result:
@@ -263,16 +264,13 @@ def _retried(place: Workplace, loading: Loading, result: Result, step: Any, gene
     while True:
         loading.catch_up(SMALL_REST)
         try:
-            held_s = step(place.engine, place.projection, generation, loading.fold_rest)
+            step(place.engine, place.projection, generation, loading.fold_rest, result.blocked)
         except LogUnavailable as error:
             place.audience.step(f"trying again: {error}")
-        except (errors.LockNotAvailable, OperationalError) as error:
-            if not isinstance(error, errors.LockNotAvailable) and not isinstance(error.orig, errors.LockNotAvailable):
-                raise
+        except Occupied:
             _tell_waiting(place, result, readers(place.control, place.projection))
             time.sleep(random.uniform(1, 3) * _PAUSE_S)  # noqa: S311  (it is no secret)
         else:
-            result.blocked_s = max(result.blocked_s, held_s)
             return
 
 

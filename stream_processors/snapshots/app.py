@@ -10,7 +10,7 @@ from spanfold.settings import Settings
 from spanfold.snapshot_policy import changed
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import Committer
-from stream_processors.folding import Folder, folding_app
+from stream_processors.folding import Folder, Guard, folding_app
 from stream_processors.metrics import Metrics
 
 NAME: Final = "snapshots"
@@ -44,6 +44,6 @@ def snapshots_app(
     metrics: Metrics,
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
-    folder = Folder(store, committer, topics, metrics, lambda prepared: None)
+    folder = Folder(store, committer, topics, metrics, Guard())
     modest = settings.model_copy(update={"batch_records": min(settings.batch_records, BATCH_RECORDS)})
     return folding_app(modest, NAME, committer, store, folder, topics)

@@ -146,7 +146,8 @@ def test_a_rebuild_under_load_disturbs_nobody(
     long_select.stop()
 
     assert result["equal"]
-    assert result["blocked_s"] < result["total_s"] / 5  # `benchmarks.rebuild` shows it in ms
+    # how long depends on the machine, a second is for one that is not busy otherwise
+    assert result["blocked_s"] < (1 if THOROUGH else result["total_s"] / 3)
     load.finish()
     folded(ledger, stack_settings, worker)
     wanted = reference.expected(reference.read_log(stack_settings), stack_settings.partitions)

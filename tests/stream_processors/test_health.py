@@ -271,7 +271,9 @@ def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
     worker = start()
     assert worker.process.wait(90) == 3
     last = worker.said().splitlines()[-1]
-    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces can't be folded", last), worker.said()
+    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* can't be folded", last), (
+        worker.said()
+    )
     assert "unknown_schema: schema id 7 is unknown here" in last
     (parked,) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() or (None,)
     assert parked is not None
@@ -280,6 +282,27 @@ def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
     permitted = start(parked_share_limit=1.0)
     folded_to_the_end(ledger, permitted)
     assert permitted.stop() == 0
+
+
+def test_tables_that_refuse_most_of_a_topic_stop_the_worker(
+    stack_settings: Settings, ledger: Ledger, start: Start
+) -> None:
+    publish(stack_settings, stories(2000))
+    ledger.execute("ALTER TABLE traces_g1.spans ADD CONSTRAINT nobody_pays CHECK (operation_name <> 'pay')")
+    worker = start(batch_records=100)
+    assert worker.process.wait(240) == 3
+    last = worker.said().splitlines()[-1]
+    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* were refused by Postgres", last), (
+        last
+    )
+    stood = sum(positions(ledger).values())
+    assert 1000 <= stood < 2000
+    ledger.execute("ALTER TABLE traces_g1.spans DROP CONSTRAINT nobody_pays")
+    repaired = start()
+    folded_to_the_end(ledger, repaired)
+    (parked,) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() or (None,)
+    assert stood // 2 < parked < stood
+    assert repaired.stop() == 0
 
 
 class Batch:
