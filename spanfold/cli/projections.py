@@ -7,7 +7,7 @@ from psycopg.rows import dict_row
 from rich.filesize import decimal
 
 from projections.projection import Projection, installed, why_not_from_states
-from spanfold.cli.output import console, print_json_rows, table
+from spanfold.cli.output import Cell, console, print_json_rows, table
 from spanfold.cli.rebuilding import Names, chosen, prepared
 from spanfold.cli.sql import reading
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
@@ -23,16 +23,22 @@ projections = typer.Typer(
 )
 
 ROWS: Final = """
-SELECT projection, generation, state, fold_version, behind, log_time, bytes, created_at
-  FROM spanfold.projections
- ORDER BY projection, generation
+SELECT p.projection, p.generation, p.state, p.fold_version, at.next_offsets, p.behind, p.log_time, p.bytes, p.created_at
+  FROM spanfold.projections p
+  LEFT JOIN (SELECT projection, generation, jsonb_object_agg(topic, next_offsets) AS next_offsets
+               FROM (SELECT projection, generation, topic, jsonb_agg(next_offset ORDER BY partition) AS next_offsets
+                       FROM spanfold.checkpoints
+                      GROUP BY 1, 2, 3) AS each
+              GROUP BY 1, 2) AS at USING (projection, generation)
+ ORDER BY p.projection, p.generation
 """
 
 
 @projections.callback()
 def show(context: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
-    """Show the generations of each projection: state, fold version, how far behind, size.
+    """Show the generations of each projection: state, fold version, position, how far behind, size.
 
+    `next offsets` are those of the partitions of each topic, from partition 0 on: what lies before them is folded.
     `behind` counts records that have been judged and that the generation has not folded; `spanfold status` compares with
     the log's end. `from snapshots` says whether `spanfold rebuild --from-snapshot` can make it, or why not. Also in SQL:
     spanfold sql 'SELECT * FROM projections'.
@@ -54,18 +60,33 @@ def show(context: typer.Context, home: Home = None, as_json: AsJson = False) -> 
         "state",
         "fold version",
         "this code's",
+        "next offsets",
         "behind",
         "log time",
         "size",
         "from snapshots",
     )
-    cells = [
-        (each["projection"], each["generation"], each["state"], each["fold_version"],
-         carried[each["projection"]].fold_version if each["projection"] in carried else None,
-         f"{each['behind']:,}", str(each["log_time"] or "-"), decimal(each["bytes"]), each["from_snapshot"])
-        for each in rows
-    ]  # fmt: skip
-    console().print(table(columns, cells, right={5, 7}))
+    cells = [_cells(each, carried.get(each["projection"])) for each in rows]
+    console().print(table(columns, cells, right={6, 8}))
+
+
+def _cells(row: dict[str, Any], carried: Projection | None) -> tuple[Cell, ...]:
+    return (
+        row["projection"],
+        row["generation"],
+        row["state"],
+        row["fold_version"],
+        carried.fold_version if carried else None,
+        _positions(row["next_offsets"] or {}),
+        f"{row['behind']:,}",
+        str(row["log_time"] or "-"),
+        decimal(row["bytes"]),
+        row["from_snapshot"],
+    )
+
+
+def _positions(next_offsets: dict[str, list[int]]) -> str:
+    return "\n".join(f"{topic} {', '.join(map(str, each))}" for topic, each in sorted(next_offsets.items()))
 
 
 def _from_snapshot(projection: Projection | None) -> str:

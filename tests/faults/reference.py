@@ -19,7 +19,7 @@ from producers.log_ends import ends_of_log
 from schemas.codec import Codec
 from spanfold.errors import PoisonRecord
 from spanfold.settings import Settings
-from spanfold.topics import Topic, installed_topics
+from spanfold.topics import Topic, TopicKind, installed_topics
 
 MINUTE: Final = 60_000_000
 DAY: Final = 86_400_000_000
@@ -188,12 +188,12 @@ class Parked(NamedTuple):
 
 
 def expected(log: Log, partitions: int) -> dict[str, Table]:
-    """Every table, from every record."""
+    """Every table of telemetry, from every record."""
     codec, before = Codec(), Before()
     verdicts, parked, journal = dict[Any, int](), dict[Any, Parked](), dict[Any, Any]()
     events: list[Event] = []
     keys = dict[Any, Any]()
-    for record in log.records:
+    for record in (each for each in log.records if each.topic.kind is TopicKind.TELEMETRY):
         position = (record.topic.name, record.partition, record.offset)
         keys[position] = key_of(record)
         verdict = verdict_of(record, partitions, before)
@@ -451,13 +451,16 @@ def _us(column: str) -> str:
     return f"(extract(epoch FROM {column}) * 1000000)::bigint"
 
 
+TELEMETRY: Final = "topic <> 'spanfold.services'"
+
 QUERIES: Final = {
-    "verdicts": "SELECT topic, partition, kafka_offset, verdict FROM spanfold.verdicts",
-    "journal": """
+    "verdicts": f"SELECT topic, partition, kafka_offset, verdict FROM spanfold.verdicts WHERE {TELEMETRY}",
+    "journal": f"""
         SELECT topic, partition, kafka_offset, event_id::text, event_type, aggregate_id, payload, version
-          FROM spanfold.journal""",
-    "parked_records": """
-        SELECT topic, partition, kafka_offset, reason, state, settled_at, last_tried_at FROM spanfold.parked_records""",
+          FROM spanfold.journal WHERE {TELEMETRY}""",
+    "parked_records": f"""
+        SELECT topic, partition, kafka_offset, reason, state, settled_at, last_tried_at FROM spanfold.parked_records
+         WHERE {TELEMETRY}""",
     "checkpoints": """
         SELECT topic, partition, projection, next_offset FROM spanfold.checkpoints WHERE projection = 'journal'""",
     "projections' checkpoints": """

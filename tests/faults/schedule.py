@@ -22,7 +22,7 @@ from producers.topics import ensure_topics
 from projections import generations
 from projections.projection import installed
 from spanfold.settings import Settings
-from tests.faults import injuries, reference, states
+from tests.faults import injuries, instances, reference, states
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.injuries import FAULTS, Scene
 from tests.faults.load import Load
@@ -134,7 +134,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
         plan.events,
         PER_SECOND,
         clean=plan.clean,
-        services=beside is not None,
+        services=True,
         erasures=True,
     )
 
@@ -210,11 +210,12 @@ def conclude(scene: Scene, load: Load, report: Report) -> None:
             compared, report.keys = states.compare(ledger, settings, log)
         else:
             compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
+        differences = [*compared.differences, *instances.compare(ledger, log, settings.partitions)]
     missing = reference.missing_from_log(log, load.acknowledged.ids, settings.topic_prefix)
     report.events, report.records = load.published, len(log.records)
     report.acknowledged, report.not_acknowledged = len(load.acknowledged.ids), len(load.acknowledged.failed)
     report.lost, report.doubled = compared.lost + len(missing), compared.doubled
-    report.differences = [*compared.differences, *missing[:3]]
+    report.differences = [*differences, *missing[:3]]
 
 
 def _account(workers: Workers, report: Report) -> None:

@@ -46,7 +46,7 @@ def expected_states(log: Log, partitions: int) -> States:
     """What the states must be, by the same evolve as the write side's."""
     codec = Codec()
     found: States = {}
-    for (topic, aggregate_id), recorded in _histories(log, partitions).items():
+    for (topic, aggregate_id), recorded in histories(log, partitions).items():
         aggregate = aggregate_of(topic)
         state = aggregate.evolve_all(aggregate.initial(aggregate_id), recorded)
         payload = codec.encode(aggregate.snapshot, aggregate.as_plain(state))
@@ -55,7 +55,7 @@ def expected_states(log: Log, partitions: int) -> States:
     return found
 
 
-def _histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
+def histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
     """Each aggregate's events in the order in which they are folded; none of one that was erased, whenever that was."""
     kinds = {each.topic.name: each.topic.kind for each in installed_aggregates().values()}
     told, erased = defaultdict[tuple[str, str], Recorded](list), set[tuple[str, str]]()
@@ -67,13 +67,13 @@ def _histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
             told[key].append((event_of(event.type, event.fields), event.record.offset + 1))
     for name in (name for name, kind in kinds.items() if kind is TopicKind.CONDITIONAL):
         codec, aggregates = Codec(), defaultdict[bytes, _Arbitrated](_Arbitrated)
-        for record, version in _accepted([each for each in log.records if each.topic.name == name], partitions):
+        for record, version in accepted([each for each in log.records if each.topic.name == name], partitions):
             folded = aggregates[record.key or b""].take(record, version, codec)
             told[name, (record.key or b"").decode()] += folded
     return {key: recorded for key, recorded in told.items() if recorded and key not in erased}
 
 
-def _accepted(records: list[Logged], partitions: int) -> Iterator[tuple[Logged, int]]:
+def accepted(records: list[Logged], partitions: int) -> Iterator[tuple[Logged, int]]:
     """The records of a conditional topic that are accepted, each with its version, by the words of docs/adr/0007."""
     heads, decided = defaultdict[bytes, int](int), set[Any]()
     for record in records:
@@ -226,21 +226,21 @@ def compare(ledger: Ledger, settings: Settings, log: Log) -> tuple[Comparison, i
     the topic were compared. An aggregate that is missing, or behind what it must be, is lost; one too many is doubled.
     """
     wanted, found = expected_states(log, settings.partitions), kept(ledger)
-    differences = _differences("states", wanted, found)
+    differing = differences("states", wanted, found)
     [(overdue,)] = ledger.execute(OVERDUE).fetchall()
     if overdue:
-        differences.append(f"snapshots: {overdue} are due and were not taken")
+        differing.append(f"snapshots: {overdue} are due and were not taken")
     take_all(ledger, settings)
     until(lambda: not not_fed(ledger), "the compacted topic has every snapshot", 90)
-    differences += _differences("snapshots", wanted, kept(ledger))
+    differing += differences("snapshots", wanted, kept(ledger))
     held, records = snapshots(ledger), fed_records(settings)
     last = {each.key: each.state for each in records}
     # an erased aggregate is a tombstone
-    differences += _differences("the topic", held, {key: state for key, state in last.items() if state is not None})
-    differences += _gone_back(records)
+    differing += differences("the topic", held, {key: state for key, state in last.items() if state is not None})
+    differing += _gone_back(records)
     if len(held) != len(wanted):
-        differences.append(f"snapshots: {len(held)} of {len(wanted)} aggregates have one")
-    return Comparison(*_balance(wanted, found), differences), len(last)
+        differing.append(f"snapshots: {len(held)} of {len(wanted)} aggregates have one")
+    return Comparison(*_balance(wanted, found), differing), len(last)
 
 
 def _balance(wanted: States, found: States) -> tuple[int, int]:
@@ -248,7 +248,7 @@ def _balance(wanted: States, found: States) -> tuple[int, int]:
     return len(behind), len(found.keys() - wanted.keys())
 
 
-def _differences(name: str, wanted: Mapping[Any, Any], found: Mapping[Any, Any], first: int = 3) -> list[str]:
+def differences(name: str, wanted: Mapping[Any, Any], found: Mapping[Any, Any], first: int = 3) -> list[str]:
     wrong = [key for key in {**wanted, **found} if wanted.get(key) != found.get(key)]
     if not wrong:
         return []

@@ -1,18 +1,20 @@
 """A rebuild makes the same tables again, beside the live ones, and swaps them in."""
 
+import json
 import threading
 from typing import Any
 
 import pytest
 
+from producers.log_ends import ends_of_log
 from projections import generations
 from projections.projection import installed
 from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.topics import TRACES, TopicOnBroker
 from stream_processors import rebuild as rebuilding
 from stream_processors.loading import Loading
-from tests.rebuilds.conftest import NOTHING, Ledger, at_work, folded, leftovers, publish, rows, states
+from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
 from tests.stream_processors.conftest import Worker, until
 
 
@@ -37,6 +39,10 @@ def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(
     assert result.records > 0
     assert rows(ledger) == later
     assert ("traces", 1, "live") in states(ledger)
+    shown = json.loads(command(stack_settings, "projections", "--json").stdout)
+    (live,) = (each for each in shown if (each["projection"], each["state"]) == ("traces", "live"))
+    ends = ends_of_log(stack_settings)
+    assert live["next_offsets"] == {TRACES.name: [ends[TRACES.name, at] for at in range(stack_settings.partitions)]}
     assert leftovers(ledger) == NOTHING
 
 
