@@ -4,6 +4,7 @@ A worker is unwell
 - while it owns no partition, for longer than `unowned_s`;
 - while a partition that it owns is behind the log and its checkpoint has not moved, for longer than `stalled_s`;
 - while Kafka or Postgres does not answer, for longer than `stalled_s`: then nobody knows how far it is behind;
+- while what a snapshot worker keeps can't be fed to its topic, for longer than `stalled_s`;
 - when nobody has looked for longer than `stalled_s`.
 
 An idle topic is not behind, so its worker is well. Times are seconds of one clock that never goes back.
@@ -17,6 +18,7 @@ from spanfold.topics import Partition
 
 KAFKA: Final = "Kafka"
 POSTGRES: Final = "Postgres"
+FEEDING: Final = "the topic of snapshots"
 NO_ANSWER_YET: Final = "no answer yet"
 
 
@@ -54,7 +56,7 @@ class Trouble:
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What has been seen so far. `troubles` is keyed by KAFKA and POSTGRES; without `unowned_since` it owns partitions."""
+    """What has been seen so far. `troubles` is keyed by KAFKA, POSTGRES, FEEDING; without `unowned_since` it owns partitions."""
 
     looked_at: float
     unowned_since: float | None
@@ -103,7 +105,7 @@ def _standing(before: Standing | None, end: int, next_offset: int, now: float) -
 def unwell(seen: Observations, now: float, limits: Limits) -> list[str]:
     """What is wrong, each in a sentence; empty when the worker is well."""
     found = [
-        f"{whom} has not answered for {now - trouble.since:.0f} s: {trouble.why}"
+        f"{whom} has not {'been fed' if whom == FEEDING else 'answered'} for {now - trouble.since:.0f} s: {trouble.why}"
         for whom, trouble in sorted(seen.troubles.items())
         if now - trouble.since > limits.stalled_s
     ]

@@ -5,7 +5,7 @@ It has connections of its own, so that it sees what is when the worker hangs.
 
 import threading
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -47,6 +47,7 @@ class Watch:
         self._connection: psycopg.Connection[Any] | None = None
         self._store = store
         self.metrics = metrics
+        self._noting = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="spanfold-watch", daemon=True)
 
@@ -63,6 +64,14 @@ class Watch:
         """What is wrong now; see health.unwell."""
         return health.unwell(self.observations, time.monotonic(), self.limits)
 
+    def fails(self, whom: str, why: str) -> None:
+        """Something that the worker needs has failed now; safe to call from any thread."""
+        self._note(health.unanswered, whom, why)
+
+    def works(self, whom: str) -> None:
+        """It does not fail any more."""
+        self._note(health.answered, whom)
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._look()
@@ -73,7 +82,7 @@ class Watch:
     def _look(self) -> None:
         ends, positions = self._ends(), self._positions()
         if ends is not None and positions is not None:
-            self.observations = health.seen(self.observations, ends, positions, time.monotonic())
+            self._note(health.seen, ends, positions)
             lag = {each: standing.lag for each, standing in self.observations.standings.items()}
             self.metrics.show_lag(lag, time.time())
         else:
@@ -81,7 +90,7 @@ class Watch:
 
     def _ends(self) -> Mapping[Partition, int] | None:
         """Where each owned partition ends for a reader of committed records; None when Kafka does not say."""
-        self._asks(KAFKA)
+        self._note(health.asked, KAFKA)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
         asked = {TopicPartition(topic, partition): latest for topic, partition in self.owned if topic in self._names}
         try:
@@ -90,14 +99,14 @@ class Watch:
             ) if asked else {}  # fmt: skip
             ends = {(self._names[at.topic], at.partition): found.result().offset for at, found in answers.items()}
         except KafkaException as error:
-            self._fails(KAFKA, error.args[0].str())
+            self.fails(KAFKA, error.args[0].str())
             return None
-        self.observations = health.answered(self.observations, KAFKA, time.monotonic())
+        self.works(KAFKA)
         return ends
 
     def _positions(self) -> Mapping[Partition, int] | None:
         """The slowest checkpoint that this worker moves in every partition; None when Postgres does not say."""
-        self._asks(POSTGRES)
+        self._note(health.asked, POSTGRES)
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = psycopg.connect(self._dsn, autocommit=True)
@@ -106,13 +115,11 @@ class Watch:
             with suppress(psycopg.Error):
                 if self._connection is not None:
                     self._connection.close()
-            self._fails(POSTGRES, " ".join(str(error).split()))
+            self.fails(POSTGRES, " ".join(str(error).split()))
             return None
-        self.observations = health.answered(self.observations, POSTGRES, time.monotonic())
+        self.works(POSTGRES)
         return self._store.start_offsets(rows)
 
-    def _asks(self, whom: str) -> None:
-        self.observations = health.asked(self.observations, whom, time.monotonic())
-
-    def _fails(self, whom: str, why: str) -> None:
-        self.observations = health.unanswered(self.observations, whom, why, time.monotonic())
+    def _note(self, change: Callable[..., health.Observations], *said: Any) -> None:
+        with self._noting:
+            self.observations = change(self.observations, *said, time.monotonic())

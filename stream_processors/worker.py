@@ -55,7 +55,7 @@ def run_snapshots(settings: Settings) -> None:
     watch = Watch(settings, dsn, topics.values(), store, metrics)
     app = snapshots_app(settings, store, committer, topics, metrics)
     await_snapshots_topic(settings)
-    with Feeder(settings, dsn, topics.values(), store, lambda: watch.owned):
+    with Feeder(settings, dsn, topics.values(), store, watch):
         _run(settings, app, watch)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 from confluent_kafka import Producer
+from prometheus_client import Counter
 
 from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
 from projections.states import StateStore, feeding
@@ -22,6 +23,8 @@ from projections.states.feeding import Change, Fed
 from spanfold.settings import Settings
 from spanfold.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
 from stream_processors.dsn import worker_dsn
+from stream_processors.health import FEEDING
+from stream_processors.watch import Watch
 
 log = structlog.get_logger("spanfold.snapshots")
 
@@ -45,8 +48,8 @@ def key_of(topic: str, aggregate_id: str) -> bytes:
 
 
 class Feeder:
-    """Looks and feeds, in a thread of its own, for as long as its block lasts. `owned` says which partitions of source topics,
-    by broker names, are this worker's now; `store` whose states are fed.
+    """Looks and feeds, in a thread of its own, for as long as its block lasts. `watch` says which partitions of source topics are
+    this worker's now, and is told when feeding fails; `store` whose states are fed.
 
     `reached(step)` is called before each named step of a transaction: before_produce, before_confirm, before_note. Tests
     stop there.
@@ -58,7 +61,7 @@ class Feeder:
         dsn: str,
         topics: Collection[TopicOnBroker],
         store: StateStore,
-        owned: Callable[[], Collection[Partition]],
+        watch: Watch,
     ) -> None:
         self._config = kafka_config(settings) | {
             "partitioner": "murmur2_random", "compression.type": "lz4", "linger.ms": 20,
@@ -68,7 +71,15 @@ class Feeder:
         self._to = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
         self._dsn = worker_dsn(dsn, "spanfold feeder")
         self._names = {found.name: found.topic.name for found in topics}
-        self._store, self._owned = store, owned
+        self._store, self._watch = store, watch
+        self._fed = Counter(
+            "spanfold_snapshots_fed", "Snapshots and tombstones that it wrote to their topic.", ("topic",),
+            registry=watch.metrics.registry,
+        )  # fmt: skip
+        self._failures = Counter(
+            "spanfold_feeding_failures", "Times that feeding failed and was begun anew.",
+            registry=watch.metrics.registry,
+        )  # fmt: skip
         self.reached: Callable[[str], None] = lambda step: None
         self._connection: psycopg.Connection[Any] | None = None
         self._producers: dict[Partition, Producer] = {}
@@ -87,11 +98,15 @@ class Feeder:
         while not self._stopping.is_set():
             try:
                 self._look()
+                self._watch.works(FEEDING)
                 pause = EVERY_S
             except Exception as error:
                 # begin anew: the connection may be broken, and a producer that was fenced serves no more. Whatever else it is,
                 # a thread that ended would be silent
-                log.warning("feeding_again", why=" ".join(str(error).split()))
+                why = " ".join(str(error).split())
+                log.warning("feeding_again", why=why)
+                self._watch.fails(FEEDING, why)
+                self._failures.inc()
                 self._let_go()
                 pause = AFTER_TROUBLE_S
             self._stopping.wait(pause)
@@ -104,7 +119,7 @@ class Feeder:
                 self._connection.close()
 
     def _look(self) -> None:
-        owned = {(self._names[name], partition) for name, partition in self._owned() if name in self._names}
+        owned = {(self._names[name], partition) for name, partition in self._watch.owned if name in self._names}
         for partition in self._producers.keys() - owned:
             del self._producers[partition]
         if not owned:
@@ -138,6 +153,7 @@ class Feeder:
         following = fed._replace(sequence=changes[-1].sequence)
         self.reached("before_note")
         feeding.note(connection, following)
+        self._fed.labels(fed.topic).inc(len(changes))
         return following
 
     def _send(self, producer: Producer, topic: str, change: Change) -> None:

@@ -2,7 +2,11 @@
 the compacted topic has what Postgres has.
 """
 
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
 from spanfold.settings import Settings
+from spanfold.topics import SNAPSHOTS_TOPIC, TRACES
 from tests.faults import reference
 from tests.snapshots.conftest import (
     SNAPSHOTS,
@@ -17,6 +21,8 @@ from tests.snapshots.conftest import (
     snapshots,
     take_all,
 )
+from tests.stream_processors.conftest import until
+from tests.stream_processors.test_health import health_of, metrics_of
 
 
 def test_states_are_those_of_the_log_and_the_topic_has_every_snapshot(
@@ -38,3 +44,33 @@ def test_states_are_those_of_the_log_and_the_topic_has_every_snapshot(
     fed(ledger)
     assert last_values(stack_settings) == snapshots(ledger)
     assert worker.stop() == 0
+
+
+def test_a_topic_that_takes_no_snapshots_is_told_of(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
+    projector, worker = (
+        start(),
+        start(
+            stack_settings.model_copy(update={"snapshot_every_records": 1, "stalled_after_s": 3.0}), program=SNAPSHOTS
+        ),
+    )
+    until(lambda: health_of(worker) == (200, []), "a worker that is well", worker.said)
+    takes_at_most(stack_settings, 100)
+    publish_mixed(stack_settings, 500)
+    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+    (problem,) = health_of(worker)[1]
+    assert problem.startswith("the topic of snapshots has not been fed for "), problem
+    assert metrics_of(worker)["spanfold_feeding_failures_total",] >= 1
+    assert ("spanfold_snapshots_fed_total", TRACES.name) not in metrics_of(worker)
+    takes_at_most(stack_settings, MAX_SNAPSHOT_BYTES)
+    folded(ledger, stack_settings, worker, projector)
+    fed(ledger)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    assert metrics_of(worker)["spanfold_snapshots_fed_total", TRACES.name] > 0
+
+
+def takes_at_most(settings: Settings, max_bytes: int) -> None:
+    """Batches of this size, from here on."""
+    entry = ConfigEntry("max.message.bytes", str(max_bytes), incremental_operation=AlterConfigOpType.SET)
+    topic = ConfigResource(ResourceType.TOPIC, f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}", incremental_configs=[entry])
+    admin = AdminClient(kafka_config(settings))
+    admin.incremental_alter_configs([topic])[topic].result()
