@@ -28,7 +28,7 @@ from tests.faults.workers import PROJECTOR, SNAPSHOTS
 console: Final = Console(width=None if sys.stdout.isatty() else 150)
 COLUMNS: Final = (
     "seed", "brokers", "events", "workers", "batches", "redelivered", "fenced", "refolds", "retries", "lost", "doubled",
-    "keys", "seconds",
+    "duplicates", "uncommitted", "keys", "seconds",
 )  # fmt: skip
 
 

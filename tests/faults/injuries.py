@@ -234,7 +234,9 @@ def _fenced(scene: Scene) -> int:
 
 def stall_connections(scene: Scene) -> None:
     """Nothing gets through for a while, then all does."""
+    before = scene.proxy.held_up
     scene.proxy.stall(True)
+    until(lambda: scene.proxy.held_up > before, "something is held up")
     time.sleep(1 + scene.rng.random() * 3)
     scene.proxy.stall(False)
 

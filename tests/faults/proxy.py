@@ -28,7 +28,7 @@ class Link:
 
 
 class Proxy:
-    """Listens on `port` and passes on to `target`, until it is closed."""
+    """Listens on `port` and passes on to `target`, until it is closed. `held_up` counts what a stall kept from going on."""
 
     def __init__(self, target: int) -> None:
         self._target = target
@@ -38,6 +38,7 @@ class Proxy:
         self._refusing = threading.Event()
         self._flowing = threading.Event()
         self._flowing.set()
+        self.held_up = 0
         self._at_commit: threading.Event | None = None
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -91,16 +92,21 @@ class Proxy:
         self._links.discard(link)
         link.cut()
 
+    def _wait(self) -> None:
+        if not self._flowing.is_set():
+            self.held_up += 1
+        self._flowing.wait()
+
     def _to_server(self, link: Link) -> None:
         while data := link.client.recv(1 << 16):
-            self._flowing.wait()
+            self._wait()
             if self._at_commit is not None and b"COMMIT" in data:
                 link.doomed.set()
             link.server.sendall(data)
 
     def _to_client(self, link: Link) -> None:
         while data := link.server.recv(1 << 16):
-            self._flowing.wait()
+            self._wait()
             if link.doomed.is_set() and self._at_commit is not None:
                 self._at_commit.set()
                 self._at_commit = None

@@ -79,6 +79,10 @@ class Report:
     not_acknowledged: int = 0
     workers: int = 0
     ended_by_themselves: int = 0
+    duplicates: int = 0
+    """Records that were judged so."""
+    uncommitted: int = 0
+    """Offsets of the log that no reader sees: aborted records, and the marks of transactions."""
     batches: int = 0
     redelivered: int = 0
     fenced: int = 0
@@ -211,11 +215,16 @@ def conclude(scene: Scene, load: Load, report: Report) -> None:
         else:
             compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
         differences = [*compared.differences, *instances.compare(ledger, log, settings.partitions)]
+        [(report.duplicates,)] = ledger.execute(DUPLICATES).fetchall()
+    report.uncommitted = sum(log.ends.values()) - len(log.records)
     missing = reference.missing_from_log(log, load.acknowledged.ids, settings.topic_prefix)
     report.events, report.records = load.published, len(log.records)
     report.acknowledged, report.not_acknowledged = len(load.acknowledged.ids), len(load.acknowledged.failed)
     report.lost, report.doubled = compared.lost + len(missing), compared.doubled
     report.differences = [*differences, *missing[:3]]
+
+
+DUPLICATES: Final = "SELECT count(*) FROM spanfold.verdicts WHERE verdict = 'duplicate'"
 
 
 def _account(workers: Workers, report: Report) -> None:

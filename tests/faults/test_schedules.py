@@ -19,4 +19,6 @@ def test_after_a_schedule_of_faults_every_table_is_what_the_log_says(victims: Se
     report = run(victims, plan)
     assert report.ok, report
     assert report.acknowledged >= plan.events
+    assert report.duplicates
+    assert report.uncommitted
     assert report.redelivered, "nothing was delivered twice: the faults have not bitten"
