@@ -7,11 +7,9 @@ from typing import Any
 import psycopg
 
 from producers.log_ends import ends_of_log
-from producers.publisher import TelemetryPublisher
 from spanfold.event_store import Conflict, EventStore
-from spanfold.events import DomainEvent, RecordRetried
+from spanfold.events import DomainEvent
 from spanfold.settings import Settings
-from spanfold.times import now_us
 from spanfold.topics import SERVICES
 from spanfold.wiring.event_store import event_store
 from stream_processors import rebuild as rebuilding
@@ -20,6 +18,8 @@ from tests.event_store.conftest import OLDER
 from tests.projections.test_heads import Ledger
 from tests.rebuilds.conftest import at_work
 from tests.stream_processors.conftest import Start, until
+from tests.stream_processors.test_parked import parked as command
+from tests.stream_processors.test_parked import told
 
 JUDGED = {
     "verdicts": "SELECT * FROM spanfold.verdicts WHERE topic = 'spanfold.services' ORDER BY partition, kafka_offset",
@@ -63,21 +63,6 @@ async def append_all_sorts(store: EventStore, instances: Sequence[str]) -> int:
     return lost
 
 
-async def retry(settings: Settings, ledger: Ledger) -> None:
-    """Retry what is parked by itself; what is behind it follows."""
-    query = (
-        "SELECT aggregate_id, kafka_offset FROM spanfold.parked_records WHERE state = 'parked' AND reason <> 'behind'"
-    )
-    async with TelemetryPublisher(settings) as publisher:
-        for aggregate_id, offset in rows(ledger, f"{query} ORDER BY kafka_offset"):
-            fact = RecordRetried(
-                aggregate_id=aggregate_id, occurred_at=now_us(), source="test", record_topic=SERVICES.name,
-                record_offset=offset,
-            )  # fmt: skip
-            await publisher.apublish(fact)
-    at_the_end(ledger, settings)
-
-
 async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_heads(
     stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
@@ -103,10 +88,17 @@ async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_h
         at_the_end(ledger, stack_settings)
         assert rows(ledger, PARKED) == parked
         assert rows(ledger, INSTANCES) != rows(again, INSTANCES)
+        behind = told(stack_settings, "list", "--reason", "behind")[0]["position"]
+        assert "behind" in command(stack_settings, "show", behind).stdout
+        alone = command(stack_settings, "retry", behind, "--yes")
+        assert alone.returncode == 2, alone
+        assert "settle that one, and this one follows" in alone.stderr
         while rows(ledger, PARKED):
             before = len(rows(ledger, PARKED))
-            await retry(stack_settings, ledger)
+            told(stack_settings, "retry", "--reason", "unknown_schema", "--yes")
+            at_the_end(ledger, stack_settings)
             assert len(rows(ledger, PARKED)) < before
+        assert told(stack_settings, "list", "--reason", "behind", "--state", "retried")
         at_the_end(again, second_settings)
         assert newer.process.poll() is None
         assert judged(again) == judged(ledger)
