@@ -2,7 +2,7 @@
 
 from spanfold.settings import Settings
 from stream_processors import rebuild as rebuilding
-from tests.erasure.test_command import TRACE, done, others, publish, story
+from tests.erasure.test_command import TRACE, assert_nowhere, done, others, publish, story
 from tests.faults import reference
 from tests.rebuilds.conftest import at_work
 from tests.rebuilds.conftest import folded as projected
@@ -33,7 +33,7 @@ def test_an_erased_trace_is_in_nothing_that_the_snapshot_worker_keeps(
     assert key in snapshots(ledger)
     assert last_values(stack_settings)[key] is not None
 
-    done(stack_settings, "erase", TRACE, "--yes")
+    assert done(stack_settings, "erase", TRACE, "--yes")["rows"]["snapshots"] == 1
     publish(stack_settings, *story(), *others(50, 3))
     projected(ledger, stack_settings, projector)
     folded(ledger, stack_settings, worker)
@@ -45,9 +45,10 @@ def test_an_erased_trace_is_in_nothing_that_the_snapshot_worker_keeps(
     found = last_values(stack_settings)
     assert found.pop(key) is None
     assert found == snapshots(ledger)
+    assert_nowhere(stack_settings, ledger)
 
     with at_work(stack_settings) as place:
         result = rebuilding.rebuild(place, 2, from_snapshot=True)
     assert all(each.equal for each in result.parity)
-    assert ledger.execute("SELECT count(*) FROM spanfold.spans WHERE trace_id = %s", (TRACE,)).fetchone() == (0,)
+    assert_nowhere(stack_settings, ledger)
     assert (projector.stop(), worker.stop()) == (0, 0)
