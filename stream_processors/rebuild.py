@@ -166,11 +166,10 @@ def preview(place: Workplace, *, from_snapshot: bool = False) -> tuple[Positions
     """What a rebuild would have to fold, and what it would go on with; refuses what a rebuild would refuse. Changes nothing."""
     if from_snapshot:
         _refuse_what_states_lack(place)
-    begun = place.in_state(*BEGUN)
-    if begun is not None and begun.fold_version != place.projection.fold_version:
-        begun = None
+    begun = _begun(place)
     with place.engine.connect() as connection:
-        generation = begun or generations.create_generation(connection, place.projection, "loading")
+        # as_of, because what a rebuild would drop first may still be the one that is loading or following
+        generation = begun or generations.create_generation(connection, place.projection, "as_of")
         refuse_shrinking_views(connection, place.projection, generation.schema)
         connection.rollback()
     start: Positions = positions_of(place.control, place.projection.name, generation.number) if begun else {}
@@ -200,8 +199,8 @@ def _result(place: Workplace, generation: GenerationRow, live: GenerationRow | N
 
 def _next(place: Workplace) -> GenerationRow:
     """The generation that is to become live: one that an earlier process began, or a new one."""
-    begun = place.in_state(*BEGUN)
-    if begun is not None and begun.fold_version == place.projection.fold_version:
+    begun = _begun(place)
+    if begun is not None:
         place.audience.step(f"going on with generation {begun.number}")
         _preflight(place, begun)
         return begun
@@ -210,6 +209,13 @@ def _next(place: Workplace) -> GenerationRow:
         created = generations.create_generation(connection, place.projection, "loading")
         refuse_shrinking_views(connection, place.projection, created.schema)
     return created
+
+
+def _begun(place: Workplace) -> GenerationRow | None:
+    """What a rebuild by this fold version has begun and not ended. What a rollback has not ended is no rebuild's."""
+    begun = place.in_state(*BEGUN)
+    ours = begun is not None and begun.fold_version == place.projection.fold_version
+    return begun if ours and _rolling_back(place) is None else None
 
 
 def _preflight(place: Workplace, generation: GenerationRow) -> None:

@@ -106,6 +106,32 @@ def test_a_rollback_that_was_killed_can_be_ended_or_taken_back(
     assert rows(ledger) == before
 
 
+def test_a_rebuild_after_a_killed_rollback_folds_the_log_anew(
+    stack_settings: Settings, ledger: Ledger, folding: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with at_work(stack_settings) as place:
+        rebuilding.rebuild(place, 1)
+    before = rows(ledger)
+    ledger.execute("DELETE FROM traces_g1.spans")
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, at_work(stack_settings) as place:
+        patched.setattr(rebuilding, "_wait_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            rebuilding.rollback(place, 1)
+    assert ("traces", 1, "following") in states(ledger)
+    with at_work(stack_settings) as place:
+        ahead, begun = rebuilding.preview(place)
+        result = rebuilding.rebuild(place, 1)
+    assert begun is None
+    assert result.records == sum(ahead.values()) > 0
+    assert all(each.equal for each in result.parity), result.parity
+    assert [at for at in states(ledger) if at[0] == "traces"] == [("traces", 2, "previous"), ("traces", 3, "live")]
+    assert rows(ledger) == before
+
+
 def test_what_people_built_on_a_generation_is_not_dropped_with_it(
     stack_settings: Settings, ledger: Ledger, folding: Worker
 ) -> None:
