@@ -112,6 +112,8 @@ def forget(cursor: Cursor[Any], batch: Batch, erasures: Collection[Erasure]) -> 
     rejected and parked records stay where they are, and name nobody.
     """
     journal = journal_table(batch.topic).name
+    # a snapshot that is just being saved is seen after this, and who saves one later sees that the trace was erased
+    cursor.execute(LOCK_SAVED)
     for erasure in erasures:
         about = {
             "topic": batch.topic.name, "partition": batch.partition, "aggregate_id": erasure.aggregate_id,
@@ -153,6 +155,8 @@ SELECT kafka_offset, aggregate_id FROM {CORE}.erased
 """
 
 ERASURES_ON: Final = f"SELECT count(*) FROM {CORE}.erased WHERE topic = ANY (%s)"
+
+LOCK_SAVED: Final = f"LOCK TABLE {CORE}.saved_snapshots IN SHARE ROW EXCLUSIVE MODE"
 
 FORGET: Final = (
     "DELETE FROM {journal} WHERE aggregate_id = %(aggregate_id)s AND partition = %(partition)s",

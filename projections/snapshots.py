@@ -17,11 +17,14 @@ from spanfold.topics import Topic
 
 
 async def save(postgres: Postgres, topic: Topic, snapshot: Snapshot, within_s: float) -> None:
-    """Keep it, unless there is one of the same or a later version."""
-    parameters = (
-        topic.name, snapshot.aggregate_id, snapshot.fold_version, snapshot.version,
-        json.dumps(to_json(snapshot.state), ensure_ascii=False, allow_nan=False),
-    )  # fmt: skip
+    """Keep it, unless there is one of the same or a later version, or the aggregate was erased."""
+    parameters = {
+        "topic": topic.name,
+        "aggregate_id": snapshot.aggregate_id,
+        "fold_version": snapshot.fold_version,
+        "version": snapshot.version,
+        "state": json.dumps(to_json(snapshot.state), ensure_ascii=False, allow_nan=False),
+    }
     await postgres.rows(SAVE, parameters, within_s=within_s)
 
 
@@ -52,9 +55,11 @@ def _aggregate(topic: Topic, fold_version: int) -> type[Aggregate[object]] | Non
     return aggregate if aggregate.fold_version == fold_version else None
 
 
+# an erasure locks the table before it forgets: who saves meanwhile waits, and then sees it
 SAVE: Final = f"""
 INSERT INTO {CORE}.saved_snapshots AS s (topic, aggregate_id, fold_version, version, state)
-VALUES (%s, %s, %s, %s, %s)
+SELECT %(topic)s, %(aggregate_id)s, %(fold_version)s, %(version)s, %(state)s::jsonb
+ WHERE NOT EXISTS (SELECT FROM {CORE}.erased e WHERE (e.topic, e.aggregate_id) = (%(topic)s, %(aggregate_id)s))
 ON CONFLICT (topic, aggregate_id, fold_version) DO UPDATE
    SET version = excluded.version, state = excluded.state, taken_at = now()
  WHERE s.version < excluded.version

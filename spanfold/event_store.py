@@ -197,7 +197,7 @@ class EventStore(Protocol):
         """
 
     async def save_snapshot(self, topic: Topic, snapshot: Snapshot) -> None:
-        """Keep it, unless there is one of the same fold and of the same or a later version."""
+        """Keep it, unless there is one of the same fold and of the same or a later version, or the aggregate was erased."""
 
     async def get_snapshot(self, topic: Topic, aggregate_id: str, fold_version: int) -> Snapshot | None:
         """The latest one that a fold of this version has made."""

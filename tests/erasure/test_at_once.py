@@ -1,23 +1,31 @@
 """Erasures while others commit: halfway there is nothing, and whoever comes second sees what the other has done."""
 
+import asyncio
 import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 
 import psycopg
 import pytest
 
 from projections.batch import Batch
 from projections.projection import installed
+from projections.snapshots import SAVE
 from projections.store import Store
+from spanfold.aggregates import TraceAggregate
+from spanfold.event_store import Snapshot
 from spanfold.events import TraceCompleted
 from spanfold.partitioning import partitions_of
 from spanfold.settings import Settings
+from spanfold.topics import TRACES
+from spanfold.wiring.event_store import event_store
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.erasure.test_verdicts import LOG, OTHERS, TRACE, commit
 from tests.projections.reference import checkpoints, shown, told, verdicts
 from tests.projections.strategies import NOW, batch, record
 from tests.projections.test_store import EVENTS, Stop
+from tests.stream_processors.conftest import until
 
 IDS = [f"4711-{number}" for number in range(40)]
 
@@ -72,6 +80,60 @@ def test_whichever_partition_comes_first_no_stray_record_names_an_erased_trace(
     counts = dict(ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY 1").fetchall())
     assert counts == {"misrouted": len(IDS), "malformed": len(IDS)}
     assert tables_with(ledger, "4711-") == []
+
+
+def saved(settings: Settings, trace_id: str) -> None:
+    """An application saves a snapshot of the trace."""
+
+    async def save() -> None:
+        async with event_store(settings, timeout_s=60) as store:
+            state = TraceAggregate.as_plain(TraceAggregate.initial(trace_id))
+            await store.save_snapshot(TRACES, Snapshot(trace_id, 1, TraceAggregate.fold_version, state))
+
+    asyncio.run(save())
+
+
+def test_a_snapshot_that_is_saved_after_the_erasure_is_not_kept(ledger: Ledger, stack_settings: Settings) -> None:
+    commit(ledger, Store(installed()), [batch(LOG[:41])])
+    for trace_id in (TRACE, "trace 4"):
+        saved(stack_settings, trace_id)
+    assert ledger.execute("SELECT aggregate_id FROM spanfold_core.saved_snapshots").fetchall() == [("trace 4",)]
+    assert tables_with(ledger, TRACE) == []
+
+
+def test_a_snapshot_that_is_saved_while_the_trace_is_erased_is_not_kept(
+    ledger: Ledger, stack_settings: Settings
+) -> None:
+    store = Store(installed())
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(str(stack_settings.postgres_dsn), autocommit=True) as erasing:
+
+        def save_now(step: str) -> None:
+            if step == "before_commit":
+                saving.append(pool.submit(saved, stack_settings, TRACE))
+                until_it_waits(ledger, saving[0])
+
+        saving: list[Future[None]] = []
+        store.reached = save_now
+        commit(erasing, store, [batch(LOG[:41])])
+        saving[0].result(60)
+    assert tables_with(ledger, TRACE) == []
+
+
+def test_an_erasure_waits_for_who_is_saving_a_snapshot(ledger: Ledger, stack_settings: Settings) -> None:
+    parameters = {"topic": TRACES.name, "aggregate_id": TRACE, "fold_version": 1, "version": 1, "state": "{}"}
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(str(stack_settings.postgres_dsn)) as saving:
+        saving.execute(SAVE.encode(), parameters)
+        erasing = pool.submit(at_once, stack_settings, [[batch(LOG[:41])]])
+        until_it_waits(ledger, erasing)
+        saving.commit()
+        erasing.result(60)
+    assert tables_with(ledger, TRACE) == []
+
+
+def until_it_waits(ledger: Ledger, done: Future[None]) -> None:
+    """Until a session waits for a table's lock, or this is done."""
+    waits = partial(ledger.execute, "SELECT pid, mode FROM pg_locks WHERE locktype = 'relation' AND NOT granted")
+    until(lambda: done.done() or waits().fetchall() != [], "somebody waits", lambda: waits().fetchall())
 
 
 def at_once(settings: Settings, logs: list[list[Batch]]) -> None:
