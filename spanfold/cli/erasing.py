@@ -60,9 +60,10 @@ def erasable_topics() -> list[Topic]:
 
 
 def look_up(dsn: str, trace_id: str) -> Found:
-    """What the tables have of the trace now. Misconfigured when the database is not up to date."""
+    """What the tables have of the trace, at one moment. Misconfigured when the database is not up to date."""
     about = {"trace_id": trace_id, "topics": [topic.name for topic in erasable_topics()], "logs": LOGS.name}
     with reading(dsn, application_name="spanfold erase") as connection:
+        connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         rows = {view: _count(connection, query, about) for view, query in ROWS.items()}
         return Found(
             erased=_erasures(connection, about),

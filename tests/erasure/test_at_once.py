@@ -5,6 +5,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import psycopg
 import pytest
@@ -14,6 +15,7 @@ from projections.projection import installed
 from projections.snapshots import SAVE
 from projections.store import Store
 from spanfold.aggregates import TraceAggregate
+from spanfold.cli.erasing import look_up, refuse
 from spanfold.event_store import Snapshot
 from spanfold.events import TraceCompleted
 from spanfold.partitioning import partitions_of
@@ -130,7 +132,23 @@ def test_an_erasure_waits_for_who_is_saving_a_snapshot(ledger: Ledger, stack_set
     assert tables_with(ledger, TRACE) == []
 
 
-def until_it_waits(ledger: Ledger, done: Future[None]) -> None:
+def test_what_there_is_of_a_trace_is_counted_as_of_one_moment(ledger: Ledger, stack_settings: Settings) -> None:
+    store, dsn = Store(installed()), str(stack_settings.postgres_dsn)
+    commit(ledger, store, [batch(LOG[:14])])
+    with ThreadPoolExecutor(1) as pool, psycopg.connect(dsn) as holding:
+        # which is counted between the rows of spans and the spans that the trace has counted
+        holding.execute("LOCK TABLE logs_g1.error_logs")
+        counting = pool.submit(look_up, dsn, TRACE)
+        until_it_waits(ledger, counting)
+        commit(ledger, store, [batch(LOG[14:22])])
+        holding.rollback()
+        found = counting.result(60)
+    refuse(TRACE, found, even_if_unknown=False)
+    assert (found.rows["spans"], found.span_count) == (1, 1)
+    assert look_up(dsn, TRACE).span_count == 2
+
+
+def until_it_waits(ledger: Ledger, done: Future[Any]) -> None:
     """Until a session waits for a table's lock, or this is done."""
     waits = partial(ledger.execute, "SELECT pid, mode FROM pg_locks WHERE locktype = 'relation' AND NOT granted")
     until(lambda: done.done() or waits().fetchall() != [], "somebody waits", lambda: waits().fetchall())
