@@ -15,7 +15,7 @@ from projections.journal import CORE, JOURNAL
 from projections.merging import Generation, advance, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer
 from projections.projection import FoldsStates, Projection
-from projections.states.reading import Standing
+from projections.states.reading import NEVER_TOO_IDLE, Standing
 from projections.states.rows import Place
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured
@@ -67,6 +67,7 @@ class Shadow:
             raise TypeError(f"{projection.name} does not fold states")
         where = (place.topic.name, place.partition, projection.name, self._number)
         with connection.transaction(), connection.cursor() as cursor:
+            cursor.execute(NEVER_TOO_IDLE)
             cursor.execute(LOCK, where)
             if any(next_offset > 0 for next_offset, _ in cursor.fetchall()):
                 return 0

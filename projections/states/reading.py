@@ -1,15 +1,14 @@
 """All states of a partition at one position: what a projection can be loaded from, instead of the log up to there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection, IsolationLevel
 
 from projections.journal import CORE
-from projections.states.rows import SNAPSHOTS, Place
+from projections.states.rows import SNAPSHOTS, Held, Place, held
 from schemas.codec import Codec
 from schemas.snapshots import decode_state
 from spanfold.aggregates import Aggregate, AggregateState
@@ -17,7 +16,8 @@ from spanfold.errors import Misconfigured, PoisonRecord
 from spanfold.topics import Topic
 
 AT_ONCE: Final = 5_000
-"""States that are read, and folded, together."""
+AT_ONCE_BYTES: Final = 4 * 1024 * 1024
+"""States that are read, and folded, together; the last one may go beyond."""
 
 
 class Standing(NamedTuple):
@@ -30,25 +30,45 @@ class Standing(NamedTuple):
 
 @contextmanager
 def states_of(connection: Connection[Any], aggregate: type[Aggregate[Any]], place: Place) -> Iterator[Standing]:
-    """Every state of the partition, as one snapshot of the database shows them; `connection` is not in a transaction.
-    Misconfigured when there are none, or one can't be read.
+    """Every state of the partition, as one snapshot of the database shows them; `connection` is not in a transaction, and may
+    be idle in this one for as long as the states are folded. Misconfigured when there are none, or one can't be read.
     """
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
-    with connection.transaction(), connection.cursor(name="states") as cursor:
-        standing = connection.execute(STANDING, place.parameters).fetchone()
+    with connection.transaction(), connection.cursor(name="sizes") as sizes, connection.cursor() as cursor:
+        cursor.execute(NEVER_TOO_IDLE)
+        standing = cursor.execute(STANDING, place.parameters).fetchone()
         if standing is None:
             raise Misconfigured(
                 f"{place.topic.name}[{place.partition}] has no snapshots: let `spanfold worker snapshots` fold it first"
             )
-        cursor.itersize = AT_ONCE
-        cursor.execute(ALL, place.parameters, binary=True)
+        sizes.itersize = AT_ONCE
+        sizes.execute(SIZES, place.parameters)
         next_offset, log_time = standing
-        yield Standing(next_offset, log_time, _decoded(cursor, aggregate, Codec()))
+        kept = (held(cursor, place, ids).values() for ids in _together(sizes))
+        yield Standing(next_offset, log_time, _decoded(kept, aggregate, Codec()))
 
 
-def _decoded(rows: Iterator[Any], aggregate: type[Aggregate[Any]], codec: Codec) -> Iterator[list[AggregateState]]:
-    while batch := list(islice(rows, AT_ONCE)):
-        yield [AggregateState(id_, version, _read(codec, aggregate, id_, state)) for id_, version, state in batch]
+def _together(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """The ids of these aggregates, those together whose states are read together; sizes are in bytes."""
+    ids, bytes_together = [], 0
+    for aggregate_id, size in sizes:
+        ids.append(aggregate_id)
+        bytes_together += size
+        if len(ids) == AT_ONCE or bytes_together >= AT_ONCE_BYTES:
+            yield ids
+            ids, bytes_together = [], 0
+    if ids:
+        yield ids
+
+
+def _decoded(
+    kept: Iterable[Iterable[Held]], aggregate: type[Aggregate[Any]], codec: Codec
+) -> Iterator[list[AggregateState]]:
+    for together in kept:
+        yield [
+            AggregateState(each.aggregate_id, each.version, _read(codec, aggregate, each.aggregate_id, each.state))
+            for each in together
+        ]
 
 
 def _read(codec: Codec, aggregate: type[Aggregate[Any]], aggregate_id: str, payload: bytes) -> Any:
@@ -66,18 +86,21 @@ def unreadable(topic: Topic, aggregate_id: str, why: PoisonRecord, more: str = "
     )
 
 
+NEVER_TOO_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"
+"""For a transaction that holds nobody up, and waits for another one."""
+
 STANDING: Final = f"""
 SELECT next_offset, log_time
   FROM {CORE}.checkpoints
  WHERE (topic, partition, projection, generation) = (%(topic)s, %(partition)s, '{SNAPSHOTS}', %(fold_version)s)
 """
 
-ALL: Final = f"""
-SELECT aggregate_id, version, state
+SIZES: Final = f"""
+SELECT aggregate_id, octet_length(state)
   FROM {CORE}.states
  WHERE topic = %(topic)s AND partition = %(partition)s AND fold_version = %(fold_version)s
 UNION ALL
-SELECT aggregate_id, version, state
+SELECT aggregate_id, octet_length(state)
   FROM {CORE}.snapshots s
  WHERE topic = %(topic)s AND partition = %(partition)s AND fold_version = %(fold_version)s
    AND NOT EXISTS (SELECT FROM {CORE}.states t

@@ -1,0 +1,100 @@
+"""All states of a partition at one position, as what a generation is loaded from."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import create_engine, pool
+
+from migrations import sqlalchemy_url
+from projections import generations
+from projections.projection import installed
+from projections.shadow import Shadow
+from projections.states import reading
+from projections.states.reading import states_of
+from projections.states.rows import Place
+from projections.store import Store
+from projections.traces import PROJECTION, TracesPartial, TracesProjection
+from spanfold.aggregates import AggregateState, TraceAggregate
+from spanfold.settings import Settings
+from spanfold.topics import TRACES
+from tests.projections.strategies import batch
+from tests.projections.test_store import LOG
+from tests.snapshots.conftest import Ledger
+from tests.snapshots.test_states import states_with
+
+WHERE = Place(TRACES, 0, TraceAggregate.fold_version)
+
+
+@pytest.fixture
+def kept(ledger: Ledger) -> Ledger:
+    """With the states of ten traces, three of which are snapshots."""
+    states, store = states_with(ledger), Store(installed())
+    for part in (batch(LOG[:12]), batch(LOG[12:])):
+        store.commit(ledger, store.prepare(part))
+        states.commit(ledger, states.prepare(part))
+        if part.end == 12:
+            states.take_due(ledger, TRACES.name, 0, everything=True)
+    return ledger
+
+
+def load(settings: Settings, dsn: str) -> tuple[int, str]:
+    """Load a generation from the states, over connections of this DSN. How many there were, and its schema."""
+    engine = create_engine(sqlalchemy_url(str(settings.postgres_dsn)), poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        generation = generations.create_generation(connection, PROJECTION, "loading")
+    shadow = Shadow(PROJECTION, generation.number, generation.schema)
+    with (
+        psycopg.connect(dsn, autocommit=True) as writing,
+        psycopg.connect(dsn, autocommit=True) as states,
+        states_of(states, TraceAggregate, WHERE) as standing,
+    ):
+        return shadow.commit_states(writing, WHERE, standing), generation.schema
+
+
+def rows(ledger: Ledger, schema: str) -> dict[str, list[Any]]:
+    """The sorted rows of each of the generation's tables."""
+    tables = [table.name for table in PROJECTION.metadata.sorted_tables]
+    query = "SELECT t::text FROM {}.{} t ORDER BY 1"
+    return {name: ledger.execute(query.format(schema, name).encode()).fetchall() for name in tables}
+
+
+def test_no_more_states_are_read_at_once_than_their_bytes_allow(
+    kept: Ledger, stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "AT_ONCE_BYTES", 1_000)
+    sizes = dict(
+        kept.execute(
+            "SELECT aggregate_id, octet_length(state) FROM spanfold_core.states UNION ALL "
+            "SELECT aggregate_id, octet_length(state) FROM spanfold_core.snapshots"
+        ).fetchall()
+    )
+    with (
+        psycopg.connect(str(stack_settings.postgres_dsn), autocommit=True) as connection,
+        states_of(connection, TraceAggregate, WHERE) as standing,
+    ):
+        batches = [[sizes[each.aggregate_id] for each in states] for states in standing.batches]
+    assert len(sizes) == sum(map(len, batches)) == 10
+    assert all(sum(batch[:-1]) < 1_000 for batch in batches), batches
+    assert all(sum(batch) >= 1_000 for batch in batches[:-1]), batches
+    assert len(batches) > 2
+
+
+def test_a_fold_that_takes_its_time_loses_no_session(
+    kept: Ledger, stack_settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    impatient = make_conninfo(str(stack_settings.postgres_dsn), options="-c idle_in_transaction_session_timeout=2s")
+    fold, pauses_s = TracesProjection.from_states, iter([4.0])
+
+    def slowly(self: TracesProjection, states: Sequence[AggregateState]) -> TracesPartial:
+        time.sleep(next(pauses_s, 0))
+        return fold(self, states)
+
+    monkeypatch.setattr(reading, "AT_ONCE", 4)
+    monkeypatch.setattr(TracesProjection, "from_states", slowly)
+    count, schema = load(stack_settings, impatient)
+    assert count == 10
+    assert rows(kept, schema) == rows(kept, "traces_g1")
