@@ -3,7 +3,8 @@ its last value of each key is what Postgres has.
 
 One transactional producer for each source partition. Its rows are read after it has fenced whoever fed that partition before, so
 of two that believe they own it, one's transaction fails and the other's shows what Postgres has now: nothing stale comes last.
-What a feeder that died had sent and not noted is sent again. An erased aggregate is a tombstone.
+What a feeder that died had sent and not noted is sent again. An erased aggregate is a tombstone, and so is one whose snapshot is
+too large for the topic: that is in Postgres alone.
 """
 
 import threading
@@ -157,12 +158,13 @@ class Feeder:
         return following
 
     def _send(self, producer: Producer, topic: str, change: Change) -> None:
-        key = key_of(topic, change.aggregate_id)
-        size = len(key) + len(change.state or b"") + OVERHEAD_BYTES
+        key, state = key_of(topic, change.aggregate_id), change.state
+        size = len(key) + len(state or b"") + OVERHEAD_BYTES
         if size > MAX_SNAPSHOT_BYTES:
             log.warning("too_large_for_the_topic", topic=topic, aggregate_id=change.aggregate_id, bytes=size)
-            return
-        producer.produce(self._to, change.state, key, headers=_headers(change), on_delivery=None)
+            # an earlier snapshot must not stay the key's last value
+            state = None
+        producer.produce(self._to, state, key, headers=_headers(change), on_delivery=None)
         producer.poll(0)
 
     def _producer(self, partition: Partition) -> Producer:

@@ -176,7 +176,7 @@ def snapshots(ledger: Ledger) -> dict[bytes, bytes]:
 
 
 class Fed(NamedTuple):
-    """A record of the compacted topic; no version and no state mean an erased aggregate."""
+    """A record of the compacted topic. Without a state it is an erased aggregate (no version either), or one too large for it."""
 
     key: bytes
     version: int | None

@@ -1,11 +1,17 @@
-"""Which changes of snapshots are fed together."""
+"""Which changes of snapshots are fed together, and what of them the compacted topic can't hold."""
 
 import pytest
 
+from producers.topics import ensure_snapshots_topic
 from projections.states import feeding
 from projections.states.feeding import Fed
-from spanfold.topics import TRACES
-from tests.snapshots.conftest import Ledger
+from spanfold.settings import Settings
+from spanfold.topics import TRACES, TopicOnBroker
+from stream_processors.snapshots import feeder
+from stream_processors.snapshots.feeder import Feeder
+from tests.faults.states import fed_records
+from tests.snapshots.conftest import Ledger, fed
+from tests.snapshots.test_states import states_with
 
 SNAPSHOT = """
 INSERT INTO spanfold_core.snapshots (topic, partition, aggregate_id, fold_version, version, next_offset, sequence, state)
@@ -46,3 +52,23 @@ def test_changes_come_in_their_order_and_no_more_than_fit(
     found = feeding.changes(changed, Fed(TRACES.name, 0, after), 1, limit, limit_bytes)
     assert [change.sequence for change in found] == expected
     assert [change.aggregate_id for change in found if change.state is None] == ["erased"] * (3 in expected)
+
+
+def test_a_state_that_outgrows_the_topic_leaves_a_tombstone(
+    ledger: Ledger, stack_settings: Settings, topics: dict[str, TopicOnBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "MAX_SNAPSHOT_BYTES", 2_000)
+    ensure_snapshots_topic(stack_settings)
+    store, traces = states_with(ledger), topics[TRACES.name]
+    for sequence, trace_id in enumerate(("grows", "small"), 1):
+        ledger.execute(SNAPSHOT, (TRACES.name, trace_id, sequence, bytes(100)))
+    with Feeder(stack_settings, str(stack_settings.postgres_dsn), [traces], store, lambda: [(traces.name, 0)]):
+        fed(ledger)
+        grown = "UPDATE spanfold_core.snapshots SET state = %s, version = 2, sequence = 3 WHERE aggregate_id = 'grows'"
+        ledger.execute(grown, (bytes(2_000),))
+        fed(ledger)
+    assert sorted(fed_records(stack_settings)) == [
+        (b"spanfold.traces/grows", 1, bytes(100)),
+        (b"spanfold.traces/grows", 2, None),
+        (b"spanfold.traces/small", 1, bytes(100)),
+    ]
