@@ -46,9 +46,8 @@ def _bounds(site: Site, topic: TopicOnBroker, partition: int, days: int, now: in
         if (holder.topic, holder.partition) == (name, partition):
             yield Bound(holder.next_offset, str(holder))
     for projection, who in site.busy.items():
-        # what it loads is seen above, once it has begun
-        loads = any(each.owner == projection and each.state in ("loading", "following") for each in site.holders)
-        if topic.topic in site.projections[projection].topics and not loads:
+        # it may be at an as-of, which is no holder, or about to load from the log's start
+        if topic.topic in site.projections[projection].topics:
             yield Bound(0, who)
 
 

@@ -142,6 +142,15 @@ def test_a_projection_that_is_being_rebuilt_keeps_its_log(old: Place) -> None:
     assert old.log_begins()[LOGS.name, 0] > 0
 
 
+def test_what_a_killed_rebuild_left_does_not_let_the_log_go_under_an_as_of(old: Place) -> None:
+    another_generation(old, "loading")
+    with at_work(old.settings, "traces"):
+        another_generation(old, "as_of", 0)
+        parts = old.compact(log={TRACES.name: 0})
+    assert part(parts, "log", TRACES.name, PARTITION).held_by.startswith("traces is being rebuilt, verified")
+    assert all(old.log_begins()[TRACES.name, partition] == 0 for partition in range(4))
+
+
 def test_of_two_compactions_the_second_is_refused(old: Place) -> None:
     with old.planned(), pytest.raises(Misconfigured, match="another `spanfold compact` is at work"):
         old.plan()
