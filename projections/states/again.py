@@ -1,4 +1,4 @@
-"""A state made again from its aggregate's events, where the kept one can't be read: as long as the journal has them all."""
+"""The state that is kept of an aggregate; one that can't be read is made again, as long as the journal has all of its events."""
 
 from typing import Any, Final
 
@@ -6,34 +6,46 @@ from psycopg import Cursor, sql
 
 from projections.arbiter import arbiter_of
 from projections.journal import CORE
-from projections.states.reading import unreadable
 from projections.states.rows import Held, Place
 from schemas.codec import Codec
 from schemas.events import events_of
+from schemas.snapshots import decode_state
 from spanfold.aggregates import Aggregate
-from spanfold.errors import PoisonRecord
+from spanfold.errors import Misconfigured, PoisonRecord
 from spanfold.topics import TopicKind
 
 
-def made_again(
+def state_of(
+    cursor: Cursor[Any], codec: Codec, aggregate: type[Aggregate[Any]], place: Place, held: Held, below: int
+) -> Any:
+    """The state that is kept, after the aggregate's accepted records below this offset. Misconfigured when it can't be read, and
+    can't be made again: the journal no longer has all of them, or one of them can't be read either.
+    """
+    try:
+        return decode_state(codec, aggregate, held.state)
+    except PoisonRecord as poison:
+        return _made_again(cursor, codec, aggregate, place, held.aggregate_id, below, poison)
+
+
+def _made_again(
     cursor: Cursor[Any],
     codec: Codec,
     aggregate: type[Aggregate[Any]],
     place: Place,
-    held: Held,
+    aggregate_id: str,
     below: int,
     why: PoisonRecord,
 ) -> Any:
-    """The state after the aggregate's accepted records below this offset. Misconfigured, which tells `why` the kept one can't be
-    read, when the journal no longer has all of them, or when one of them can't be read either.
-    """
-    refusal = unreadable(place.topic, held.aggregate_id, why, ", and its events are not all there to make it again")
+    refusal = Misconfigured(
+        f"the state of {aggregate_id} in {place.topic.name} can't be read here ({why}), and its events are not all there to make "
+        "it again: use the version of spanfold that wrote it, or a later one"
+    )
     table = arbiter_of(place.topic).table
     if table is None or cursor.execute(LET_GO, place.parameters).fetchone() is not None:
         raise refusal from why
     version = "j.version" if place.topic.kind is TopicKind.CONDITIONAL else "j.kafka_offset + 1"
     statement = sql.SQL(EVENTS).format(journal=sql.Identifier(CORE, table.name), version=sql.SQL(version))
-    cursor.execute(statement, {**place.parameters, "id": held.aggregate_id, "below": below}, binary=True)
+    cursor.execute(statement, {**place.parameters, "id": aggregate_id, "below": below}, binary=True)
     try:
         recorded = [
             (event, version)
@@ -42,7 +54,7 @@ def made_again(
         ]
     except PoisonRecord as poison:
         raise refusal from poison
-    return aggregate.evolve_all(aggregate.initial(held.aggregate_id), recorded)
+    return aggregate.evolve_all(aggregate.initial(aggregate_id), recorded)
 
 
 LET_GO: Final = f"SELECT FROM {CORE}.let_go WHERE topic = %(topic)s AND partition = %(partition)s"

@@ -5,15 +5,14 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from psycopg import Connection, IsolationLevel
+from psycopg import Connection, Cursor, IsolationLevel
 
 from projections.journal import CORE
-from projections.states.rows import SNAPSHOTS, Held, Place, held
+from projections.states.again import state_of
+from projections.states.rows import SNAPSHOTS, Place, held
 from schemas.codec import Codec
-from schemas.snapshots import decode_state
 from spanfold.aggregates import Aggregate, AggregateState
-from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.topics import Topic
+from spanfold.errors import Misconfigured
 
 AT_ONCE: Final = 5_000
 AT_ONCE_BYTES: Final = 4 * 1024 * 1024
@@ -31,7 +30,7 @@ class Standing(NamedTuple):
 @contextmanager
 def states_of(connection: Connection[Any], aggregate: type[Aggregate[Any]], place: Place) -> Iterator[Standing]:
     """Every state of the partition, as one snapshot of the database shows them; `connection` is not in a transaction, and may
-    be idle in this one for as long as the states are folded. Misconfigured when there are none, or one can't be read.
+    be idle in this one for as long as the states are folded. Misconfigured when there are none, or as `state_of` says.
     """
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     with connection.transaction(), connection.cursor(name="sizes") as sizes, connection.cursor() as cursor:
@@ -44,8 +43,8 @@ def states_of(connection: Connection[Any], aggregate: type[Aggregate[Any]], plac
         sizes.itersize = AT_ONCE
         sizes.execute(SIZES, place.parameters)
         next_offset, log_time = standing
-        kept = (held(cursor, place, ids).values() for ids in _together(sizes))
-        yield Standing(next_offset, log_time, _decoded(kept, aggregate, Codec()))
+        batches = _decoded(cursor, aggregate, place, next_offset, _together(sizes))
+        yield Standing(next_offset, log_time, batches)
 
 
 def _together(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
@@ -62,28 +61,14 @@ def _together(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
 
 
 def _decoded(
-    kept: Iterable[Iterable[Held]], aggregate: type[Aggregate[Any]], codec: Codec
+    cursor: Cursor[Any], aggregate: type[Aggregate[Any]], place: Place, below: int, together: Iterable[list[str]]
 ) -> Iterator[list[AggregateState]]:
-    for together in kept:
+    codec = Codec()
+    for ids in together:
         yield [
-            AggregateState(each.aggregate_id, each.version, _read(codec, aggregate, each.aggregate_id, each.state))
-            for each in together
+            AggregateState(each.aggregate_id, each.version, state_of(cursor, codec, aggregate, place, each, below))
+            for each in held(cursor, place, ids).values()
         ]
-
-
-def _read(codec: Codec, aggregate: type[Aggregate[Any]], aggregate_id: str, payload: bytes) -> Any:
-    try:
-        return decode_state(codec, aggregate, payload)
-    except PoisonRecord as poison:
-        raise unreadable(aggregate.topic, aggregate_id, poison) from poison
-
-
-def unreadable(topic: Topic, aggregate_id: str, why: PoisonRecord, more: str = "") -> Misconfigured:
-    """That a kept state can't be used by this version of spanfold; `more` is added to the reason."""
-    return Misconfigured(
-        f"the state of {aggregate_id} in {topic.name} can't be read here ({why}){more}: use the version of spanfold "
-        "that wrote it, or a later one"
-    )
 
 
 NEVER_TOO_IDLE: Final = "SET LOCAL idle_in_transaction_session_timeout = 0"

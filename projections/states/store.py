@@ -16,12 +16,12 @@ from projections.batch import Batch
 from projections.journal import CORE
 from projections.merging import advance, no_longer_readable, unfolded
 from projections.states import rows
-from projections.states.again import made_again
+from projections.states.again import state_of
 from projections.states.rows import SNAPSHOTS, Held, Place, StateRow
 from projections.store import Gap, Outcome
 from schemas.codec import Codec
 from schemas.events import events_of
-from schemas.snapshots import decode_state, encode_state
+from schemas.snapshots import encode_state
 from spanfold.aggregates import Aggregate
 from spanfold.errors import Misconfigured, PoisonRecord, SpanfoldError
 from spanfold.events import DomainEvent
@@ -214,10 +214,7 @@ class StateStore:
         aggregate = self._foldings[place.topic.name].aggregate
         if before is None:
             return aggregate.initial(aggregate_id)
-        try:
-            return decode_state(self._codec, aggregate, before.state)
-        except PoisonRecord as poison:
-            return made_again(cursor, self._codec, aggregate, place, before, next_offset, poison)
+        return state_of(cursor, self._codec, aggregate, place, before, next_offset)
 
     def _evolve(
         self,

@@ -19,12 +19,13 @@ from projections.states.rows import Place
 from projections.store import Store
 from projections.traces import PROJECTION, TracesPartial, TracesProjection
 from spanfold.aggregates import AggregateState, TraceAggregate
+from spanfold.errors import Misconfigured
 from spanfold.settings import Settings
 from spanfold.topics import TRACES
 from tests.projections.strategies import batch
 from tests.projections.test_store import LOG
 from tests.snapshots.conftest import Ledger
-from tests.snapshots.test_states import states_with
+from tests.snapshots.test_states import OF_TOMORROW, states_with
 
 WHERE = Place(TRACES, 0, TraceAggregate.fold_version)
 
@@ -98,3 +99,21 @@ def test_a_fold_that_takes_its_time_loses_no_session(
     count, schema = load(stack_settings, impatient)
     assert count == 10
     assert rows(kept, schema) == rows(kept, "traces_g1")
+
+
+def test_a_state_that_can_not_be_read_is_made_again_from_its_events(kept: Ledger, stack_settings: Settings) -> None:
+    for table in ("states", "snapshots"):
+        kept.execute(f"UPDATE spanfold_core.{table} SET state = %s".encode(), (OF_TOMORROW,))
+    count, schema = load(stack_settings, str(stack_settings.postgres_dsn))
+    assert count == 10
+    assert rows(kept, schema) == rows(kept, "traces_g1")
+
+
+def test_where_its_events_are_gone_nothing_is_loaded(kept: Ledger, stack_settings: Settings) -> None:
+    kept.execute("UPDATE spanfold_core.states SET state = %s WHERE aggregate_id = 'trace 9'", (OF_TOMORROW,))
+    kept.execute("INSERT INTO spanfold_core.let_go VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
+    with pytest.raises(
+        Misconfigured, match=r"state of trace 9 in spanfold\.traces can't be read here .* not all there"
+    ):
+        load(stack_settings, str(stack_settings.postgres_dsn))
+    assert kept.execute("SELECT count(*) FROM traces_g2.traces").fetchone() == (0,)
