@@ -64,7 +64,7 @@ class Process:
                 self.start()
             return self.program.ready is None or self.program.ready()
 
-        until(ready, f"{self.program.name} is ready", self.program.ready_timeout_s)
+        until(ready, f"{self.program.name} is ready", 3 * self.program.ready_timeout_s)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)

@@ -7,8 +7,10 @@ from projections.states import feeding
 from projections.states.feeding import Fed
 from spanfold.settings import Settings
 from spanfold.topics import TRACES, TopicOnBroker
+from stream_processors.metrics import Metrics
 from stream_processors.snapshots import feeder
 from stream_processors.snapshots.feeder import Feeder
+from stream_processors.watch import Watch
 from tests.faults.states import fed_records
 from tests.snapshots.conftest import Ledger, fed
 from tests.snapshots.test_states import states_with
@@ -62,7 +64,10 @@ def test_a_state_that_outgrows_the_topic_leaves_a_tombstone(
     store, traces = states_with(ledger), topics[TRACES.name]
     for sequence, trace_id in enumerate(("grows", "small"), 1):
         ledger.execute(SNAPSHOT, (TRACES.name, trace_id, sequence, bytes(100)))
-    with Feeder(stack_settings, str(stack_settings.postgres_dsn), [traces], store, lambda: [(traces.name, 0)]):
+    dsn = str(stack_settings.postgres_dsn)
+    watch = Watch(stack_settings, dsn, [traces], store, Metrics())
+    watch.owned = [(traces.name, 0)]
+    with Feeder(stack_settings, dsn, [traces], store, watch):
         fed(ledger)
         grown = "UPDATE spanfold_core.snapshots SET state = %s, version = 2, sequence = 3 WHERE aggregate_id = 'grows'"
         ledger.execute(grown, (bytes(2_000),))
