@@ -5,7 +5,7 @@ unreadable       the bytes are not an Avro record of their schema, or not framed
 unknown_schema   nobody knows the schema id: upgrade, then retry                                  (schemas.codec)
 contradiction    payload and headers disagree on id, time, type or aggregate
 invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start, what
-                 checks.py refuses, an event of another topic
+                 checks.py refuses, an event of another topic, an erasure that is retried
 refused          Postgres refused the row: found by bisecting the batch                           (projections.store)
 behind           conditional topics: an earlier record of its aggregate is parked                 (projections.store)
 """

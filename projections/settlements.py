@@ -12,11 +12,15 @@ from psycopg import Cursor
 
 from projections.batch import Batch, RecordHeaders
 from projections.journal import CORE
-from projections.reading import BEHIND, Fact, read
+from projections.reading import BEHIND, INVALID, Fact, read
 from projections.verdicts import judge
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.topics import NOT_FOLDED, ON_EVERY_TOPIC, TopicKind
+from spanfold.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, TopicKind
+
+ERASE_AGAIN: Final = (
+    "TraceErased erases only where it lies, and was not known there: erase the trace again with `spanfold erase`"
+)
 
 Settled = tuple[int, list[Fact]]
 """(offset of the fact, what is to be folded there)."""
@@ -106,11 +110,13 @@ class _Settling:
             if self._refused is not None:
                 raise self._refused
             found = _facts(self._codec, self._batch, row)
+            if any(event_type == TRACE_ERASED for _, event_type, _ in found):
+                raise PoisonRecord(INVALID, ERASE_AGAIN)
         except PoisonRecord as poison:
             self._tried.append((at, poison.reason, poison.detail, row.offset))
             return None
         self._done.append(("retried", at, row.offset))
-        return found
+        return _folded(found)
 
     def _release(self, at: int, before: _Parked) -> list[Fact]:
         """Conditional topics: what was parked behind the settled record, up to the next one that can't be read by itself."""
@@ -147,7 +153,7 @@ def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, places: lis
     for row in map(_Parked._make, cursor.fetchall()):
         at = cast(int, row.settled_at)
         try:
-            settled.setdefault(at, []).extend(_facts(codec, batch, row))
+            settled.setdefault(at, []).extend(_folded(_facts(codec, batch, row)))
         except PoisonRecord as poison:
             raise Misconfigured(
                 f"{batch.topic.name}[{batch.partition}] offset {row.offset} was retried and folded at {at}, but this "
@@ -157,9 +163,7 @@ def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, places: lis
 
 
 def _facts(codec: Codec, batch: Batch, row: _Parked) -> list[Fact]:
-    """The parked record, read as if it had just come. Its fact keeps its own offset. None if it is itself a fact about
-    another record: such a one counts only where it lies.
-    """
+    """The parked record, read as if it had just come. Its fact keeps its own offset."""
     one = Batch(
         batch.topic, batch.partition, batch.partitions, row.offset, row.offset + 1,
         [row.offset], [row.log_time_ms], [row.key], [_raw(row.headers)], [row.value],
@@ -168,6 +172,11 @@ def _facts(codec: Codec, batch: Batch, row: _Parked) -> list[Fact]:
     facts = read(judge(one), codec, parked)
     if parked:
         raise parked[0]
+    return facts
+
+
+def _folded(facts: Iterable[Fact]) -> list[Fact]:
+    """Those that projections fold; a fact about other records counts only where it lies."""
     return [fact for fact in facts if fact[1] not in NOT_FOLDED]
 
 

@@ -33,6 +33,7 @@ from spanfold.cli.parked_settling import (
     counts_by,
     facts_about,
     to_settle,
+    unfulfilled,
     what_became_of,
 )
 from spanfold.cli.publishing import now_us
@@ -314,7 +315,10 @@ def _chosen(settings: Settings, fact: Fact, words: Sequence[str], filters: Filte
         raise InvalidInput("say which records, in one way: by positions, by filters such as --reason, or --all")
     with reader(named_postgres(settings)) as connection:
         if not words:
-            return to_settle(fact, found(connection, filters), by_position=False)
+            records = found(connection, filters)
+            for why_not in unfulfilled(fact, records):
+                notices().print(why_not, markup=False)
+            return to_settle(fact, records, by_position=False)
         records = named(connection, positions_of(words, settings.topic_prefix))
     for record in records:
         if record.state == SETTLED_AS[fact]:

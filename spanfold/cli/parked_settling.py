@@ -15,7 +15,7 @@ from projections.reading import BEHIND
 from spanfold.cli.parked_records import ParkedRecord, Position, named, reader
 from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.events import DomainEvent, RecordDiscarded, RecordRetried
-from spanfold.topics import ON_EVERY_TOPIC, Partition
+from spanfold.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
 
 Fact = type[RecordRetried] | type[RecordDiscarded]
 
@@ -70,6 +70,12 @@ def to_settle(fact: Fact, records: Sequence[ParkedRecord], *, by_position: bool)
     return chosen
 
 
+def unfulfilled(fact: Fact, records: Iterable[ParkedRecord]) -> list[str]:
+    """A line about each parked TraceErased: the trace that it names is not erased, and a retry leaves it so."""
+    parked = [record for record in records if record.state == "parked" and record.event_type == TRACE_ERASED]
+    return [f"{record.position} {_why_not(fact, record)}" for record in parked if fact is RecordRetried]
+
+
 def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
     if record.state not in ("parked", SETTLED_AS[fact]):
         return f"was {record.state} at offset {record.settled_at}, and a record is settled once"
@@ -77,6 +83,10 @@ def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
         return "is parked behind an earlier record of its aggregate: settle that one, and this one follows"
     if fact is RecordRetried and record.event_type in ON_EVERY_TOPIC:
         return f"is a {record.event_type} itself: retry the record that it is about, and discard this one"
+    if fact is RecordRetried and record.event_type == TRACE_ERASED:
+        return (
+            f"is a {TRACE_ERASED}, which erases only where it lies: run `spanfold erase {record.aggregate_id!r}` again"
+        )
     return None
 
 

@@ -18,7 +18,7 @@ from schemas.codec import Codec
 from spanfold.cli.parked_records import Position
 from spanfold.cli.trace_log import ACCEPTED, Logged
 from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.topics import ON_EVERY_TOPIC
+from spanfold.topics import NOT_FOLDED
 
 Row = dict[str, Any]
 
@@ -75,7 +75,7 @@ def _facts_by_place(codec: Codec, records: Sequence[Logged]) -> dict[tuple[int, 
     """What is folded at each (partition, offset): a parked record where it was retried."""
     facts: dict[tuple[int, int], list[Fact]] = {}
     for record in records:
-        if record.verdict != ACCEPTED or record.event_type in ON_EVERY_TOPIC:
+        if record.verdict != ACCEPTED or record.event_type in NOT_FOLDED:
             continue
         if record.reason is None:
             facts.setdefault((record.partition, record.kafka_offset), []).append(_fact(codec, record))

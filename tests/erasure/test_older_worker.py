@@ -1,0 +1,100 @@
+"""A TraceErased that an older worker parked: retried it erases nothing and stays parked, erasing again helps."""
+
+from dataclasses import replace
+
+import pytest
+
+from projections.batch import Batch
+from projections.preparing import Prepared
+from projections.projection import installed
+from projections.store import Store
+from schemas.catalogue import RegisteredSchema, committed
+from schemas.codec import Codec
+from spanfold.errors import InvalidInput, PoisonRecord
+from spanfold.events import RecordRetried, TraceErased
+from tests.cli.conftest import Run, invoke, told
+from tests.erasure.conftest import Ledger, erased, tables_with
+from tests.projections.strategies import NOW, batch, record
+from tests.projections.test_store import LOG
+
+__all__ = ["invoke"]
+
+TRACE = "trace 3"
+AT = len(LOG)
+"""Where the erasure lies that was parked."""
+
+
+class Ignorant:
+    """Schema ids of a version that does not know TraceErased."""
+
+    def by_id(self, schema_id: int) -> RegisteredSchema | None:
+        entry = committed().by_id(schema_id)
+        return None if entry is None or entry.event_type == TraceErased.__name__ else entry
+
+    def latest(self, event_type: str) -> RegisteredSchema:
+        return committed().latest(event_type)
+
+
+class Older(Store):
+    """The store of a worker from before there were erasures."""
+
+    def __init__(self) -> None:
+        super().__init__(installed(), Codec(Ignorant()))
+
+    def prepare(self, batch: Batch, refused: PoisonRecord | None = None) -> Prepared:
+        return replace(super().prepare(batch, refused), erasures=())
+
+
+@pytest.fixture
+def parked(ledger: Ledger) -> Ledger:
+    """The trace is in the tables, and the erasure of it is parked."""
+    older = Older()
+    older.commit(ledger, older.prepare(batch([*LOG, erased(TRACE, AT)])))
+    assert row(ledger) == ("parked", "unknown_schema")
+    return ledger
+
+
+def row(ledger: Ledger) -> tuple[str, str] | None:
+    query = "SELECT state, reason FROM spanfold.parked_records WHERE kafka_offset = %s"
+    return ledger.execute(query, (AT,)).fetchone()
+
+
+def retry(ledger: Ledger) -> None:
+    """What `spanfold parked retry` of an earlier version appends."""
+    said = {"aggregate_id": TRACE, "occurred_at": NOW, "source": "test"}
+    event = RecordRetried(record_topic="spanfold.traces", record_offset=AT, **said)  # type: ignore[arg-type]
+    store = Store(installed())
+    store.commit(ledger, store.prepare(batch([record(event, AT + 1)])))  # type: ignore[arg-type]
+
+
+def test_retried_it_stays_parked_and_says_what_to_do(parked: Ledger) -> None:
+    retry(parked)
+    assert row(parked) == ("parked", "invalid")
+    (detail,) = parked.execute("SELECT detail FROM spanfold.parked_records").fetchall()
+    assert "erase the trace again with `spanfold erase`" in detail[0]
+
+
+def test_erased_again_the_trace_is_gone(parked: Ledger) -> None:
+    store = Store(installed())
+    store.commit(parked, store.prepare(batch([erased(TRACE, AT + 1, again=1)])))
+    assert row(parked) == ("erased", "unknown_schema")
+    assert tables_with(parked, TRACE) == []
+
+
+def test_the_command_does_not_retry_it(parked: Ledger, invoke: Run) -> None:
+    refusal = f"is a TraceErased, which erases only where it lies: run `spanfold erase {TRACE!r}` again"
+    named = invoke("parked", "retry", f"traces[0]@{AT}", "--yes")
+    assert isinstance(named.exception, InvalidInput), named.output
+    assert refusal in str(named.exception)
+    filtered = invoke("parked", "retry", "--reason", "unknown_schema", "--yes")
+    assert filtered.exit_code == 0, filtered.output
+    assert filtered.stdout.startswith("nothing to do")
+    assert refusal in filtered.stderr
+
+
+def test_the_trace_is_told_also_when_an_earlier_version_has_settled_it(parked: Ledger, invoke: Run) -> None:
+    retry(parked)
+    retried = "UPDATE spanfold_core.parked SET settled_as = 'retried', settled_at = %s WHERE kafka_offset = %s"
+    parked.execute(retried, (AT + 1, AT))
+    steps = told(invoke, "trace", TRACE, "--history")["history"]
+    assert [step["kafka_offset"] for step in steps if step["event_type"] == TraceErased.__name__] == [AT]
