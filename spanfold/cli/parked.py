@@ -180,7 +180,7 @@ def show(
     with reader(named_postgres(settings)) as connection:
         (record,) = named(connection, positions)
         row = connection.execute(BYTES.encode(), record.position).fetchone()
-    key, headers, payload = row or (b"", [], None)
+    key, headers, payload = row or (None, None, None)
     if as_json:
         rest: dict[str, Any] = {"key": key, "headers": headers, "decoded": decoded(payload), "payload": payload}
         print_json(record.as_json() | rest)
@@ -195,7 +195,9 @@ SELECT key, headers, payload
 """
 
 
-def _show(record: ParkedRecord, key: bytes, headers: list[list[Any]], payload: bytes | None, full: bool) -> None:
+def _show(
+    record: ParkedRecord, key: bytes | None, headers: list[list[Any]] | None, payload: bytes | None, full: bool
+) -> None:
     screen = console()
     facts = [
         ("Position", str(record.position)),
@@ -204,11 +206,14 @@ def _show(record: ParkedRecord, key: bytes, headers: list[list[Any]], payload: b
         ("Detail", one_line(record.detail)),
         ("Log time", record.log_time),
         ("Occurred at", record.occurred_at),
-        ("Key", one_line(key.decode(errors="backslashreplace"))),
+        ("Key", "-" if key is None else one_line(key.decode(errors="backslashreplace"))),
     ]
     screen.print(table(("", ""), facts))
     screen.print()
-    screen.print(table(("header", "value"), [(_header(name), _header(value)) for name, value in headers]))
+    if record.state == State.ERASED:
+        screen.print("Its trace was erased: key, headers and payload are gone")
+        return
+    screen.print(table(("header", "value"), [(_header(name), _header(value)) for name, value in headers or []]))
     screen.print()
     _show_decoded(decoded(payload), full)
     _show_bytes(payload, full)

@@ -103,7 +103,7 @@ class PartitionStatus:
 class Status:
     """All that `spanfold status` shows; None is what nobody answered.
 
-    `parked` counts records by reason, `rejected` by verdict; `lag_total` is the partitions' lag together.
+    `parked` counts unsettled records by reason, `rejected` others by verdict; `lag_total` is the partitions' lag together.
     """
 
     home: Path
@@ -225,7 +225,9 @@ def _add_checkpoints(shown: Status, rows: list[tuple[Any, ...]]) -> None:
     shown.lag_total = sum(lags) if lags and len(lags) == len(shown.partitions) else None
 
 
-PARKED: Final = "SELECT reason, count(*) FROM spanfold.parked_records GROUP BY reason ORDER BY reason"
+PARKED: Final = (
+    "SELECT reason, count(*) FROM spanfold.parked_records WHERE state = 'parked' GROUP BY reason ORDER BY reason"
+)
 
 REJECTED: Final = (
     "SELECT verdict, count(*) FROM spanfold.verdicts WHERE verdict <> 'accepted' GROUP BY verdict ORDER BY 1"

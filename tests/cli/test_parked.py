@@ -2,6 +2,7 @@
 are: tests/stream_processors/test_parked.py.
 """
 
+import json
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from spanfold.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUna
 from spanfold.events import SpanRecorded, TraceCompleted
 from spanfold.partitioning import partitions_of
 from tests.cli.conftest import Run, told
+from tests.erasure.conftest import erased
 from tests.projections.strategies import LOG_TIME_MS, NOW, Record, batch, record
 
 Ledger = psycopg.Connection[Any]
@@ -120,6 +122,12 @@ def test_the_summary_counts_by_topic_and_reason(run: Run) -> None:
     assert run("list", "--summary", "--topic", "logs").stdout.split() == ["topic", "reason", "records", "nothing", "0"]
 
 
+def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledger) -> None:
+    ledger.execute("UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_at = 9 WHERE kafka_offset = 5")
+    said = json.loads(invoke("status", "--json").stdout)
+    assert said["parked"] == {"invalid": 1, "unknown_schema": 1, "unreadable": 1}, said
+
+
 # show
 
 
@@ -162,6 +170,18 @@ def test_of_broken_bytes_the_schema_is_known_and_of_none_nothing(run: Run) -> No
     nothing = told(run, "show", "traces[0]@5")
     assert (nothing["payload"], nothing["decoded"]["event_type"]) == (None, None)
     assert "the record's value is null" in run("show", "traces[0]@5").stdout
+
+
+def test_of_an_erased_record_it_is_shown_that_nothing_is_left(run: Run, ledger: Ledger) -> None:
+    store = Store(installed())
+    store.commit(ledger, store.prepare(batch([erased("nul", 6)])))
+    shown = told(run, "show", "traces[0]@3")
+    assert (shown["state"], shown["key"], shown["headers"], shown["payload"]) == ("erased", None, None, None)
+    done = run("show", "traces[0]@3")
+    assert done.exit_code == 0, done.output
+    assert "erased at 6" in done.stdout
+    assert done.stdout.splitlines()[-1] == "Its trace was erased: key, headers and payload are gone"
+    assert "erased at 6" in run("list", "--state", "all").stdout
 
 
 def test_hex_dumps_and_lines_are_what_terminals_can_show() -> None:
