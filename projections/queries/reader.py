@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
-from psycopg import AsyncConnection, AsyncCursor, OperationalError, errors, sql
+from psycopg import AsyncConnection, AsyncCursor, DataError, OperationalError, errors, sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
@@ -89,8 +89,8 @@ class Reader:
 
     async def find(self, question: Question, at_least: Sequence[Position] = ()) -> Found:
         """The rows, as soon as they reflect `at_least`. NotYetReflected when that takes longer than wait_s, InvalidInput when it
-        can never be or the statement takes too long, StoreUnavailable when Postgres can't be reached, Misconfigured when it
-        is not prepared.
+        can never be, the statement takes too long or a parameter is no value of Postgres, StoreUnavailable when Postgres
+        can't be reached, Misconfigured when it is not prepared.
         """
         _refuse_foreign(question.projection, at_least)
         if at_least:
@@ -152,6 +152,10 @@ class Reader:
         except errors.QueryCanceled as error:
             raise InvalidInput(
                 f"the answer takes longer than {self._statement_s:g} s: ask for a shorter time"
+            ) from error
+        except DataError as error:
+            raise InvalidInput(
+                f"Postgres can't look for what the query says: {' '.join(str(error).split())}"
             ) from error
         except (errors.UndefinedTable, errors.InvalidSchemaName) as error:
             raise Misconfigured(f"{error.diag.message_primary}: run `spanfold migrate`") from error

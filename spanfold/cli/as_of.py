@@ -11,7 +11,7 @@ from rich.text import Text
 from projections.projection import Projection
 from projections.shadow import Positions
 from spanfold.cli.output import console, print_json
-from spanfold.cli.rebuilding import WORKERS, Workers, chosen, prepared
+from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.errors import InvalidInput
 from spanfold.settings import Settings
@@ -50,14 +50,18 @@ def as_of(
     """
     settings = running_settings(chosen_settings(home))
     if drop is not None:
-        dropped = past.drop(named_postgres(settings), drop)
-        console().print(Text(f"dropped {drop}: {', '.join(dropped) or 'it was empty'}"))
+        with postgres_translated():
+            dropped = past.drop(named_postgres(settings), drop)
+        if as_json:
+            print_json({"schema": drop, "dropped": dropped})
+        else:
+            console().print(Text(f"dropped {drop}: {', '.join(dropped) or 'it was empty'}"))
         return
     if not words or into is None:
         raise InvalidInput("name a time or positions, and --into SCHEMA; `spanfold as-of --help` has an example")
     find, names = _parsed(words)
     wanted = chosen(names)
-    with sigterm_interrupts():
+    with sigterm_interrupts(), postgres_translated():
         folded, erased = _make(settings, into, " ".join(words), wanted, find, workers)
     if as_json:
         print_json({"schema": into, "records": folded, "erased": erased})

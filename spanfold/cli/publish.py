@@ -13,7 +13,7 @@ from producers.publisher import TelemetryPublisher
 from producers.topics import ensure_topics
 from spanfold.cli.output import console, notices, print_json_rows
 from spanfold.cli.publishing import Sent, events_of_lines, now_us, parsed, send
-from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
 from spanfold.event_json import PUBLISHABLE, event_from_json
@@ -92,14 +92,15 @@ def publish(
     flags = _event_object(envelope, own, tag or [], data)
     refused: list[str] = []
     connected = running_settings(chosen_settings(home))
+    waiting_on = named_postgres(connected) if wait else None
     events = _events(file, flags, source, refused)
     if strict:
         events = iter(list(events))
         _refuse(refused, "nothing was sent")
     sent = Sent(keep_rows=as_json or bool(flags))
     _publish(connected, events, sent, timeout_s)
-    if wait:
-        wait_until_visible(str(connected.postgres_dsn), sent.ends, timeout_s)
+    if waiting_on:
+        wait_until_visible(waiting_on, sent.ends, timeout_s)
     _say(sent, wait, as_json)
     _refuse(refused, "the others were sent")
 

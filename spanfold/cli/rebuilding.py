@@ -84,14 +84,12 @@ class Installation:
     def at_work(self, projection: Projection, tablespace: str = "") -> Iterator[Workplace]:
         """Alone with the projection's generations. Postgres' errors are translated."""
         dsn = named_postgres(self.settings)
-        try:
-            with (
-                screen() as shown,
-                workplace(self.settings, dsn, self.topics, projection, shown, tablespace) as place,
-            ):
-                yield place
-        except (psycopg.Error, DBAPIError) as error:
-            raise failed(error.orig if isinstance(error, DBAPIError) else error) from error
+        with (
+            postgres_translated(),
+            screen() as shown,
+            workplace(self.settings, dsn, self.topics, projection, shown, tablespace) as place,
+        ):
+            yield place
 
 
 def prepared(settings: Settings) -> Installation:
@@ -101,8 +99,16 @@ def prepared(settings: Settings) -> Installation:
     return Installation(settings, prepare(settings, tell=lambda _: None))
 
 
-def failed(error: BaseException | None) -> StoreUnavailable:
-    """What Postgres said; what was loaded so far stays."""
+@contextmanager
+def postgres_translated() -> Iterator[None]:
+    """Within the block psycopg's errors and SQLAlchemy's become StoreUnavailable, with what Postgres said."""
+    try:
+        yield
+    except (psycopg.Error, DBAPIError) as error:
+        raise _failed(error.orig if isinstance(error, DBAPIError) else error) from error
+
+
+def _failed(error: BaseException | None) -> StoreUnavailable:
     if isinstance(error, psycopg.Error) and error.sqlstate:
         words = " ".join(str(error).split())
         return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). The live tables are as they were")

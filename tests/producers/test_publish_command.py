@@ -13,6 +13,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
+from producers.log_ends import ends_of_log
 from producers.topics import ensure_topics
 from spanfold import settings as settings_module
 from spanfold.cli.publish import publish
@@ -154,6 +155,16 @@ def test_wait_returns_when_the_rows_are_there(run: Run, ledger: psycopg.Connecti
     assert "500 published, visible" in result.stdout
     counted = ledger.execute("SELECT count(*) FROM spanfold.traces WHERE status = 'completed'").fetchone()
     assert counted == (500,)
+
+
+def test_without_a_postgres_to_wait_for_nothing_is_published(
+    environment: dict[str, str], run: Run, settings: Settings, tmp_path: Path
+) -> None:
+    environment |= {"SPANFOLD_POSTGRES_DSN": "", "SPANFOLD_HOME": str(tmp_path)}
+    result = run("-", "--wait", stdin=_lines(COMPLETED))
+    assert isinstance(result.exception, Misconfigured), result.output
+    assert "no Postgres is named" in str(result.exception)
+    assert sum(ends_of_log(settings).values()) == 0
 
 
 def test_wait_without_a_worker_says_what_is_behind(run: Run, ledger: psycopg.Connection[Any]) -> None:

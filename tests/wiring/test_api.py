@@ -52,6 +52,14 @@ async def test_a_trace_that_was_commanded_can_be_asked_for_at_once(api: str) -> 
         assert 'spanfold_api_message_duration_seconds_count{kind="query",outcome="ok",type="GetTrace"} 5.0' in counted
 
 
+async def test_what_postgres_cannot_look_for_is_the_callers_mistake(api: str) -> None:
+    async with httpx.AsyncClient(base_url=api, timeout=60) as client:
+        asked = {"query_type": "GetTrace", "query_data": {"trace_id": "a\0"}}
+        answer = await client.post("/queries", json=asked)
+        assert (answer.status_code, answer.json()["title"]) == (422, "InvalidInput"), answer.text
+        assert "NUL" in answer.json()["detail"]
+
+
 async def test_an_outcome_that_is_unknown_is_known_when_the_command_is_sent_again(
     stack_settings: Settings, ledger: psycopg.Connection[Any], start: Start, tmp_path: Path
 ) -> None:
