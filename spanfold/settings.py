@@ -5,14 +5,14 @@ Both Kafka clients (librdkafka and aiokafka) get their connection from the same 
 
 import json
 import os
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from spanfold.snapshot_policy import PolicyChanges, SnapshotPolicy
+from spanfold.snapshot_policy import PolicyChanges, PolicyField, SnapshotPolicy, checked
 
 
 def default_home() -> Path:
@@ -36,6 +36,16 @@ def _from_json(value: Any) -> Any:
 
 DaysByName = Annotated[dict[str, Annotated[int, Field(ge=0, le=36_500)]], NoDecode, BeforeValidator(_from_json)]
 """Days by name, in the environment as JSON; 0 lets go as soon as nothing needs it."""
+
+
+def _policy(name: PolicyField) -> AfterValidator:
+    """Of a setting that is this field of the snapshot policy."""
+    return AfterValidator(partial(checked, name))
+
+
+def _checked_changes(changes: PolicyChanges) -> PolicyChanges:
+    return {name: checked(name, value) for name, value in changes.items()}
+
 
 SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
 SaslMechanism = Annotated[Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
@@ -93,14 +103,16 @@ class Settings(BaseSettings):
     table_retention_days: DaysByName = Field(
         default={}, description="by table (spans, metric_points, …): `spanfold compact` deletes rows that are older"
     )
-    snapshot_quiet_s: float = Field(
-        default=60.0, ge=0, description="a closed aggregate gets its snapshot so long after its last event"
+    snapshot_quiet_s: Annotated[float, _policy("quiet_s")] = Field(
+        default=60.0, description="a closed aggregate gets its snapshot so long after its last event"
     )
-    snapshot_every_records: int = Field(default=1_000, ge=1, description="an aggregate's records between two snapshots")
-    snapshot_at_least_every_s: float = Field(
-        default=3_600.0, gt=0, description="a record is in a snapshot after so long at the latest"
+    snapshot_every_records: Annotated[int, _policy("every_records")] = Field(
+        default=1_000, description="an aggregate's records between two snapshots"
     )
-    snapshot_policies: dict[str, PolicyChanges] = Field(
+    snapshot_at_least_every_s: Annotated[float, _policy("at_least_every_s")] = Field(
+        default=3_600.0, description="a record is in a snapshot after so long at the latest"
+    )
+    snapshot_policies: dict[str, Annotated[PolicyChanges, AfterValidator(_checked_changes)]] = Field(
         default_factory=dict,
         description="""other ones by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
     )

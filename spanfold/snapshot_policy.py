@@ -3,6 +3,7 @@
 Times are the log's: a worker that reads an old log takes the snapshots that it would have taken then.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -12,7 +13,14 @@ AT_ONCE: Final = 0
 """1970: whatever the log's time is, it is due."""
 
 
-PolicyChanges = dict[Literal["quiet_s", "every_records", "at_least_every_s"], float]
+NEVER: Final = 3_153_600_000
+"""Seconds of a hundred years, and more records than an aggregate has: what to set where something is never to be due."""
+
+PolicyField = Literal["quiet_s", "every_records", "at_least_every_s"]
+
+_LEAST: Final[Mapping[PolicyField, float]] = {"quiet_s": 0, "every_records": 1, "at_least_every_s": 1 / US_PER_S}
+
+PolicyChanges = dict[PolicyField, float]
 """What one aggregate's policy says otherwise than the general one."""
 
 
@@ -34,6 +42,13 @@ class SnapshotPolicy:
             return AT_ONCE
         due = first_log_time + int(self.at_least_every_s * US_PER_S)
         return max(min(due, last_event_at + int(self.quiet_s * US_PER_S)), AT_ONCE) if closed else due
+
+
+def checked(name: PolicyField, value: float) -> float:
+    """The value, if times can be reckoned with it. ValueError says which ones can be set."""
+    if not _LEAST[name] <= value <= NEVER:
+        raise ValueError(f"{name} is {value}: expected {_LEAST[name]:g} to {NEVER}, and that last one for never")
+    return value
 
 
 def changed(policy: SnapshotPolicy, changes: PolicyChanges) -> SnapshotPolicy:

@@ -2,7 +2,7 @@
 
 import typer
 
-from spanfold.settings import settings
+from spanfold.cli.stack import chosen_settings
 from stream_processors.worker import run_projector, run_snapshots
 
 worker = typer.Typer(no_args_is_help=True, help="Run a worker in the foreground, until SIGTERM or Ctrl-C.")
@@ -16,7 +16,7 @@ def projector() -> None:
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker projector
     """
-    run_projector(settings())
+    run_projector(chosen_settings())
 
 
 @worker.command()
@@ -28,4 +28,4 @@ def snapshots() -> None:
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker snapshots
     """
-    run_snapshots(settings())
+    run_snapshots(chosen_settings())
