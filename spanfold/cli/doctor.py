@@ -38,7 +38,7 @@ from spanfold.cli.stack import (
 )
 from spanfold.cli.worker_urls import worker_urls
 from spanfold.embedded import StackState, read_state
-from spanfold.embedded.jars import jar_cache, locked_jars, missing_jars
+from spanfold.embedded.jars import can_download, jar_cache, locked_jars, missing_jars
 from spanfold.embedded.java import find_java, java_version
 from spanfold.embedded.ports import is_free
 from spanfold.embedded.postgres import unprivileged_user, wheel_folder
@@ -191,6 +191,11 @@ def _jars(patient: Patient) -> Iterator[Check]:
     missing = missing_jars(jars, cache)
     if not missing:
         yield Check("Kafka's jars", State.OK, f"all {len(jars)} in {cache}, each as it was locked")
+    elif patient.wants_kafka and not can_download():
+        yield Check(
+            "Kafka's jars", State.FAIL, f"{len(missing)} of {len(jars)} are not in {cache}, nor is what downloads them here",
+            "pip install 'spanfold[embedded]'; or name servers that exist",
+        )  # fmt: skip
     elif patient.wants_kafka:
         size = sum(jar.size for jar in missing) / 1e6
         yield Check(

@@ -12,7 +12,8 @@ from typing import Final
 
 from jgo.maven import MavenContext, PythonResolver
 
-from spanfold.embedded.jars import LOCK_FILE, maven_url
+from spanfold.embedded.downloads import maven_url
+from spanfold.embedded.jars import LOCK_FILE
 
 COORDINATES: Final = (
     "org.apache.kafka:kafka_2.13:4.3.1",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.embedded import jars
-from spanfold.embedded.errors import DownloadFailed, JarMismatch
+from spanfold.embedded import downloads
+from spanfold.embedded.errors import DownloadFailed, JarMismatch, MissingPart
 from spanfold.embedded.jars import LOCK_FILE, Jar, fetch_jars, locked_jars
 
 CONTENT = bytes(range(256)) * 5000
@@ -106,7 +107,7 @@ def test_a_repository_without_the_jar_is_an_error_that_names_the_remedy(maven: M
     maven.status = 404
     with pytest.raises(DownloadFailed, match="SPANFOLD_MAVEN_MIRROR"):
         fetch_jars([JAR], tmp_path)
-    assert len(maven.asked) == jars.ATTEMPTS
+    assert len(maven.asked) == downloads.ATTEMPTS
 
 
 def test_the_lock_names_every_jar_once_and_no_host() -> None:
@@ -132,3 +133,14 @@ def test_the_first_failure_ends_the_other_downloads(maven: Maven, tmp_path: Path
     with pytest.raises(JarMismatch, match="wrong"):
         fetch_jars([wrong, *others], tmp_path)
     assert len(maven.asked) < 51
+
+
+def test_without_what_downloads_jars_it_is_said_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, maven: Maven, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "jgo", None)
+    with pytest.raises(MissingPart, match=r"needs jgo and requests.*pip install 'spanfold\[embedded\]'"):
+        fetch_jars([JAR], tmp_path)
+    (tmp_path / JAR.filename).write_bytes(CONTENT)
+    fetch_jars([JAR], tmp_path)
+    assert maven.asked == []
