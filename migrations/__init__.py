@@ -8,6 +8,8 @@ from importlib.resources import files
 from alembic import command
 from alembic.config import Config
 
+from spanfold.dsn import checked_dsn
+
 
 def alembic_config(sqlalchemy_url: str) -> Config:
     """Alembic, pointed at this package and at that database."""
@@ -23,8 +25,5 @@ def upgrade(dsn: str, revision: str = "head") -> None:
 
 
 def sqlalchemy_url(dsn: str) -> str:
-    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver."""
-    scheme, separator, rest = dsn.partition("://")
-    if not separator or scheme not in ("postgresql", "postgres"):
-        raise ValueError(f"a Postgres DSN starts with postgresql://, not with {scheme!r}")
-    return f"postgresql+psycopg://{rest}"
+    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver. Misconfigured when it is no URL."""
+    return f"postgresql+psycopg://{checked_dsn(dsn).partition('://')[2]}"

@@ -12,12 +12,13 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 
 from producers.topics import ensure_snapshots_topic, ensure_topics
 from projections import generations
+from projections.conninfo import url_with_defaults
 from projections.projection import installed
 from spanfold.errors import LogUnavailable, StoreUnavailable
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
 from stream_processors.committer import is_refusal, refused
-from stream_processors.dsn import worker_dsn
+from stream_processors.dsn import DEFAULTS, worker_dsn
 
 Result = TypeVar("Result")
 
@@ -25,9 +26,6 @@ log = structlog.get_logger("spanfold.worker")
 
 KAFKA_TIMEOUT_S: Final = 10.0
 """Of one attempt; librdkafka connects again within it by itself."""
-
-CONNECT_TIMEOUT_S: Final = 5
-"""Unless the DSN says another."""
 
 LONGEST_PAUSE_S: Final = 10.0
 
@@ -54,8 +52,7 @@ def await_snapshots_topic(settings: Settings) -> None:
 
 def await_tables(dsn: str, topics: Collection[TopicOnBroker]) -> list[str]:
     """Prepare the database, once Postgres is there; see generations.prepare. Misconfigured when it refuses us."""
-    separator = "&" if "?" in dsn else "?"
-    bounded = dsn if "connect_timeout=" in dsn else f"{dsn}{separator}connect_timeout={CONNECT_TIMEOUT_S}"
+    bounded = url_with_defaults(dsn, connect_timeout=DEFAULTS["connect_timeout"])
     return patiently(lambda: _prepare(bounded, topics))
 
 

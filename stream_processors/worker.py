@@ -13,7 +13,8 @@ from producers.throttled_log import throttle_loggers
 from projections.projection import installed
 from projections.states import StateStore
 from projections.store import Store
-from spanfold.errors import Misconfigured, SpanfoldError
+from spanfold.dsn import postgres_dsn
+from spanfold.errors import SpanfoldError
 from spanfold.process_urls import leave_url
 from spanfold.settings import Settings
 from spanfold.topics import TopicOnBroker
@@ -104,13 +105,6 @@ def _serve(settings: Settings, watch: Watch) -> None:
     watch.start()
     log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
     leave_url(settings.home, url)
-
-
-def postgres_dsn(settings: Settings) -> str:
-    """The DSN of the settings; Misconfigured when there is none."""
-    if settings.postgres_dsn is None:
-        raise Misconfigured("no Postgres is named: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
-    return settings.postgres_dsn
 
 
 def configure_logging(level: str) -> None:

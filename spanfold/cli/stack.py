@@ -23,8 +23,9 @@ from producers.security import NO_SECURITY
 from producers.topics import ensure_topics, kafka_config
 from spanfold.aggregates import installed_aggregates
 from spanfold.cli.otlp_program import otlp_program
+from spanfold.dsn import checked_dsn
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
-from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.errors import Misconfigured, StoreUnavailable
 from spanfold.settings import Settings, default_home, settings
 from spanfold.topics import TopicOnBroker
 
@@ -148,16 +149,13 @@ def to_be_rebuilt(settings: Settings) -> list[str]:
 
 
 def named_postgres(settings: Settings) -> str:
-    """The DSN of the settings. Misconfigured when none is named, InvalidInput when it is no postgresql:// URL."""
-    dsn = settings.postgres_dsn
-    if not dsn:
+    """The DSN of the settings. Misconfigured when none is named, or it is no postgresql:// URL."""
+    if not settings.postgres_dsn:
         raise Misconfigured(
             f"no Postgres is named and nothing runs on {settings.home}: start it with"
             f" `{command_line(settings.home, 'up', '--detach')}`, or set SPANFOLD_POSTGRES_DSN"
         )
-    if not dsn.startswith(("postgresql://", "postgres://")):
-        raise InvalidInput(f"a Postgres DSN is a URL, postgresql://user@host:port/database, not {dsn!r}")
-    return dsn
+    return checked_dsn(settings.postgres_dsn)
 
 
 def unreachable_postgres(error: Exception | None) -> StoreUnavailable:

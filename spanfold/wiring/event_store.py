@@ -21,7 +21,8 @@ from schemas.batches import pack
 from schemas.codec import Codec
 from schemas.events import events_of
 from spanfold.domain.ids import Id
-from spanfold.errors import LogUnavailable, Misconfigured, PoisonRecord, StoreUnavailable
+from spanfold.dsn import postgres_dsn
+from spanfold.errors import LogUnavailable, PoisonRecord, StoreUnavailable
 from spanfold.event_store import (
     ANY,
     Append,
@@ -203,11 +204,9 @@ async def event_store(found: Settings | None = None, *, timeout_s: float = TIMEO
     Misconfigured when no Kafka or no Postgres is named.
     """
     chosen = found or settings()
-    if not chosen.postgres_dsn:
-        raise Misconfigured("no Postgres is named: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
     async with (
         Appender(chosen, timeout_s=_SENDING * timeout_s) as appender,
-        Postgres(chosen.postgres_dsn) as postgres,
+        Postgres(postgres_dsn(chosen)) as postgres,
     ):
         yield KafkaEventStore(chosen, postgres, appender, timeout_s)
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from projections.queries import Reader, register
 from projections.queries.reader import WAIT_S
 from spanfold.buses import Middleware, QueryBus
-from spanfold.errors import Misconfigured
+from spanfold.dsn import postgres_dsn
 from spanfold.settings import Settings, settings
 
 
@@ -34,6 +34,4 @@ def query_bus_of(reader: Reader, *middleware: Middleware) -> QueryBus:
 
 def reader_of(found: Settings, *, wait_s: float = WAIT_S) -> Reader:
     """What asks the read models of these settings; it is opened with `async with`."""
-    if found.postgres_dsn is None:
-        raise Misconfigured("no Postgres is named: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
-    return Reader(found.postgres_dsn, wait_s=wait_s)
+    return Reader(postgres_dsn(found), wait_s=wait_s)

@@ -32,6 +32,14 @@ def test_a_postgres_that_refuses_it_ends_it_at_once(
     assert "secret" not in worker.said()
 
 
+def test_a_dsn_that_is_no_url_ends_it_and_its_password_stays_untold(stack_settings: Settings, start: Start) -> None:
+    worker = start(postgres_dsn="host=127.0.0.1 user=me password=secret")
+    until(lambda: worker.process.poll() is not None, "its end", worker.said)
+    assert worker.process.returncode == Misconfigured.exit_code, worker.said()
+    assert "SPANFOLD_POSTGRES_DSN" in worker.said()
+    assert "secret" not in worker.said()
+
+
 @pytest.mark.parametrize(
     ("error", "transient"),
     [

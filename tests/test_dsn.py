@@ -1,0 +1,59 @@
+"""A DSN is a URL; whoever takes one says so, and never repeats it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from migrations import sqlalchemy_url
+from projections.conninfo import url_with_defaults
+from spanfold.cli.stack import named_postgres
+from spanfold.dsn import postgres_dsn
+from spanfold.errors import Misconfigured
+from spanfold.settings import Settings
+from spanfold.wiring.event_store import event_store
+from spanfold.wiring.queries import reader_of
+
+WRONG = (
+    "host=db password=secret",
+    "secret",
+    "mysql://me:secret@db/spanfold",
+    "postgresql://me:%secret@db/spanfold",
+)
+
+
+@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, reader_of])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_what_is_no_url_is_refused_untold(ask: Callable[[Settings], object], wrong: str) -> None:
+    with pytest.raises(Misconfigured, match="SPANFOLD_POSTGRES_DSN") as refused:
+        ask(Settings(postgres_dsn=wrong))
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_an_event_store_refuses_it_too(kafka_bootstrap: str, wrong: str) -> None:
+    with pytest.raises(Misconfigured, match="SPANFOLD_POSTGRES_DSN") as refused:
+        async with event_store(Settings(kafka_bootstrap=kafka_bootstrap, postgres_dsn=wrong)):
+            pass
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, reader_of])
+@pytest.mark.parametrize("none", [None, ""])
+def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | None) -> None:
+    with pytest.raises(Misconfigured, match="no Postgres is named"):
+        ask(Settings(postgres_dsn=none))
+
+
+def test_sqlalchemy_takes_what_libpq_takes() -> None:
+    assert sqlalchemy_url("postgres://me@db/one") == sqlalchemy_url("postgresql://me@db/one")
+    assert sqlalchemy_url("postgresql://me@db/one?sslmode=require") == "postgresql+psycopg://me@db/one?sslmode=require"
+
+
+def test_a_default_is_added_to_a_url_that_does_not_say_it() -> None:
+    bare = "postgresql://me:connect_timeout=@db/one"
+    assert url_with_defaults(bare, connect_timeout="5") == f"{bare}?connect_timeout=5"
+    assert url_with_defaults(f"{bare}?sslmode=require", connect_timeout="5").endswith(
+        "?sslmode=require&connect_timeout=5"
+    )
+    said = f"{bare}?connect_timeout=9"
+    assert url_with_defaults(said, connect_timeout="5") == said
