@@ -14,6 +14,7 @@ from projections.projection import ErasesTraces, Projection
 from projections.settlements import Settled, settle
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.positions import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ def unfolded(cursor: Cursor[Any], batch: Batch, judged_to: int, unreadable: Mapp
 def no_longer_readable(batch: Batch, offset: int, poison: PoisonRecord) -> Misconfigured:
     """What a fold ends with that meets a record which was folded before, and which this code can't read."""
     return Misconfigured(
-        f"{batch.topic.name}[{batch.partition}] offset {offset} has been folded before, but this "
+        f"{Position(batch.topic.name, batch.partition, offset)} has been folded before, but this "
         f"version cannot read it ({poison}): use the version that could"
     )
 

@@ -16,6 +16,7 @@ from projections.reading import BEHIND, INVALID, Fact, read
 from projections.verdicts import judge
 from schemas.codec import Codec
 from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.positions import Position
 from spanfold.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, TopicKind
 
 ERASE_AGAIN: Final = (
@@ -156,7 +157,7 @@ def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, places: lis
             settled.setdefault(at, []).extend(_folded(_facts(codec, batch, row)))
         except PoisonRecord as poison:
             raise Misconfigured(
-                f"{batch.topic.name}[{batch.partition}] offset {row.offset} was retried and folded at {at}, but this "
+                f"{Position(batch.topic.name, batch.partition, row.offset)} was retried and folded at {at}, but this "
                 f"version cannot read it ({poison}): use the version that could"
             ) from poison
     return list(settled.items())

@@ -114,10 +114,9 @@ class HeldUp(SpanfoldError):
     exit_code = 3
 
     def __init__(self, aggregate_id: str, position: Position, version: int, reason: str) -> None:
-        where = f"{position.topic}[{position.partition}]@{position.offset}"
         super().__init__(
-            f"{aggregate_id} can't be read past version {version - 1}: its record {where} is parked ({reason}); "
-            f"upgrade or repair, then `spanfold parked retry {where}`, or `discard` to do without it"
+            f"{aggregate_id} can't be read past version {version - 1}: its record {position} is parked ({reason}); "
+            f"upgrade or repair, then `spanfold parked retry {position}`, or `discard` to do without it"
         )
         self.position = position
         self.version = version

@@ -17,6 +17,7 @@ from projections.journal import CORE
 from projections.shadow import Positions
 from projections.views import READER, show_in
 from spanfold.errors import InvalidInput, Misconfigured
+from spanfold.positions import Position
 from stream_processors.loading import Loading, Workplace, refuse_what_the_log_lacks
 from stream_processors.replay import LogReader
 
@@ -51,9 +52,7 @@ def as_of(place: Workplace, into: str, until: Positions, workers: int) -> int:
     judged = place.judged()
     beyond = {at: end for at, end in until.items() if end > judged[at]}
     if beyond:
-        words = ", ".join(
-            f"{topic}[{partition}] {end} (now {judged[topic, partition]})" for (topic, partition), end in beyond.items()
-        )
+        words = ", ".join(f"{Position(*at, end)} (now {judged[at]})" for at, end in beyond.items())
         raise Misconfigured(f"the workers have not come so far yet: {words}")
     schema = f"{into}_{place.projection.name}"
     with place.engine.begin() as connection:
@@ -123,7 +122,7 @@ def positions_for(place: Workplace, named: Positions) -> Positions:
     judged = place.judged()
     missing = sorted(judged.keys() - named.keys())
     if missing:
-        words = ", ".join(f"{topic}:{partition}" for topic, partition in missing)
+        words = ", ".join(f"{topic}/{partition}@…" for topic, partition in missing)
         raise InvalidInput(
             f"{place.projection.name} is folded from these partitions too, name an offset for each: {words}"
         )

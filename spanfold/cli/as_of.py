@@ -1,9 +1,7 @@
 """`spanfold as-of`: the tables as the log knew them at a moment."""
 
-import re
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -11,14 +9,13 @@ from rich.text import Text
 from projections.projection import Projection
 from projections.shadow import Positions
 from spanfold.cli.output import console, print_json
+from spanfold.cli.positions import position_of
 from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.errors import InvalidInput
 from spanfold.settings import Settings
 from stream_processors import as_of as past
 from stream_processors.loading import Workplace
-
-POSITION: Final = re.compile(r"(?P<topic>[A-Za-z0-9._-]+):(?P<partition>\d+):(?P<offset>\d+)")
 
 Find = Callable[[Workplace], Positions]
 
@@ -27,7 +24,7 @@ def as_of(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TIME|TOPIC:PARTITION:OFFSET… [PROJECTION…]", help="Which moment; of what, else of all."
+            metavar="TIME|TOPIC/PARTITION@OFFSET… [PROJECTION…]", help="Which moment; of what, else of all."
         ),
     ] = None,
     into: Annotated[
@@ -59,7 +56,7 @@ def as_of(
         return
     if not words or into is None:
         raise InvalidInput("name a time or positions, and --into SCHEMA; `spanfold as-of --help` has an example")
-    find, names = _parsed(words)
+    find, names = _parsed(words, settings.topic_prefix)
     wanted = chosen(names)
     with sigterm_interrupts(), postgres_translated():
         folded, erased = _make(settings, into, " ".join(words), wanted, find, workers)
@@ -94,22 +91,22 @@ def _make(
     return folded, len(erased)
 
 
-def _parsed(words: Sequence[str]) -> tuple[Find, list[str]]:
+def _parsed(words: Sequence[str], prefix: str) -> tuple[Find, list[str]]:
     """How to find the positions, and the projections that are named."""
-    positions = {word: found for word in words if (found := POSITION.fullmatch(word))}
-    moments: dict[str, datetime] = {
-        word: moment for word in words if word not in positions and (moment := past.parsed_moment(word)) is not None
+    moments = {word: moment for word in words if (moment := past.parsed_moment(word)) is not None}
+    positions = {
+        word: found for word in words if word not in moments and (found := position_of(word, prefix)) is not None
     }
     names = [word for word in words if word not in positions and word not in moments]
     if positions and not moments:
-        named = {(found["topic"], int(found["partition"])): int(found["offset"]) for found in positions.values()}
+        named = {(each.topic, each.partition): each.offset for each in positions.values()}
         names = names or _folded_from({topic for topic, _ in named})
         return lambda place: past.positions_for(place, named), names
     if len(moments) == 1 and not positions:
         (moment,) = moments.values()
         return lambda place: past.positions_at(place, moment), names
     raise InvalidInput(
-        "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces:0:1234 for each partition), not "
+        "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition), not "
         f"{' '.join(words)!r}"
     )
 

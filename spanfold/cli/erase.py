@@ -22,13 +22,13 @@ from spanfold.cli.erasing import (
 )
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.parked_payload import one_line
-from spanfold.cli.parked_records import Position
 from spanfold.cli.parked_settling import user_at_host
 from spanfold.cli.publishing import now_us
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
 from spanfold.events import TraceErased
+from spanfold.positions import Position
 from spanfold.settings import Settings
 
 
@@ -80,7 +80,7 @@ def erase(
 def _wait(settings: Settings, positions: Sequence[Position], timeout_s: float, trace_id: str) -> None:
     """Return when the tables have passed the facts, and have heard them."""
     dsn = named_postgres(settings)
-    ends = {(each.topic, each.partition): each.kafka_offset + 1 for each in positions}
+    ends = {(each.topic, each.partition): each.offset + 1 for each in positions}
     wait_until_visible(dsn, ends, timeout_s)
     refuse_unheard(positions, erasures_of(dsn, trace_id))
 
@@ -126,6 +126,16 @@ def _outcome(
         "erased_before": not anew,
         "records": dict(found.records),
         "rows": dict(found.rows),
-        "facts": [{"position": str(each.position), **each.position._asdict()} for each in erased.values()],
+        "facts": [_place(each.position) for each in erased.values()],
         "still_has_it": list(kept),
+    }
+
+
+def _place(position: Position) -> dict[str, Any]:
+    """A position with its parts, as JSON has it."""
+    return {
+        "position": str(position),
+        "topic": position.topic,
+        "partition": position.partition,
+        "kafka_offset": position.offset,
     }

@@ -9,11 +9,11 @@ import psycopg
 from producers.delivery import Delivery
 from producers.publisher import TelemetryPublisher
 from projections.projection import ErasesTraces, Projection
-from spanfold.cli.parked_records import Position
 from spanfold.cli.sql import reading
 from spanfold.errors import InvalidInput, Misconfigured
 from spanfold.events import TraceErased
 from spanfold.json_values import time_text
+from spanfold.positions import Position
 from spanfold.topics import LOGS, Topic, installed_topics
 
 

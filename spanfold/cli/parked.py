@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import islice
 from typing import Annotated, Any, Final
 
@@ -55,7 +55,7 @@ Since = Annotated[str | None, typer.Option(metavar="TIME", help="In the log at t
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="In the log before this time, RFC 3339.")]
 ByAggregate = Annotated[str | None, typer.Option("--aggregate", help="Of this aggregate: the trace id.")]
 Positions = Annotated[
-    list[str] | None, typer.Argument(metavar="TOPIC[PARTITION]@OFFSET", help="Which records.", show_default=False)
+    list[str] | None, typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Which records.", show_default=False)
 ]
 All = Annotated[bool, typer.Option("--all", help="Every parked record.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="No more than so many, the newest.", show_default=False)]
@@ -160,7 +160,7 @@ def _counted(count: int, thing: str = "record") -> str:
 @parked.command()
 def show(
     position: Annotated[
-        list[str], typer.Argument(metavar="TOPIC[PARTITION]@OFFSET", help="Or three words: TOPIC PARTITION OFFSET.")
+        list[str], typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Or three words: TOPIC PARTITION OFFSET.")
     ],
     full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
     home: Home = None,
@@ -171,15 +171,15 @@ def show(
     Long values are cut unless --full; with --json nothing ever is, times of fields are µs since 1970 UTC and bytes are
     hex. The same bytes are in SQL, in key, headers and payload of spanfold.parked_records.
 
-    Example: spanfold parked show 'spanfold.traces[0]@42'
+    Example: spanfold parked show spanfold.traces/0@42
     """
     settings = running_settings(chosen_settings(home))
     positions = positions_of(position, settings.topic_prefix)
     if len(positions) != 1:
-        raise InvalidInput("one position at a time: spanfold.traces[0]@42, or three words: spanfold.traces 0 42")
+        raise InvalidInput("one position at a time: spanfold.traces/0@42, or three words: spanfold.traces 0 42")
     with reader(named_postgres(settings)) as connection:
         (record,) = named(connection, positions)
-        row = connection.execute(BYTES.encode(), record.position).fetchone()
+        row = connection.execute(BYTES.encode(), astuple(record.position)).fetchone()
     key, headers, payload = row or (None, None, None)
     if as_json:
         rest: dict[str, Any] = {"key": key, "headers": headers, "decoded": decoded(payload), "payload": payload}
@@ -305,7 +305,7 @@ def discard(
     A fact for each, RecordDiscarded, is appended to its partition. Their bytes stay in the log and in SQL, in
     spanfold.parked_records.
 
-    Example: spanfold parked discard 'spanfold.traces[0]@42' --why 'a test in production'
+    Example: spanfold parked discard spanfold.traces/0@42 --why 'a test in production'
     """
     settings = running_settings(chosen_settings(home))
     filters = filters_of(reason, topic, since, until, aggregate_id, limit, prefix=settings.topic_prefix)

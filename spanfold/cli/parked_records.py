@@ -3,19 +3,21 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from operator import attrgetter
+from typing import Any, Final
 
 import psycopg
 from psycopg.rows import class_row
 
 from projections.reading import BEHIND, CONTRADICTION, INVALID, REFUSED
 from schemas.codec import UNKNOWN_SCHEMA, UNREADABLE
+from spanfold.cli.positions import position_of, topic_name
 from spanfold.cli.sql import IsoLoader, reading
 from spanfold.errors import InvalidInput
 from spanfold.json_values import time_us
-from spanfold.topics import installed_topics
+from spanfold.positions import Position
 
 Connection = psycopg.Connection[Any]
 
@@ -39,17 +41,6 @@ class State(StrEnum):
     DISCARDED = "discarded"
     ERASED = "erased"
     ALL = "all"
-
-
-class Position(NamedTuple):
-    """Where a record lies; the topic is without the installation's prefix."""
-
-    topic: str
-    partition: int
-    kafka_offset: int
-
-    def __str__(self) -> str:
-        return f"{self.topic}[{self.partition}]@{self.kafka_offset}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,33 +108,23 @@ def filters_of(
     )
 
 
-def topic_name(said: str, prefix: str = "") -> str:
-    """The topic's name, of which the first part may be left out and the installation's prefix be there."""
-    bare = said.removeprefix(prefix)
-    for topic in installed_topics():
-        if bare in (topic.name, topic.short_name):
-            return topic.name
-    raise InvalidInput(f"there is no topic {said}; known are {', '.join(topic.name for topic in installed_topics())}")
-
-
 def positions_of(words: Sequence[str], prefix: str = "") -> list[Position]:
-    """The positions, each once: TOPIC[PARTITION]@OFFSET as often as one likes, or the three words TOPIC PARTITION OFFSET."""
+    """The positions, each once: TOPIC/PARTITION@OFFSET as often as one likes, or the three words TOPIC PARTITION OFFSET."""
     if len(words) == 3 and all(_NUMBER.fullmatch(word) for word in words[1:]):
-        words = [f"{words[0]}[{words[1]}]@{words[2]}"]
+        words = [f"{words[0]}/{words[1]}@{words[2]}"]
     return list(dict.fromkeys(_position(word, prefix) for word in words))
 
 
 def _position(word: str, prefix: str) -> Position:
-    matched = _POSITION.fullmatch(word)
-    if matched is None:
+    position = position_of(word, prefix)
+    if position is None:
         raise InvalidInput(
-            f"{word!r} is no position: expected spanfold.traces[0]@42, or three words: spanfold.traces 0 42"
+            f"{word!r} is no position: expected spanfold.traces/0@42, or three words: spanfold.traces 0 42"
         )
-    return Position(topic_name(matched[1], prefix), int(matched[2]), int(matched[3]))
+    return position
 
 
 _NUMBER: Final = re.compile("[0-9]{1,18}")
-_POSITION: Final = re.compile(r"([A-Za-z0-9._-]+)\[([0-9]{1,9})\]@([0-9]{1,18})")
 
 
 @contextmanager
@@ -169,7 +150,8 @@ def counted(connection: Connection, filters: Filters) -> list[tuple[str, str, in
 def named(connection: Connection, positions: Sequence[Position]) -> list[ParkedRecord]:
     """The records at these positions, in their order. InvalidInput names a position where none was ever parked."""
     with connection.cursor(row_factory=class_row(ParkedRecord)) as cursor:
-        cursor.execute(NAMED.encode(), [list(column) for column in zip(*positions, strict=True)] or [[], [], []])
+        columns = [list(map(attrgetter(name), positions)) for name in ("topic", "partition", "offset")]
+        cursor.execute(NAMED.encode(), columns)
         rows = {row.position: row for row in cursor}
     missing = [each for each in positions if each not in rows]
     if missing:
@@ -180,7 +162,7 @@ def named(connection: Connection, positions: Sequence[Position]) -> list[ParkedR
 def _never_parked(connection: Connection, missing: Sequence[Position]) -> str:
     """What is known instead of the first of these positions."""
     first, others = missing[0], len(missing) - 1
-    row = connection.execute(VERDICT.encode(), first).fetchone()
+    row = connection.execute(VERDICT.encode(), astuple(first)).fetchone()
     if row is None:
         instead = "of a record there nothing is known"
     elif row[0] == "accepted":

@@ -12,9 +12,10 @@ from typing import Any, Final
 from producers.delivery import Delivery, Outcome
 from producers.publisher import TelemetryPublisher
 from projections.reading import BEHIND
-from spanfold.cli.parked_records import ParkedRecord, Position, named, reader
+from spanfold.cli.parked_records import ParkedRecord, named, reader
 from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.events import DomainEvent, RecordDiscarded, RecordRetried
+from spanfold.positions import Position
 from spanfold.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
 
 Fact = type[RecordRetried] | type[RecordDiscarded]

@@ -6,9 +6,9 @@ from typing import Final
 
 from psycopg.rows import class_row
 
-from spanfold.cli.parked_records import Position
 from spanfold.cli.sql import reading
 from spanfold.json_values import time_text, time_us
+from spanfold.positions import Position
 from spanfold.topics import TRACES
 
 ACCEPTED: Final = "accepted"

@@ -5,7 +5,7 @@ Rows have the columns of spanfold.traces and spanfold.spans; times are µs since
 
 from bisect import bisect_right, insort
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -15,9 +15,9 @@ from projections.reading import JSONB_VERSION, Fact, storable
 from projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from projections.traces.tables import SPANS_TABLE
 from schemas.codec import Codec
-from spanfold.cli.parked_records import Position
 from spanfold.cli.trace_log import ACCEPTED, Logged
 from spanfold.errors import Misconfigured, PoisonRecord
+from spanfold.positions import Position
 from spanfold.topics import NOT_FOLDED
 
 Row = dict[str, Any]
@@ -64,7 +64,7 @@ def folded(trace_id: str, records: Sequence[Logged]) -> Folded:
         # without the spans, which would be copied at each step
         whole = combine(whole, TracesPartial(traces=partial.traces))
         after = _trace_row(trace_id, whole.traces[trace_id], ends) if facts else row
-        folds = [record.position._replace(kafka_offset=offset) for offset, _, _ in facts]
+        folds = [replace(record.position, offset=offset) for offset, _, _ in facts]
         steps.append(Step(record, *fate_of[record.position], folds, _changes(row, after), new_spans))
         row = after
     spans.sort(key=lambda span: (span["start_time"], -span["end_time"], span["span_id"], span["version"]))
@@ -109,7 +109,7 @@ def _fate(record: Logged, accepted: Mapping[str, Position], there: Set[Position]
     if record.reason is None:
         return "folded", ""
     why = f"{record.reason}: {record.reason_detail}"
-    settled_by = record.position._replace(kafka_offset=-1 if record.settled_at is None else record.settled_at)
+    settled_by = replace(record.position, offset=-1 if record.settled_at is None else record.settled_at)
     if record.settled_as is None or settled_by not in there:
         return "parked", why
     return record.settled_as, f"by {settled_by}; {why}"

@@ -9,6 +9,7 @@ from projections.horizons import horizons_of, raise_horizon, rows_below, trim
 from projections.journal import CORE
 from projections.projection import Projection
 from projections.retention import TableRetention, late_days, retained_of, table_retentions
+from spanfold.positions import Position
 from spanfold.times import as_datetime, as_us
 from spanfold.topics import US_PER_DAY
 from stream_processors.compaction.parts import Bound, Part, day_floor, least, words_of
@@ -76,10 +77,9 @@ def _bounds(site: Site, asked: TableRetention) -> Iterator[Bound]:
         words = f"an event may come {late - reach} days late, margin included{calls}; {slowest.words}"
         yield Bound(slowest.at - late * US_PER_DAY, words)
     for topic, partition, offset, occurred_at in _parked(site, projection):
-        where = f"{topic}/{partition}@{offset}"
         yield Bound(
             occurred_at - reach * US_PER_DAY,
-            f"the parked record {where} happened {words_of(occurred_at)}: retry it or discard it",
+            f"the parked record {Position(topic, partition, offset)} happened {words_of(occurred_at)}: retry it or discard it",
         )
 
 

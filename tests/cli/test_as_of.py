@@ -1,10 +1,12 @@
 """`spanfold as-of` as a user has it. What such a schema shows is tested in tests/rebuilds/test_as_of.py."""
 
+import json
 from typing import Any
 
 import psycopg
+import pytest
 
-from spanfold.errors import StoreUnavailable
+from spanfold.errors import InvalidInput, StoreUnavailable
 from spanfold.settings import Settings
 from stream_processors import as_of as past
 from tests.cli.conftest import Run, told
@@ -20,6 +22,24 @@ def test_a_dropped_schema_is_told_to_people_and_to_programs(
     assert invoke("as-of", "--drop", "one").stdout == "dropped one: it was empty\n"
     assert told(invoke, "as-of", "--drop", "two") == {"schema": "two", "dropped": []}
     assert ledger.execute("SELECT FROM pg_namespace WHERE nspname IN ('one', 'two')").fetchall() == []
+
+
+@pytest.mark.parametrize("form", ["spanfold.traces/{}@0", "spanfold.traces:{}:0", "traces[{}]@0"])
+def test_positions_are_taken_as_they_are_printed_and_as_they_were(
+    invoke: Run, stack_settings: Settings, ledger: psycopg.Connection[Any], form: str
+) -> None:
+    words = [form.format(partition) for partition in range(stack_settings.partitions)]
+    few = invoke("as-of", words[0], "traces", "--into", "past")
+    assert isinstance(few.exception, InvalidInput), few.output
+    assert "spanfold.traces/1@" in str(few.exception)
+    done = invoke("as-of", *words, "traces", "--into", "past", "--json")
+    assert done.exit_code == 0, repr(done.exception)
+    assert json.loads(done.stdout) == {"schema": "past", "records": {"traces": 0}, "erased": 0}
+
+
+def test_a_time_without_a_zone_is_no_position(invoke: Run, ledger: psycopg.Connection[Any]) -> None:
+    done = invoke("as-of", "2026-11-23T07:00:00", "nothing", "--into", "past")
+    assert "no projection is called nothing" in str(done.exception), repr(done.exception)
 
 
 def test_a_postgres_that_does_not_answer_is_worth_another_try(invoke: Run) -> None:

@@ -71,11 +71,11 @@ def refusal(done: Result, kind: type[SpanfoldError] = InvalidInput) -> str:
 
 def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Run) -> None:
     listed = told(run, "list")
-    assert [each["position"] for each in listed] == [f"spanfold.traces[0]@{offset}" for offset in (1, 2, 3, 5)]
+    assert [each["position"] for each in listed] == [f"spanfold.traces/0@{offset}" for offset in (1, 2, 3, 5)]
     assert [each["reason"] for each in listed] == ["unreadable", "unknown_schema", "invalid", "unreadable"]
     assert {each["state"] for each in listed} == {"parked"}
     assert listed[1] == {
-        "position": "spanfold.traces[0]@2", "topic": "spanfold.traces", "partition": 0, "kafka_offset": 2,
+        "position": "spanfold.traces/0@2", "topic": "spanfold.traces", "partition": 0, "kafka_offset": 2,
         "reason": "unknown_schema", "detail": "schema id 7 is unknown here: upgrade, then retry",
         "event_id": listed[1]["event_id"], "event_type": "SpanRecorded", "aggregate_id": "span",
         "occurred_at": "2026-11-18T11:06:40+00:00", "log_time": "2026-11-18T11:06:42+00:00",
@@ -132,8 +132,10 @@ def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledge
 
 
 def test_what_can_be_read_is_shown(run: Run) -> None:
-    shown = told(run, "show", "spanfold.traces[0]@3")
-    assert shown == told(run, "show", "traces[0]@3") == told(run, "show", "spanfold.traces", "0", "3")
+    shown = told(run, "show", "spanfold.traces/0@3")
+    assert shown == told(run, "show", "spanfold.traces", "0", "3")
+    for word in ("traces/0@3", "spanfold.traces[0]@3", "traces[0]@3", "spanfold.traces:0:3"):
+        assert shown == told(run, "show", word), word
     assert shown["decoded"]["event_type"] == "TraceCompleted"
     assert shown["decoded"]["error"] is None
     fields = shown["decoded"]["fields"]
@@ -195,11 +197,11 @@ def test_hex_dumps_and_lines_are_what_terminals_can_show() -> None:
 
 
 MISTAKES: dict[tuple[str, ...], str] = {
-    ("show", "traces[0]@0"): "spanfold.traces[0]@0 is not parked: that record was accepted and folded",
+    ("show", "traces[0]@0"): "spanfold.traces/0@0 is not parked: that record was accepted and folded",
     ("show", "traces[0]@4"): "is not parked: that record was rejected as duplicate, which is for ever",
-    ("retry", "traces[0]@1", "traces[0]@77", "--yes"): "spanfold.traces[0]@77 is not parked: of a record there nothing is known",
+    ("retry", "traces[0]@1", "traces[0]@77", "--yes"): "spanfold.traces/0@77 is not parked: of a record there nothing is known",
     ("discard", "traces[3]@1", "--yes"): "`spanfold parked list` shows what is",
-    ("show", "traces@1"): "'traces@1' is no position: expected spanfold.traces[0]@42",
+    ("show", "traces@1"): "'traces@1' is no position: expected spanfold.traces/0@42",
     ("show", "traces[0]@1", "traces[0]@2"): "one position at a time",
     ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.logs, spanfold.metrics, "
     "spanfold.services, spanfold.traces",
@@ -265,7 +267,7 @@ def test_a_fact_that_does_not_come_to_its_record_is_an_error(run: Run) -> None:
     # these tables say that the topic has one partition; on the broker it has four
     assert not at_home(AWAY)
     wrong = refusal(run("retry", f"traces[0]@{AWAY}", "--yes"), Misconfigured)
-    assert f"the fact about spanfold.traces[0]@{AWAY} went to partition " in wrong
+    assert f"the fact about spanfold.traces/0@{AWAY} went to partition " in wrong
 
 
 def test_a_database_without_read_models_says_what_to_do(run: Run, servers: Any) -> None:

@@ -179,15 +179,15 @@ def test_each_record_says_what_it_changed(story: Ledger, run: Run) -> None:
     lines = run(SAID["aggregate_id"], "--history").stdout.partition("\nposition, ")[2].splitlines()[1:]
     assert len(lines) == 7
     at = [line.split("  ")[0] for line in lines]
-    assert at == [f"spanfold.traces[0]@{offset}" for offset in range(7)]
+    assert at == [f"spanfold.traces/0@{offset}" for offset in range(7)]
     assert "  TraceCreated  service_name: - → shop; operation_name: - → checkout; status: - → started; " in lines[0]
     assert "tags + user=7, n=1" in lines[0]
-    assert "  SpanRecorded  retried (by spanfold.traces[0]@5; unknown_schema: " in lines[1]
-    assert "  SpanRecorded  discarded (by spanfold.traces[0]@6; unknown_schema: " in lines[2]
-    assert "  duplicate (its event id is in the journal, at spanfold.traces[0]@1)" in lines[3]
+    assert "  SpanRecorded  retried (by spanfold.traces/0@5; unknown_schema: " in lines[1]
+    assert "  SpanRecorded  discarded (by spanfold.traces/0@6; unknown_schema: " in lines[2]
+    assert "  duplicate (its event id is in the journal, at spanfold.traces/0@1)" in lines[3]
     assert "  TraceCompleted  status: started → completed; end_time: - → 2026-" in lines[4]
     assert "duration_ms: - → 2.0; tags + n=2" in lines[4]
-    assert "  RecordRetried  folds spanfold.traces[0]@1  span_count 0 → 1; spans + payments POST /charges" in lines[5]
+    assert "  RecordRetried  folds spanfold.traces/0@1  span_count 0 → 1; spans + payments POST /charges" in lines[5]
     assert lines[6].endswith("  RecordDiscarded")
     assert time_text(NOW) in lines[0]
     assert time_text(LOG_TIME_MS * 1000) in lines[0]
@@ -208,7 +208,7 @@ def test_history_as_json_ends_in_the_row_of_the_table(story: Ledger, run: Run) -
     ]  # fmt: skip
     assert [step["folds"] for step in found["history"] if step["kafka_offset"] in (1, 5)] == [
         [],
-        ["spanfold.traces[0]@1"],
+        ["spanfold.traces/0@1"],
     ]
 
 
@@ -246,13 +246,13 @@ def test_an_id_that_nobody_knows_is_explained(story: Ledger, run: Run) -> None:
     assert f"Did you mean {trace_id}?" in refusal(run(trace_id[:9]))
     assert f"Did you mean {trace_id}?" in refusal(run(trace_id.upper()))
     early = refusal(run(trace_id, "--as-of", "2001-01-01T00:00:00Z"))
-    assert "before 2001-01-01T00:00:00.000000Z: its first record is spanfold.traces[0]@0, in the log since" in early
+    assert "before 2001-01-01T00:00:00.000000Z: its first record is spanfold.traces/0@0, in the log since" in early
 
 
 def test_of_a_trace_that_is_only_parked_the_position_is_named(ledger: Ledger, run: Run) -> None:
     commit(ledger, older(), [record(span(1, "payments"), 0)])
     done = run(SAID["aggregate_id"], "--history")
-    assert "the log has 1 record of it (spanfold.traces[0]@0 SpanRecorded unknown_schema)" in refusal(done)
+    assert "the log has 1 record of it (spanfold.traces/0@0 SpanRecorded unknown_schema)" in refusal(done)
     assert "  SpanRecorded  parked (unknown_schema: " in done.stdout
 
 

@@ -338,7 +338,7 @@ def test_a_version_that_cannot_read_what_was_folded_before_refuses_to_catch_up(
 ) -> None:
     commit(ledger, store, batch(LOG))
     older = Store(with_second(stack_settings), Codec(Forgetful()))
-    with pytest.raises(Misconfigured, match=r"offset 1 has been folded before.*upgrade, then retry"):
+    with pytest.raises(Misconfigured, match=r"spanfold.traces/0@1 has been folded before.*upgrade, then retry"):
         commit(ledger, older, batch(LOG))
     assert rows_of(ledger, "second_g1") == [[], []]
 

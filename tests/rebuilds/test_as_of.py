@@ -90,5 +90,5 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(stack_settings: Settings, 
             past.create_schema(dsn, name, "")
     with pytest.raises(InvalidInput, match="no schema public that"):
         past.drop(dsn, "public")
-    with at_work(stack_settings) as place, pytest.raises(InvalidInput, match=r"spanfold\.traces:1"):
+    with at_work(stack_settings) as place, pytest.raises(InvalidInput, match=r"spanfold\.traces/1@"):
         past.positions_for(place, {(TRACES.name, 0): 0})
