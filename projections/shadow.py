@@ -10,8 +10,9 @@ from typing import Any, Final
 from psycopg import Connection
 
 from projections.batch import Batch
+from projections.checkpoints import lock_checkpoint
 from projections.erasure import erasures_in
-from projections.journal import CORE, JOURNAL
+from projections.journal import CORE
 from projections.merging import Generation, advance, looked_up, merge, settled_by
 from projections.preparing import Prepared, Preparer
 from projections.projection import FoldsStates, Projection
@@ -45,8 +46,10 @@ class Shadow:
         batch = prepared.judged.batch
         with connection.transaction(), connection.cursor() as cursor:
             where = (batch.topic.name, batch.partition)
-            cursor.execute(LOCK, (*where, self._projection.name, self._number))
-            ((next_offset, judged_to),) = cursor.fetchall()
+            locked = lock_checkpoint(cursor, *where, self._projection.name, self._number)
+            if locked is None:
+                raise Misconfigured(f"{self._schema} has no checkpoint for {where[0]}[{where[1]}]: load it anew")
+            next_offset, judged_to = locked
             if next_offset < batch.start or batch.end > judged_to:
                 raise Misconfigured(
                     f"{where[0]}[{where[1]}]: a batch of [{batch.start}, {batch.end}) leaves a gap after {next_offset}, or is "
@@ -68,8 +71,8 @@ class Shadow:
         where = (place.topic.name, place.partition, projection.name, self._number)
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(NEVER_TOO_IDLE)
-            cursor.execute(LOCK, where)
-            if any(next_offset > 0 for next_offset, _ in cursor.fetchall()):
+            locked = lock_checkpoint(cursor, *where)
+            if locked is not None and locked[0] > 0:
                 return 0
             for batch in standing.batches:
                 projection.merge(cursor, self._schema, projection.from_states(batch), place.partition)
@@ -93,12 +96,4 @@ POSITIONS: Final = (
 BEGIN_AT: Final = f"""
 UPDATE {CORE}.checkpoints SET next_offset = %s, log_time = %s
  WHERE topic = %s AND partition = %s AND projection = %s AND generation = %s
-"""
-
-LOCK: Final = f"""
-SELECT c.next_offset, j.next_offset
-  FROM {CORE}.checkpoints c
-  JOIN {CORE}.checkpoints j ON (j.topic, j.partition, j.projection) = (c.topic, c.partition, '{JOURNAL}')
- WHERE c.topic = %s AND c.partition = %s AND c.projection = %s AND c.generation = %s
-   FOR UPDATE OF c
 """

@@ -7,8 +7,9 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
+from projections.checkpoints import lock_checkpoint
 from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.journal import CORE, JOURNAL
+from projections.journal import CORE
 from spanfold.topics import Topic
 
 SNAPSHOTS: Final = "snapshots"
@@ -76,8 +77,7 @@ def lock(cursor: Cursor[Any], place: Place) -> tuple[int, int] | None:
     """Lock the states of the partition until the transaction ends. Returns up to where they are folded, and up to where its
     records are judged; None when nobody has registered them.
     """
-    cursor.execute(LOCK, place.parameters)
-    return cursor.fetchone()
+    return lock_checkpoint(cursor, place.topic.name, place.partition, SNAPSHOTS, place.fold_version)
 
 
 def held(cursor: Cursor[Any], place: Place, aggregate_ids: Collection[str]) -> dict[str, Held]:
@@ -117,14 +117,6 @@ def versions_at(
     cursor.execute(statement, (list(aggregate_ids), list(after), list(offsets)))
     return dict(cursor.fetchall())
 
-
-LOCK: Final = f"""
-SELECT c.next_offset, j.next_offset
-  FROM {CORE}.checkpoints c
-  JOIN {CORE}.checkpoints j ON (j.topic, j.partition, j.projection) = (c.topic, c.partition, '{JOURNAL}')
- WHERE (c.topic, c.partition, c.projection, c.generation) = (%(topic)s, %(partition)s, '{SNAPSHOTS}', %(fold_version)s)
-   FOR UPDATE OF c
-"""
 
 # joins, because `= ANY` of thousands is a search through all of them for each row, until the tables have been analyzed
 HELD: Final = f"""

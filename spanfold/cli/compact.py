@@ -5,17 +5,15 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Final
 
-import psycopg
 import typer
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
-from sqlalchemy.exc import DBAPIError
 
 from projections.projection import installed
 from spanfold.cli.output import console, notices, print_json, table
-from spanfold.cli.rebuilding import prepared
+from spanfold.cli.rebuilding import postgres_translated, prepared
 from spanfold.cli.stack import (
     AsJson,
     Home,
@@ -23,9 +21,7 @@ from spanfold.cli.stack import (
     named_postgres,
     running_settings,
     sigterm_interrupts,
-    unreachable_postgres,
 )
-from spanfold.errors import SpanfoldError, StoreUnavailable
 from stream_processors.compaction import Compaction, Part, compaction
 
 _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
@@ -78,20 +74,13 @@ def compact(
     settings = running_settings(chosen_settings(home))
     with sigterm_interrupts(), _screen() as screen:
         ours = prepared(settings)
-        try:
-            with compaction(settings, named_postgres(settings), ours.topics, installed()) as found:
-                if not dry_run:
-                    found.run(screen)
-        except (psycopg.Error, DBAPIError) as error:
-            raise _failed(error.orig if isinstance(error, DBAPIError) else error) from error
+        with (
+            postgres_translated("Call it again: it goes on from there"),
+            compaction(settings, named_postgres(settings), ours.topics, installed()) as found,
+        ):
+            if not dry_run:
+                found.run(screen)
     _tell(found, dry_run, json)
-
-
-def _failed(error: BaseException | None) -> SpanfoldError:
-    if isinstance(error, psycopg.Error) and error.sqlstate:
-        words = " ".join(str(error).split())
-        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). Call it again: it goes on from there")
-    return unreachable_postgres(error if isinstance(error, Exception) else None)
 
 
 def _tell(found: Compaction, dry_run: bool, json: bool) -> None:

@@ -23,13 +23,13 @@ from spanfold.cli.erasing import (
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.parked_payload import one_line
 from spanfold.cli.parked_settling import user_at_host
-from spanfold.cli.publishing import now_us
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
 from spanfold.events import TraceErased
 from spanfold.positions import Position
 from spanfold.settings import Settings
+from spanfold.times import now_us
 
 
 def erase(

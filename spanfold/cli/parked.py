@@ -36,12 +36,12 @@ from spanfold.cli.parked_settling import (
     unfulfilled,
     what_became_of,
 )
-from spanfold.cli.publishing import now_us
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput, SpanfoldError
 from spanfold.events import RecordDiscarded, RecordRetried
 from spanfold.settings import Settings
+from spanfold.times import now_us
 
 DUMPED_BYTES: Final = 1024
 SHOWN_CHARACTERS: Final = 1000

@@ -12,13 +12,14 @@ from rich.progress import Progress, SpinnerColumn, TaskProgressColumn, TextColum
 from producers.publisher import TelemetryPublisher
 from producers.topics import ensure_topics
 from spanfold.cli.output import console, notices, print_json_rows
-from spanfold.cli.publishing import Sent, events_of_lines, now_us, parsed, send
+from spanfold.cli.publishing import Sent, events_of_lines, parsed, send
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
 from spanfold.errors import InvalidInput
 from spanfold.event_json import PUBLISHABLE, event_from_json
 from spanfold.events import ErrorLogged, Event, MetricUpdated
 from spanfold.settings import Settings
+from spanfold.times import now_us
 
 SOURCE: Final = "spanfold-cli"
 

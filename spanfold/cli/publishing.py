@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,6 +13,7 @@ from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.event_json import event_from_json
 from spanfold.events import Event
 from spanfold.ids import id_text
+from spanfold.times import now_us
 from spanfold.topics import Partition
 
 Complain = Callable[[str], None]
@@ -73,11 +73,6 @@ def parsed(text: bytes | str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(f"not JSON: {error}") from None
-
-
-def now_us() -> int:
-    """The time, in µs since 1970 UTC."""
-    return time.time_ns() // 1000
 
 
 def _row(event: Event, delivery: Delivery) -> dict[str, Any]:

@@ -100,18 +100,18 @@ def prepared(settings: Settings) -> Installation:
 
 
 @contextmanager
-def postgres_translated() -> Iterator[None]:
-    """Within the block psycopg's errors and SQLAlchemy's become StoreUnavailable, with what Postgres said."""
+def postgres_translated(afterwards: str = "The live tables are as they were") -> Iterator[None]:
+    """Within the block psycopg's errors and SQLAlchemy's become StoreUnavailable: what Postgres said, and how things stand."""
     try:
         yield
     except (psycopg.Error, DBAPIError) as error:
-        raise _failed(error.orig if isinstance(error, DBAPIError) else error) from error
+        raise _failed(error.orig if isinstance(error, DBAPIError) else error, afterwards) from error
 
 
-def _failed(error: BaseException | None) -> StoreUnavailable:
+def _failed(error: BaseException | None, afterwards: str) -> StoreUnavailable:
     if isinstance(error, psycopg.Error) and error.sqlstate:
         words = " ".join(str(error).split())
-        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). The live tables are as they were")
+        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). {afterwards}")
     return unreachable_postgres(error if isinstance(error, Exception) else None)
 
 
