@@ -7,9 +7,9 @@ import uuid
 import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
-from psycopg.conninfo import make_conninfo
 
 from producers.publisher import TelemetryPublisher
+from projections.conninfo import url_with_defaults
 from projections.queries import micros
 from projections.queries.traces import page_of_traces
 from spanfold.buses import QueryBus
@@ -71,7 +71,7 @@ async def test_many_wait_at_once(stack_settings: Settings, bus: QueryBus, worker
 
 
 async def test_the_role_that_may_only_read_is_enough(stack_settings: Settings, ledger: object) -> None:
-    dsn = make_conninfo(stack_settings.postgres_dsn or "", options="-c role=spanfold_reader")
+    dsn = url_with_defaults(str(stack_settings.postgres_dsn), options="-c role=spanfold_reader")
     async with reader_of(stack_settings.model_copy(update={"postgres_dsn": dsn})) as reader:
         assert await reader.problems() == []
         bus = query_bus_of(reader)
