@@ -18,19 +18,25 @@ from tests.faults.trap import TRAP, WITHOUT, WatchedCommitter, note_attempt
 
 
 class WatchedStore(Store):
-    """Tells what it tries."""
+    """Tells what it tries; the parts that a batch is cut into are not told of again."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.topic: str | None = None
+        self._cut = False
         self.reached = lambda step: TRAP.reached(step, self.topic)
 
     def commit(self, connection: Any, prepared: Prepared) -> list[Outcome]:
         batch = prepared.judged.batch
-        note_attempt(batch)
+        is_part, self._cut = self._cut, True
+        if not is_part:
+            note_attempt(batch)
         self.topic = batch.topic.name if batch else None
         self.reached("before_begin")
-        return super().commit(connection, prepared)
+        try:
+            return super().commit(connection, prepared)
+        finally:
+            self._cut = is_part
 
 
 def main() -> None:
