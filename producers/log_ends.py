@@ -57,23 +57,25 @@ def bounds_of(consumer: Consumer, topic: str, partition: int) -> Bounds:
     return first, end
 
 
-def log_bounds(settings: Settings) -> dict[Partition, Bounds]:
-    """Of each partition of the installed topics. LogUnavailable when Kafka does not say within ANSWER_S, Misconfigured when it
+def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition, Bounds]:
+    """Of each partition of the installed topics; not `committed`: the end behind transactions that are open.
+
+    LogUnavailable when Kafka does not say within ANSWER_S, Misconfigured when it
     lacks one of them.
     """
     try:
         admin = AdminClient(kafka_config(settings))
         partitions = _partitions(admin, settings)
-        starts = patiently(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST))
-        ends = patiently(ANSWER_S, lambda: _listed(admin, partitions, _LATEST))
+        starts = patiently(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST, committed))
+        ends = patiently(ANSWER_S, lambda: _listed(admin, partitions, _LATEST, committed))
     except KafkaException as error:
         raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
     return {each: (starts[where], ends[where]) for where, each in partitions.items()}
 
 
 def ends_of_log(settings: Settings) -> dict[Partition, int]:
-    """The offset after the last record of each partition, of aborted ones too. Raises as log_bounds does."""
-    return {each: end for each, (_, end) in log_bounds(settings).items()}
+    """The offset after the last record of each partition, of open and aborted transactions too. Raises as log_bounds does."""
+    return {each: end for each, (_, end) in log_bounds(settings, committed=False).items()}
 
 
 def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition, Partition]:
@@ -84,7 +86,10 @@ def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition,
     return {(name, each): (names[name], each) for name in names for each in known[name].partitions}
 
 
-def _listed(admin: AdminClient, partitions: Iterable[BrokerPartition], spec: OffsetSpec) -> dict[BrokerPartition, int]:
+def _listed(
+    admin: AdminClient, partitions: Iterable[BrokerPartition], spec: OffsetSpec, committed: bool
+) -> dict[BrokerPartition, int]:
+    isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
     asked = {TopicPartition(*each): spec for each in partitions}
-    answers = admin.list_offsets(asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ANSWER_S)
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
     return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, cast
 import aiokafka
 from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import NoOffsetForPartitionError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
 from faust import Schema
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
@@ -105,8 +105,16 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         await super().on_partitions_revoked(revoked)
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        # the seeks follow without yielding to the loop
         self._next.update(partitions)
-        await super()._seek_wait(consumer, partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except IllegalStateError:
+            # one is no longer assigned, and those after it were not sought: nothing of them is to be used. The assignment
+            # that has come meanwhile seeks again
+            for tp in partitions:
+                self._next.pop(tp, None)
+            raise
 
     async def _fetch_records(
         self,
@@ -130,7 +138,10 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 continue
             end = await consumer.position(tp)
             if end > start:
-                fetched[tp] = [Fetched(records.get(tp, []), start, end)]
+                found = records.get(tp, [])
+                if found and found[0].offset < start:  # whatever came of a seek, a batch has nothing below its start
+                    found = [record for record in found if record.offset >= start]
+                fetched[tp] = [Fetched(found, start, end)]
                 self._next[tp] = end
         return fetched
 
