@@ -15,8 +15,8 @@ import psycopg
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from fastavro import parse_schema, schemaless_reader
 
-from schemas.catalogue import committed
-from schemas.codec import plain
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import plain
 
 BATCH = 20_000
 PG_EPOCH_US = 946_684_800_000_000

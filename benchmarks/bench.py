@@ -15,7 +15,7 @@ from rich.table import Table
 from benchmarks.runs import Runs
 from benchmarks.workload import WORKLOADS, Name, publish
 from spanfold.embedded.stack import EmbeddedStack
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 
 Figures = TypeVar("Figures", bound=Any)
 """A dataclass: what one run showed."""

@@ -24,14 +24,14 @@ SAMPLED_S: Final = 4
 
 PARTS: Final = {
     "aiokafka/": "fetch from Kafka (aiokafka)",
-    "projections/verdicts.py": "headers and verdicts",
+    "projections/commit/verdicts.py": "headers and verdicts",
     "schemas/codec.py": "Avro (fastavro)",
-    "projections/reading.py": "checks and jsonb",
+    "projections/commit/reading.py": "checks and jsonb",
     "projections/traces/fold.py": "fold",
     "projections/traces/dependencies.py": "calls between services",
-    "projections/journal.py": "journal's rows",
+    "projections/commit/journal.py": "journal's rows",
     "projections/traces/merge.py": "traces' and rollups' rows",
-    "projections/copying.py": "COPY's format (psycopg)",
+    "spanfold/postgres/copying.py": "COPY's format (psycopg)",
     "projections/": "the rest of projections",
     "stream_processors/": "the rest of the worker",
 }

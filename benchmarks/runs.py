@@ -13,8 +13,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import sql
 
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
 
 POLL_S: Final = 0.02
 DONE_S: Final = 600.0

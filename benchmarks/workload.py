@@ -8,10 +8,10 @@ from typing import Final, NamedTuple
 
 from rich.progress import Progress
 
-from producers.publisher import TelemetryPublisher
-from producers.topics import ensure_topics
-from spanfold.events import SpanRecorded, Tags, TraceCompleted, TraceCreated, TraceEvent
-from spanfold.settings import Settings
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.events import SpanRecorded, Tags, TraceCompleted, TraceCreated, TraceEvent
+from spanfold.language.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
 
 LAG: Final = 500
 """A trace is completed when so many others have begun after it."""

@@ -1,6 +1,6 @@
 """How journal, checkpoints, roles and functions came to be: Alembic revisions, applied by `upgrade`.
 
-Projection tables are not here: a generation creates them from its table definitions (projections/generations.py).
+Projection tables are not here: a generation creates them from its table definitions (projections/generations/lifecycle.py).
 """
 
 from importlib.resources import files
@@ -8,13 +8,13 @@ from importlib.resources import files
 from alembic import command
 from alembic.config import Config
 
-from spanfold.dsn import checked_dsn
+from spanfold.postgres.dsn import checked_dsn
 
 
 def alembic_config(sqlalchemy_url: str) -> Config:
     """Alembic, pointed at this package and at that database."""
     config = Config()
-    config.set_main_option("script_location", str(files("migrations")))
+    config.set_main_option("script_location", str(files("spanfold.migrations")))
     config.set_main_option("sqlalchemy.url", sqlalchemy_url.replace("%", "%%"))
     return config
 

@@ -2,11 +2,11 @@
 
 from typing import Final
 
-from producers.delivery import Delivery
-from producers.publisher import TelemetryPublisher
-from spanfold.events import DomainEvent
-from spanfold.records import EXPECTED_VERSION
-from spanfold.settings import Settings
+from spanfold.language.events import DomainEvent
+from spanfold.language.records import EXPECTED_VERSION
+from spanfold.language.settings import Settings
+from spanfold.producers.delivery import Delivery
+from spanfold.producers.publisher import TelemetryPublisher
 
 LINGER_MS: Final = 1.0
 """Whoever appends waits for the answer: hardly any waiting for company."""

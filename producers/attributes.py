@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from spanfold.events import Scalar, Tags, TagValue
+from spanfold.language.events import Scalar, Tags, TagValue
 
 LONGEST_TEXT: Final = 60_000
 """Characters of a log message or a stack trace: a few of them together stay below what one event may weigh."""

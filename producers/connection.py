@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from producers.topics import kafka_config
-from producers.trouble import Trouble
-from spanfold.settings import Settings
+from spanfold.kafka.kafka_errors import Trouble
+from spanfold.kafka.topics import kafka_config
+from spanfold.language.settings import Settings
 
 Report = Callable[[KafkaError | None, Message], None]
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from confluent_kafka import KafkaError, Message
 
-from spanfold.errors import LogUnavailable, Misconfigured, SpanfoldError
+from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldError
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.trace import Span, format_span_id, format_trace_id
 
-from producers.attributes import shortened, tags_of, text_of
-from producers.outlet import DELIVERY_S, Outlet
-from producers.publisher import TelemetryPublisher
-from producers.resources import service_of, source_of
-from spanfold.events import ErrorLogged, Tags
+from spanfold.language.events import ErrorLogged, Tags
+from spanfold.producers.attributes import shortened, tags_of, text_of
+from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.producers.resources import service_of, source_of
 
 US_PER_S: Final = 1_000_000
 

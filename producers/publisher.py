@@ -12,16 +12,16 @@ from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from producers.connection import MAX_EVENT_BYTES, Connection, Report
-from producers.counts import Counters, Counts
-from producers.delivery import Delivery, LoopWaiter, OnDelivery, Outcome, outcome_of
-from producers.throttled_log import ThrottledLog
-from schemas.codec import Codec
-from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
-from spanfold.events import DomainEvent
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import Topic
+from spanfold.language.errors import InvalidInput, LogUnavailable, SpanfoldError
+from spanfold.language.events import DomainEvent
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.throttled_log import ThrottledLog
+from spanfold.language.topics import Topic
+from spanfold.producers.connection import MAX_EVENT_BYTES, Connection, Report
+from spanfold.producers.counts import Counters, Counts
+from spanfold.producers.delivery import Delivery, LoopWaiter, OnDelivery, Outcome, outcome_of
+from spanfold.schemas.codec import Codec
 
 OnFull = Literal["block", "drop"]
 EXIT_FLUSH_S: Final = 5.0

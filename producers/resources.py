@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from producers.attributes import text_of
+from spanfold.producers.attributes import text_of
 
 NS_PER_US: Final = 1000
 

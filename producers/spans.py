@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from producers.attributes import text_of
-from spanfold.events import SpanRecorded, Tags, TagValue, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import SpanRecorded, Tags, TagValue, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.producers.attributes import text_of
 
 
 def events_of_span(span: SpanRecorded) -> Iterator[TraceEvent]:

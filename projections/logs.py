@@ -10,12 +10,12 @@ from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.projection import View
-from projections.reading import Fact
-from projections.retention import Retained
-from schemas.codec import Fields
-from spanfold.topics import LOGS
+from spanfold.language.topics import LOGS
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.projection import View
+from spanfold.projections.retention.rules import Retained
+from spanfold.schemas.codec import Fields
 
 LogsPartial = list[tuple[Any, ...]]
 """Rows of ERROR_LOGS_TABLE; their order means nothing."""
@@ -43,7 +43,7 @@ ERROR_LOGS_TABLE: Final = Table(
     # of any length: a hash index keeps 4 bytes of it
     Index("error_logs_trace_id", "trace_id", postgresql_using="hash"),
     Index("error_logs_aggregate_id", "aggregate_id", postgresql_using="hash"),
-    # projections/checks.py holds the name to what a B-tree key can hold
+    # projections/commit/checks.py holds the name to what a B-tree key can hold
     Index("error_logs_service_name", "service_name", "occurred_at"),
     info={"key": ("event_id",), "retained": Retained(("occurred_at",))},
 )
@@ -74,7 +74,7 @@ VIEW: Final = View(
 
 
 class LogsProjection:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "logs"
     fold_version = 2

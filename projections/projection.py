@@ -13,9 +13,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 from psycopg import Cursor
 from sqlalchemy import MetaData
 
-from projections.reading import Fact
-from spanfold.aggregates import AggregateState, installed_aggregates
-from spanfold.topics import Topic
+from spanfold.application.aggregates import AggregateState, installed_aggregates
+from spanfold.language.topics import Topic
+from spanfold.projections.commit.reading import Fact
 
 NEEDED_BY_FOLD: Final = {"needed_by_fold": True}
 """`info` of an index that the fold itself uses: a rebuild creates the other ones after loading."""

@@ -14,11 +14,11 @@ from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, SmallInteger, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.projection import View
-from projections.reading import Fact
-from schemas.codec import Fields
-from spanfold.topics import SERVICES
+from spanfold.language.topics import SERVICES
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.projection import View
+from spanfold.schemas.codec import Fields
 
 Said = tuple[Any, ...]
 """What one event says: offset, number within its record, occurred_at in µs, then its own fields."""
@@ -105,7 +105,7 @@ VIEW: Final = View(
 
 
 class ServicesProjection:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "services"
     fold_version = 1

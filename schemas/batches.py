@@ -7,10 +7,10 @@ are theirs in the tables and are not looked at when a verdict is given.
 from collections.abc import Sequence
 from typing import Any
 
-from schemas.codec import UNREADABLE, Codec, Fields
-from spanfold.errors import InvalidInput, PoisonRecord
-from spanfold.events import DomainEvent, EventBatch
-from spanfold.topics import BATCH
+from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.language.events import DomainEvent, EventBatch
+from spanfold.language.topics import BATCH
+from spanfold.schemas.codec import UNREADABLE, Codec, Fields
 
 BatchedFacts = list[tuple[str, Fields]]
 """Type and fields of each event of a batch, in its order."""

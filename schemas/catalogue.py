@@ -2,11 +2,11 @@
 
 Without a registry these ids frame every record. spanfold's start at 1,400,000,000, far from the small numbers that a registry
 hands out, so that records framed either way can lie in one topic. A released entry never changes: add a version instead
-(`python -m schemas.catalogue` appends what schemas/avro holds and the catalogue does not).
+(`python -m spanfold.schemas.catalogue` appends what schemas/avro holds and the catalogue does not).
 
 A package adds schemas of its own: a module with catalogue.json and avro/EventType.vN.avsc beside its __init__.py, named by an
-entry of the group `spanfold.schemas`. `python -m schemas.catalogue acme_events --first-id 1450000000` makes its catalogue; ids
-of packages lie from 1,410,000,000 to 2,147,483,647, each package in a stretch of its own.
+entry of the group `spanfold.schemas`. `python -m spanfold.schemas.catalogue acme_events --first-id 1450000000` makes its
+catalogue; ids of packages lie from 1,410,000,000 to 2,147,483,647, each package in a range of its own.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from typing import Any, Final, Protocol
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from spanfold.aggregates import snapshot_types
-from spanfold.errors import Misconfigured
-from spanfold.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, topic_of
+from spanfold.application.aggregates import snapshot_types
+from spanfold.language.errors import Misconfigured
+from spanfold.language.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, topic_of
 
 GROUP: Final = "spanfold.schemas"
-OURS: Final = "schemas"
+OURS: Final = "spanfold.schemas"
 FIRST_ID: Final = 1_400_000_000
 OUR_IDS: Final = range(FIRST_ID, 1_410_000_000)
 PACKAGES_IDS: Final = range(OUR_IDS.stop, 1 << 31)
@@ -175,7 +175,7 @@ def _subject(event_type: str, full_name: str) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m schemas.catalogue", description=append_new.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m spanfold.schemas.catalogue", description=append_new.__doc__)
     parser.add_argument("package", nargs="?", default=OURS)
     parser.add_argument("--first-id", type=int, default=FIRST_ID)
     given = parser.parse_args()

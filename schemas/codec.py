@@ -12,9 +12,9 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
-from schemas.catalogue import SchemaIds, committed
-from spanfold.aggregates import snapshot_types
-from spanfold.errors import InvalidInput, PoisonRecord
+from spanfold.application.aggregates import snapshot_types
+from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.schemas.catalogue import SchemaIds, committed
 
 Fields = dict[str, Any]
 """A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes."""

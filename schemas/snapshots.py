@@ -8,9 +8,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from schemas.codec import UNREADABLE, Codec
-from spanfold.aggregates import PLAIN_SNAPSHOT, Aggregate
-from spanfold.errors import PoisonRecord
+from spanfold.application.aggregates import PLAIN_SNAPSHOT, Aggregate
+from spanfold.language.errors import PoisonRecord
+from spanfold.schemas.codec import UNREADABLE, Codec
 
 
 def encode_state(codec: Codec, aggregate: type[Aggregate[Any]], state: Any) -> bytes:

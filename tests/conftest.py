@@ -14,12 +14,12 @@ import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
 
-from producers.topics import ensure_topics, kafka_config
-from projections import generations
-from projections.projection import installed
 from spanfold.embedded.stack import EmbeddedStack
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 
 # a job that a script runs in the background ignores SIGINT, and so would all that it starts; some tests send it
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -97,7 +97,7 @@ def prepared_database(servers: Servers) -> Iterator[str]:
     settings = Settings(kafka_bootstrap=servers.kafka_bootstrap, topic_prefix=f"{name}.")
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}")
-        generations.prepare(servers.dsn_of(name), ensure_topics(settings).values(), installed())
+        lifecycle.prepare(servers.dsn_of(name), ensure_topics(settings).values(), installed())
         yield name
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
 

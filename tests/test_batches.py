@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from schemas.batches import pack, unpack
-from schemas.codec import Codec, Fields
-from spanfold.errors import InvalidInput, PoisonRecord
-from spanfold.events import EventBatch, ServiceHealthChanged, ServiceRegistered, TraceCompleted
-from spanfold.topics import SERVICES
+from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.language.events import EventBatch, ServiceHealthChanged, ServiceRegistered, TraceCompleted
+from spanfold.language.topics import SERVICES
+from spanfold.schemas.batches import pack, unpack
+from spanfold.schemas.codec import Codec, Fields
 
 CODEC = Codec()
 SAID: dict[str, Any] = {"aggregate_id": "cart-1", "source": "test"}

@@ -17,8 +17,8 @@ from rich.console import Console
 from spanfold.demo.processes import running_shop
 from spanfold.demo.report import plot_line, read_report, show_report
 from spanfold.demo.run import run_demo
-from spanfold.errors import LogUnavailable
-from spanfold.settings import Settings
+from spanfold.language.errors import LogUnavailable
+from spanfold.language.settings import Settings
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ from collections.abc import Callable
 
 import pytest
 
-from migrations import sqlalchemy_url
-from projections.conninfo import url_with_defaults
+from spanfold.bootstrap import event_store, query_reader
 from spanfold.cli.stack import named_postgres
-from spanfold.dsn import postgres_dsn
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.wiring.event_store import event_store
-from spanfold.wiring.queries import reader_of
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.conninfo import url_with_defaults
+from spanfold.postgres.dsn import postgres_dsn
 
 WRONG = (
     "host=db password=secret",
@@ -21,7 +20,7 @@ WRONG = (
 )
 
 
-@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, reader_of])
+@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, query_reader])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_url_is_refused_untold(ask: Callable[[Settings], object], wrong: str) -> None:
     with pytest.raises(Misconfigured, match="SPANFOLD_POSTGRES_DSN") as refused:
@@ -37,7 +36,7 @@ async def test_an_event_store_refuses_it_too(kafka_bootstrap: str, wrong: str) -
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, reader_of])
+@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, query_reader])
 @pytest.mark.parametrize("none", [None, ""])
 def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | None) -> None:
     with pytest.raises(Misconfigured, match="no Postgres is named"):

@@ -9,18 +9,18 @@ from typing import Any
 
 import pytest
 
-from schemas.catalogue import OUR_IDS, Catalogue, RegisteredSchema, committed
-from spanfold.errors import Misconfigured
-from spanfold.topics import checked_topics, installed_topics
+from spanfold.language.errors import Misconfigured
+from spanfold.language.topics import checked_topics, installed_topics
+from spanfold.schemas.catalogue import OUR_IDS, Catalogue, RegisteredSchema, committed
 
 MODULE = """
 from dataclasses import dataclass, replace
 
-from spanfold.aggregates import Aggregate
-from spanfold.errors import CommandRefused
-from spanfold.events import DomainEvent
-from spanfold.messages import DomainCommand
-from spanfold.topics import Topic, TopicKind
+from spanfold.application.aggregates import Aggregate
+from spanfold.language.errors import CommandRefused
+from spanfold.language.events import DomainEvent
+from spanfold.application.messages import DomainCommand
+from spanfold.language.topics import Topic, TopicKind
 
 ORDERS = Topic("acme.orders", TopicKind.CONDITIONAL, ("OrderPlaced", "OrderShipped"))
 
@@ -90,13 +90,13 @@ order = acme_orders:OrderAggregate
 
 PROGRAM = """
 import asyncio
-from schemas.catalogue import committed
-from schemas.codec import Codec
-from spanfold.aggregates import event_class, installed_aggregates
-from spanfold.buses import CommandBus
-from spanfold.in_memory import InMemoryEventStore
-from spanfold.messages import Command
-from spanfold.topics import installed_topics, topic_of
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import Codec
+from spanfold.application.aggregates import event_class, installed_aggregates
+from spanfold.application.buses import CommandBus
+from spanfold.application.in_memory import InMemoryEventStore
+from spanfold.application.messages import Command
+from spanfold.language.topics import installed_topics, topic_of
 
 print([topic.name for topic in installed_topics()])
 assert topic_of("OrderPlaced").name == "acme.orders"
@@ -139,7 +139,7 @@ def run(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_package_brings_topics_schemas_and_aggregates(acme: Path) -> None:
-    made = run(acme, "-m", "schemas.catalogue", "acme_orders", "--first-id", "1450000000")
+    made = run(acme, "-m", "spanfold.schemas.catalogue", "acme_orders", "--first-id", "1450000000")
     assert (made.returncode, made.stdout, made.stderr) == (0, "2 added\n", "")
     done = run(acme, "-c", PROGRAM)
     assert done.returncode == 0, done.stderr
@@ -151,17 +151,17 @@ def test_a_package_brings_topics_schemas_and_aggregates(acme: Path) -> None:
 
 
 def test_a_package_without_a_catalogue_is_told_so(acme: Path) -> None:
-    done = run(acme, "-c", "from schemas.catalogue import committed; committed()")
+    done = run(acme, "-c", "from spanfold.schemas.catalogue import committed; committed()")
     assert "Misconfigured: entry point spanfold.schemas: acme_orders has no catalogue.json" in done.stderr
 
 
 def test_ids_of_packages_are_not_ours(acme: Path) -> None:
-    done = run(acme, "-m", "schemas.catalogue", "acme_orders", "--first-id", str(OUR_IDS[7]))
+    done = run(acme, "-m", "spanfold.schemas.catalogue", "acme_orders", "--first-id", str(OUR_IDS[7]))
     assert "acme_orders takes ids from 1410000000 to 2147483647" in done.stderr
-    run(acme, "-m", "schemas.catalogue", "acme_orders", "--first-id", "1450000000")
+    run(acme, "-m", "spanfold.schemas.catalogue", "acme_orders", "--first-id", "1450000000")
     catalogue = acme / "acme_orders" / "catalogue.json"
     catalogue.write_text(catalogue.read_text().replace("1450000001", "1400000001"))
-    done = run(acme, "-c", "from schemas.catalogue import committed; committed()")
+    done = run(acme, "-c", "from spanfold.schemas.catalogue import committed; committed()")
     assert "OrderShipped.v1.avsc has the id 1400000001, its ids must be 1410000000 to 2147483647" in done.stderr
 
 
@@ -192,7 +192,7 @@ def test_two_packages_may_not_share_an_id_or_an_event() -> None:
 def test_topics_that_collide_are_refused(value: str, said: str) -> None:
     entries = [
         EntryPoint("other", value, "spanfold.topics"),
-        EntryPoint("traces", "spanfold.topics:TRACES", "spanfold.topics"),
+        EntryPoint("traces", "spanfold.language.topics:TRACES", "spanfold.topics"),
     ]
     with pytest.raises(Misconfigured, match=said):
         checked_topics(entries)

@@ -2,9 +2,9 @@ from typing import Any
 
 import pytest
 
-from spanfold.errors import InvalidInput
-from spanfold.event_json import event_from_json, event_to_json
-from spanfold.events import (
+from spanfold.language.errors import InvalidInput
+from spanfold.language.event_json import event_from_json, event_to_json
+from spanfold.language.events import (
     ErrorLogged,
     Event,
     MetricUpdated,

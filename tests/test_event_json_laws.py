@@ -6,9 +6,8 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.codec import Codec
-from spanfold.event_json import event_from_json, event_to_json
-from spanfold.events import (
+from spanfold.language.event_json import event_from_json, event_to_json
+from spanfold.language.events import (
     EVENT_TYPES,
     ErrorLogged,
     Event,
@@ -21,6 +20,7 @@ from spanfold.events import (
     TraceCreated,
     TraceFailed,
 )
+from spanfold.schemas.codec import Codec
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 NAMES = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)

@@ -18,9 +18,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.publisher import TelemetryPublisher
-from spanfold.events import SpanRecorded
-from spanfold.settings import Settings
+from spanfold.language.events import SpanRecorded
+from spanfold.language.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
 from tests.faults.load import Load
 from tests.rebuilds.conftest import NOTHING, environment, folded, leftovers, publish_mixed
 from tests.stream_processors.conftest import Start, start, until

@@ -17,11 +17,11 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from producers.log_ends import bounds_of
-from spanfold.settings import Settings
+from spanfold.kafka.log_ends import bounds_of
+from spanfold.language.settings import Settings
+from tests.http.conftest import api_process
 from tests.rebuilds.conftest import environment, folded
 from tests.stream_processors.conftest import Start, Worker, start, until
-from tests.wiring.conftest import api_process
 
 __all__ = ["start"]
 
@@ -68,7 +68,7 @@ def run(line: str, surroundings: Mapping[str, str], exit_code: int = 0) -> str:
 
 def test_the_catalogue_holds_every_schema(installed: Path) -> None:
     before = (installed / "acme_orders" / "catalogue.json").read_text()
-    line = "python -m schemas.catalogue acme_orders --first-id 1450000000"
+    line = "python -m spanfold.schemas.catalogue acme_orders --first-id 1450000000"
     assert line in PAGE.read_text()
     assert run(line, os.environ | {"PYTHONPATH": str(installed)}) == "0 added\n"
     assert (installed / "acme_orders" / "catalogue.json").read_text() == before
@@ -98,7 +98,7 @@ def test_eight_clients_at_once_keep_the_rules_and_the_tables_are_what_the_log_sa
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     install, catalogue, migrate, worker_line, api_line, received, refused, clients, sql, verify, rebuild = lines
     assert install == "pip install -e examples/orders"
-    assert catalogue.startswith("python -m schemas.catalogue")
+    assert catalogue.startswith("python -m spanfold.schemas.catalogue")
 
     done = run(migrate, surroundings)
     assert "acme.orders" in done
@@ -148,8 +148,8 @@ def logged(settings: Settings, installed: Path) -> list[Event]:
     """
     program = (
         "import json, sys\n"
-        "from schemas.batches import unpack\n"
-        "from schemas.codec import Codec\n"
+        "from spanfold.schemas.batches import unpack\n"
+        "from spanfold.schemas.codec import Codec\n"
         "codec = Codec()\n"
         "for line in sys.stdin:\n"
         "    kind, fields = codec.decode(bytes.fromhex(line))\n"

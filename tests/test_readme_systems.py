@@ -17,10 +17,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from spanfold.settings import Settings, settings
+from spanfold.language.settings import Settings, settings
+from tests.http.conftest import api_process
 from tests.rebuilds.conftest import environment
 from tests.stream_processors.conftest import Start, start
-from tests.wiring.conftest import api_process
 
 __all__ = ["start"]
 

@@ -19,12 +19,12 @@ from avro.schema import Schema
 from avro.schema import parse as avro_parse
 from hypothesis import given, settings
 
-from schemas.catalogue import FIRST_ID, RegisteredSchema, committed, fingerprint_of
-from schemas.codec import Codec, plain
-from spanfold.aggregates import snapshot_types
-from spanfold.errors import InvalidInput, PoisonRecord
-from spanfold.events import EVENT_TYPES, TraceCompleted, TraceEvent, from_fields
-from spanfold.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, installed_topics, topic_of
+from spanfold.application.aggregates import snapshot_types
+from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.language.events import EVENT_TYPES, TraceCompleted, TraceEvent, from_fields
+from spanfold.language.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, installed_topics, topic_of
+from spanfold.schemas.catalogue import FIRST_ID, RegisteredSchema, committed, fingerprint_of
+from spanfold.schemas.codec import Codec, plain
 from tests.projections.strategies import events
 
 # the package avro knows uuid as a string only; what it ignores it reads as the 16 bytes that they are
@@ -71,7 +71,7 @@ def test_every_released_schema_has_the_id_and_the_fingerprint_that_it_always_had
 
 
 def test_the_catalogue_and_the_files_are_in_step() -> None:
-    there = {file.name for file in files("schemas").joinpath("avro").iterdir() if file.name.endswith(".avsc")}
+    there = {file.name for file in files("spanfold.schemas").joinpath("avro").iterdir() if file.name.endswith(".avsc")}
     assert there == {entry.file for entry in ENTRIES}
 
 

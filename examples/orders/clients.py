@@ -12,12 +12,12 @@ from typing import Any
 
 from acme_orders.stock import CancelOrder, PayOrder, PlaceOrder, ReceiveStock, ShipOrder, Stock
 
-from spanfold.buses import CommandBus, Next, retrying
-from spanfold.errors import CommandRefused
-from spanfold.event_store import Conflict, EventStore
-from spanfold.execution import Retry
-from spanfold.settings import settings
-from spanfold.wiring.event_store import event_store
+from spanfold.application.buses import CommandBus, Next, retrying
+from spanfold.application.event_store import Conflict, EventStore
+from spanfold.application.execution import Retry
+from spanfold.bootstrap import event_store
+from spanfold.language.errors import CommandRefused
+from spanfold.language.settings import settings
 
 PRODUCTS = ("tea", "coffee")
 PIECES = 60

@@ -6,10 +6,10 @@ from typing import Any
 from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, MetaData, SmallInteger, Table, Text
 
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.projection import View
-from projections.reading import Fact
-from spanfold.topics import TRACES
+from spanfold.language.topics import TRACES
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.projection import View
 
 SLOW_US = 1_000_000
 HOUR_US = 3_600_000_000
@@ -54,7 +54,7 @@ Partial = dict[tuple[str, str, int], Slow]
 
 
 class SlowOperations:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "slow_operations"
     fold_version = 1

@@ -15,7 +15,7 @@ RETURN trim_scale(
     END / 1000
 );
 COMMENT ON FUNCTION spanfold_core.bucket_upper_ms IS
-    'Greatest duration in milliseconds that a bucket of operation_minutes holds; projections/histogram.py is its inverse.';
+    'Greatest duration in milliseconds that a bucket of operation_minutes holds; duration_histogram.py is its inverse.';
 
 CREATE FUNCTION spanfold.quantile(histogram jsonb, q double precision) RETURNS double precision
 IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql

@@ -8,13 +8,13 @@
 | traces  | SpanfoldSpanProcessor, as spans start and end            | TraceCreated, SpanRecorded, TraceCompleted or TraceFailed |
 | traces  | SpanfoldSpanExporter, for a BatchSpanProcessor           | the same                                     |
 | metrics | SpanfoldMetricExporter                                   | MetricUpdated                                |
-| logs    | producers.opentelemetry.logs.SpanfoldLogExporter, producers.log_handler.SpanfoldLogHandler | ErrorLogged |
+| logs    | SpanfoldLogExporter of .logs; SpanfoldLogHandler of producers.log_handler | ErrorLogged                 |
 
 The settings come from the environment (SPANFOLD_KAFKA_BOOTSTRAP) unless a publisher is given. The log exporter has to be
 imported from its module: OpenTelemetry doesn't call that part of its SDK stable yet.
 """
 
-from producers.opentelemetry.metrics import SpanfoldMetricExporter
-from producers.opentelemetry.tracing import SpanfoldSpanExporter, SpanfoldSpanProcessor
+from spanfold.producers.opentelemetry.metrics import SpanfoldMetricExporter
+from spanfold.producers.opentelemetry.tracing import SpanfoldSpanExporter, SpanfoldSpanProcessor
 
 __all__ = ["SpanfoldMetricExporter", "SpanfoldSpanExporter", "SpanfoldSpanProcessor"]

@@ -9,11 +9,11 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from producers.attributes import shortened, tags_of, text_of
-from producers.outlet import DELIVERY_S, Outlet
-from producers.publisher import TelemetryPublisher
-from producers.resources import NS_PER_US, service_of, source_of
-from spanfold.events import ErrorLogged
+from spanfold.language.events import ErrorLogged
+from spanfold.producers.attributes import shortened, tags_of, text_of
+from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.producers.resources import NS_PER_US, service_of, source_of
 
 SEVERITIES: Final = ("TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL")
 """Each stands for four numbers of OpenTelemetry's, from 1 on."""

@@ -7,9 +7,9 @@ from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 
-from producers.opentelemetry.points import events_of, points_of
-from producers.outlet import Outlet
-from producers.publisher import TelemetryPublisher
+from spanfold.producers.event_sink import Outlet
+from spanfold.producers.opentelemetry.points import events_of, points_of
+from spanfold.producers.publisher import TelemetryPublisher
 
 Temporality = Literal["cumulative", "delta", "lowmemory"]
 
@@ -24,7 +24,7 @@ _OF_DELTAS: Final[dict[Temporality, tuple[type, ...]]] = {
 class SpanfoldMetricExporter(MetricExporter):
     """Publishes each point of each metric as MetricUpdated; for a PeriodicExportingMetricReader.
 
-    The series is resource, scope, name and labels (spanfold.events.series_id); the event's time is the point's, in µs by
+    The series is resource, scope, name and labels (language.events.series_id); the event's time is the point's, in µs by
     rounding down; its id is derived from series, time and what was measured, so a re-export is the same event. NaN and
     infinities stay what they are. `min` and `max` of a histogram that has not recorded any are null.
     """

@@ -16,9 +16,9 @@ from opentelemetry.sdk.metrics.export import (
 )
 from opentelemetry.sdk.resources import Resource
 
-from producers.attributes import tags_of, text_of
-from producers.resources import NS_PER_US, service_of, source_of
-from spanfold.events import MetricUpdated, series_id
+from spanfold.language.events import MetricUpdated, series_id
+from spanfold.producers.attributes import tags_of, text_of
+from spanfold.producers.resources import NS_PER_US, service_of, source_of
 
 DataPoint = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
 

@@ -6,10 +6,10 @@ from typing import Any
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
 
-from producers.attributes import tags_of, text_of
-from producers.resources import NS_PER_US, service_of, source_of
-from producers.spans import events_of_span, trace_ended, with_dropped
-from spanfold.events import SpanRecorded, TraceCreated, TraceEvent
+from spanfold.language.events import SpanRecorded, TraceCreated, TraceEvent
+from spanfold.producers.attributes import tags_of, text_of
+from spanfold.producers.resources import NS_PER_US, service_of, source_of
+from spanfold.producers.spans import events_of_span, trace_ended, with_dropped
 
 
 def events_of(span: ReadableSpan) -> Iterator[TraceEvent]:

@@ -6,9 +6,9 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from producers.opentelemetry.spans import events_at_end, events_at_start, events_of
-from producers.outlet import DELIVERY_S, Outlet
-from producers.publisher import TelemetryPublisher
+from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.opentelemetry.spans import events_at_end, events_at_start, events_of
+from spanfold.producers.publisher import TelemetryPublisher
 
 
 class SpanfoldSpanProcessor(SpanProcessor):
@@ -19,7 +19,7 @@ class SpanfoldSpanProcessor(SpanProcessor):
     - a root span's end → TraceFailed when its status is error, else TraceCompleted, at its end time.
 
     Nanoseconds become microseconds by rounding down; a span whose clock went backwards ends when it started. Attributes
-    become tags as producers.attributes says: an integer beyond 64 bits becomes text, as JSON would spell it. An event's id
+    become tags as producers/attributes.py says: an integer beyond 64 bits becomes text, as JSON would spell it. An event's id
     is derived from the span, so the same span is the same event.
 
     User code is never disturbed: nothing raises, and with the publisher made here (policy "drop") nothing waits. What

@@ -3,8 +3,8 @@
 import asyncio
 import threading
 
-from producers.delivery import Delivery, Outcome
-from spanfold.errors import SpanfoldError
+from spanfold.language.errors import SpanfoldError
+from spanfold.producers.delivery import Delivery, Outcome
 
 
 class Acknowledgements:

@@ -28,12 +28,20 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import ClientDisconnect
 
-from producers.otlp.bodies import JSON, MAX_BODY_BYTES, BodyTooLarge, Encoding, UnknownMedia, encoding_of, message_of
-from producers.otlp.broker import Broker
-from producers.otlp.intake import Taken, publish
-from producers.otlp.metrics import Metrics
-from producers.publisher import TelemetryPublisher
-from spanfold.errors import InvalidInput, SpanfoldError
+from spanfold.kafka.broker import Broker
+from spanfold.language.errors import InvalidInput, SpanfoldError
+from spanfold.producers.otlp.bodies import (
+    JSON,
+    MAX_BODY_BYTES,
+    BodyTooLarge,
+    Encoding,
+    UnknownMedia,
+    encoding_of,
+    message_of,
+)
+from spanfold.producers.otlp.intake import Taken, publish
+from spanfold.producers.otlp.metrics import Metrics
+from spanfold.producers.publisher import TelemetryPublisher
 
 RETRY_AFTER_S: Final = 2
 BODY_S: Final = 10.0

@@ -8,8 +8,8 @@ from typing import Final, TypeVar
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 
-from producers.otlp.json_bodies import read_json
-from spanfold.errors import InvalidInput
+from spanfold.language.errors import InvalidInput
+from spanfold.producers.otlp.json_bodies import read_json
 
 MAX_BODY_BYTES: Final = 20 * 1024 * 1024
 """Of a request, decompressed: what OpenTelemetry's Collector takes by default."""

@@ -8,13 +8,13 @@ from typing import Final
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from producers.otlp.acknowledgements import Acknowledgements
-from producers.otlp.spans import Sender, recorded, sender_of
-from producers.publisher import TelemetryPublisher
-from producers.spans import events_of_span
-from spanfold.errors import InvalidInput, LogUnavailable
-from spanfold.events import DomainEvent
-from spanfold.settings import Settings
+from spanfold.language.errors import InvalidInput, LogUnavailable
+from spanfold.language.events import DomainEvent
+from spanfold.language.settings import Settings
+from spanfold.producers.otlp.acknowledgements import Acknowledgements
+from spanfold.producers.otlp.spans import Sender, recorded, sender_of
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.producers.spans import events_of_span
 
 ACK_S: Final = 5.0
 """How long Kafka may take to acknowledge. SDKs give a request 10 s by default: a part must be left for another try."""
@@ -33,6 +33,10 @@ _NAME_SHOWN: Final = 80
 def otlp_publisher(settings: Settings) -> TelemetryPublisher:
     """A publisher whose outcomes come within ACK_S and that never blocks the event loop."""
     return TelemetryPublisher(settings, block_timeout_s=0.0, linger_ms=5.0, message_timeout_s=ACK_S)
+
+
+FINISH_S: Final = int(ACK_S + 5.0)
+"""How long requests in flight may take when the process is told to stop."""
 
 
 @dataclass(slots=True)

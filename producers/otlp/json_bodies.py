@@ -9,7 +9,7 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from spanfold.errors import InvalidInput
+from spanfold.language.errors import InvalidInput
 
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 

@@ -6,11 +6,11 @@ from typing import Any, Final, NamedTuple
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
 
-from producers.attributes import tags_of, text_of
-from producers.resources import NS_PER_US, service_of, source_of
-from producers.spans import with_dropped
-from spanfold.errors import InvalidInput
-from spanfold.events import SpanRecorded, Tags
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import SpanRecorded, Tags
+from spanfold.producers.attributes import tags_of, text_of
+from spanfold.producers.resources import NS_PER_US, service_of, source_of
+from spanfold.producers.spans import with_dropped
 
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8

@@ -8,18 +8,18 @@ from typing import Any, Final
 
 from psycopg import Cursor
 
-from projections.metrics.fold import MetricsPartial, combine, fold
-from projections.metrics.merge import merge
-from projections.metrics.tables import metadata
-from projections.metrics.views import VIEWS
-from projections.reading import Fact
-from spanfold.topics import METRICS
+from spanfold.language.topics import METRICS
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.metrics.fold import MetricsPartial, combine, fold
+from spanfold.projections.metrics.merge import merge
+from spanfold.projections.metrics.tables import metadata
+from spanfold.projections.metrics.views import VIEWS
 
 __all__ = ["PROJECTION", "MetricsPartial", "MetricsProjection"]
 
 
 class MetricsProjection:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "metrics"
     fold_version = 1

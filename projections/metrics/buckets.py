@@ -12,7 +12,7 @@ from itertools import accumulate, repeat
 from math import inf, isinf, ldexp
 from typing import Any, Final
 
-from projections.checks import MAX_SCALE
+from spanfold.projections.commit.checks import MAX_SCALE
 
 _MAX_EXPONENT: Final = 1023
 _CONTEXT: Final = Context(prec=50)

@@ -7,8 +7,8 @@ one point the greatest event id wins, and an event that comes again is the one t
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, assert_never, cast
 
-from projections.reading import Fact
-from schemas.codec import Fields
+from spanfold.projections.commit.reading import Fact
+from spanfold.schemas.codec import Fields
 
 PointKey = tuple[str, int]
 """(series_id, time in µs since 1970)."""

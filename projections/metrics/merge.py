@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from psycopg import Cursor, errors, sql
 
-from projections.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
-from projections.metrics.fold import MetricsPartial, Point, PointKey, latest
-from projections.metrics.minutes import Minute, MinuteKey, difference, exact
-from projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SERIES_TABLE
-from projections.reading import JSONB_VERSION
-from schemas.codec import Fields
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
+from spanfold.projections.commit.reading import JSONB_VERSION
+from spanfold.projections.metrics.fold import MetricsPartial, Point, PointKey, latest
+from spanfold.projections.metrics.minutes import Minute, MinuteKey, difference, exact
+from spanfold.projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SERIES_TABLE
+from spanfold.schemas.codec import Fields
 
 Removed = tuple[str, int, dict[str, Any]]
 """A point that another one has replaced: series_id, time in µs since 1970, and what it said, by column."""

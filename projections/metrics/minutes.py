@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact
 from typing import Any, Final
 
-from projections.metrics.buckets import buckets_of
+from spanfold.projections.metrics.buckets import buckets_of
 
 US_PER_MINUTE: Final = 60_000_000
 

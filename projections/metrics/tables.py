@@ -9,7 +9,7 @@ from typing import Any, Final
 from sqlalchemy import TIMESTAMP, BigInteger, Boolean, Column, Index, MetaData, Numeric, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB
 
-from projections.retention import Retained
+from spanfold.projections.retention.rules import Retained
 
 metadata = MetaData()
 

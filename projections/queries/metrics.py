@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from psycopg import sql
 
-from projections.queries.reader import Question, Reader, Row, bounded
-from spanfold.messages import Answer
-from spanfold.queries import GetMetricsByName, GetMetricSeries, MetricPoint, MetricReadModel, MetricSeries
+from spanfold.application.messages import Answer
+from spanfold.application.queries import GetMetricsByName, GetMetricSeries, MetricPoint, MetricReadModel, MetricSeries
+from spanfold.projections.queries.reader import Question, Reader, Row, bounded
 
 PROJECTION: Final = "metrics"
 

@@ -10,7 +10,7 @@ from psycopg.adapt import AdaptersMap, Dumper, Loader
 from psycopg.postgres import types
 from psycopg.pq import Format
 
-from projections.copying import PG_EPOCH_US
+from spanfold.postgres.copying import PG_EPOCH_US
 
 TIMESTAMPTZ: Final = types["timestamptz"].oid
 _INT64: Final = struct.Struct(">q")

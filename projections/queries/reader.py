@@ -16,13 +16,13 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
-from projections.asking import Together
-from projections.conninfo import with_defaults
-from projections.projection import installed
-from projections.queries import micros
-from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.messages import NotYetReflected
-from spanfold.positions import Position, missing
+from spanfold.application.messages import NotYetReflected
+from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.language.positions import Position, missing
+from spanfold.postgres.conninfo import with_defaults
+from spanfold.postgres.pool import Together
+from spanfold.projections.projection import installed
+from spanfold.projections.queries import micros
 
 Row = Mapping[str, Any]
 

@@ -6,12 +6,8 @@ from typing import Any, Final
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from projections.queries.micros import Time
-from projections.queries.reader import Question, Reader, Row, bounded
-from projections.traces.fold import ROLLUP_NAME_CHARACTERS
-from spanfold.json_values import number_text
-from spanfold.messages import Answer
-from spanfold.queries import (
+from spanfold.application.messages import Answer
+from spanfold.application.queries import (
     Cursor,
     FindTraces,
     GetOperationStats,
@@ -22,6 +18,10 @@ from spanfold.queries import (
     ServiceDependency,
     TraceReadModel,
 )
+from spanfold.language.json_values import number_text
+from spanfold.projections.queries.micros import Time
+from spanfold.projections.queries.reader import Question, Reader, Row, bounded
+from spanfold.projections.traces.fold import ROLLUP_NAME_CHARACTERS
 
 PROJECTION: Final = "traces"
 

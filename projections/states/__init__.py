@@ -4,6 +4,6 @@ At each position of the snapshot worker, `states` and the `snapshots` of all oth
 records of the log up to there, and nothing else.
 """
 
-from projections.states.store import Folding, NotJudgedYet, PreparedStates, StateStore
+from spanfold.projections.states.store import Folding, NotJudgedYet, PreparedStates, StateStore
 
 __all__ = ["Folding", "NotJudgedYet", "PreparedStates", "StateStore"]

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from projections.journal import CORE
+from spanfold.projections.commit.journal import CORE
 
 
 class Fed(NamedTuple):

@@ -7,12 +7,12 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection, Cursor, IsolationLevel
 
-from projections.journal import CORE
-from projections.states.again import state_of
-from projections.states.rows import SNAPSHOTS, Place, held
-from schemas.codec import Codec
-from spanfold.aggregates import Aggregate, AggregateState
-from spanfold.errors import Misconfigured
+from spanfold.application.aggregates import Aggregate, AggregateState
+from spanfold.language.errors import Misconfigured
+from spanfold.projections.commit.journal import CORE
+from spanfold.projections.states.recovery import state_of
+from spanfold.projections.states.rows import SNAPSHOTS, Place, held
+from spanfold.schemas.codec import Codec
 
 AT_ONCE: Final = 5_000
 AT_ONCE_BYTES: Final = 4 * 1024 * 1024

@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection, Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Integer, LargeBinary, MetaData, SmallInteger, Table, Text
 
-from projections.checkpoints import lock_checkpoint
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.journal import CORE
-from spanfold.topics import Topic
+from spanfold.language.topics import Topic
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.checkpoints import lock_checkpoint
+from spanfold.projections.commit.journal import CORE
 
 SNAPSHOTS: Final = "snapshots"
 """Owner of the checkpoints up to which states are folded; its generation is the fold version of the topic's aggregate."""

@@ -11,22 +11,22 @@ from typing import Any, Final
 
 from psycopg import Connection, Cursor
 
-from projections.arbiter import arbiter_of
-from projections.batch import Batch
-from projections.journal import CORE
-from projections.merging import advance, no_longer_readable, unfolded
-from projections.states import rows
-from projections.states.again import state_of
-from projections.states.rows import SNAPSHOTS, Held, Place, StateRow
-from projections.store import Gap, Outcome
-from schemas.codec import Codec
-from schemas.events import events_of
-from schemas.snapshots import encode_state
-from spanfold.aggregates import Aggregate
-from spanfold.errors import Misconfigured, PoisonRecord, SpanfoldError
-from spanfold.events import DomainEvent
-from spanfold.snapshot_policy import SnapshotPolicy
-from spanfold.topics import Topic, TopicKind
+from spanfold.application.aggregates import Aggregate
+from spanfold.language.errors import Misconfigured, PoisonRecord, SpanfoldError
+from spanfold.language.events import DomainEvent
+from spanfold.language.snapshot_policy import SnapshotPolicy
+from spanfold.language.topics import Topic, TopicKind
+from spanfold.projections.commit.arbiter import arbiter_of
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.journal import CORE
+from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded
+from spanfold.projections.commit.store import Gap, Outcome
+from spanfold.projections.states import rows
+from spanfold.projections.states.recovery import state_of
+from spanfold.projections.states.rows import SNAPSHOTS, Held, Place, StateRow
+from spanfold.schemas.codec import Codec
+from spanfold.schemas.decoding import events_of
+from spanfold.schemas.snapshots import encode_state
 
 
 class NotJudgedYet(SpanfoldError):

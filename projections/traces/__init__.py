@@ -8,21 +8,21 @@ from typing import Any, Final
 
 from psycopg import Cursor
 
-from projections.reading import Fact
-from projections.traces.erase import erase
-from projections.traces.fold import TracePartial, TracesPartial, combine, fold
-from projections.traces.merge import merge
-from projections.traces.states import from_states
-from projections.traces.tables import metadata
-from projections.traces.views import VIEWS
-from spanfold.aggregates import AggregateState
-from spanfold.topics import TRACES
+from spanfold.application.aggregates import AggregateState
+from spanfold.language.topics import TRACES
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.traces.erase import erase
+from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
+from spanfold.projections.traces.merge import merge
+from spanfold.projections.traces.states import from_states
+from spanfold.projections.traces.tables import metadata
+from spanfold.projections.traces.views import VIEWS
 
 __all__ = ["PROJECTION", "TracePartial", "TracesPartial", "TracesProjection"]
 
 
 class TracesProjection:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "traces"
     fold_version = 2

@@ -15,10 +15,10 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Cursor, sql
 
-from projections.copying import PG_EPOCH_US
-from projections.traces.fold import ROLLUP_NAME_CHARACTERS, US_PER_MINUTE
-from projections.traces.tables import MAX_CALL_DAYS, SPANS_TABLE
-from spanfold.topics import US_PER_DAY
+from spanfold.language.topics import US_PER_DAY
+from spanfold.postgres.copying import PG_EPOCH_US
+from spanfold.projections.traces.fold import ROLLUP_NAME_CHARACTERS, US_PER_MINUTE
+from spanfold.projections.traces.tables import MAX_CALL_DAYS, SPANS_TABLE
 
 _CALLERS: Final = frozenset({"client", "producer"})
 _CALLEES: Final = frozenset({"server", "consumer"})

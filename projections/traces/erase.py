@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.traces import dependencies
-from projections.traces.dependencies import Span
-from projections.traces.fold import OperationKey, count_call
-from projections.traces.merge import DEPENDENCIES, OPERATIONS, operation_rows
-from projections.traces.tables import SPANS_TABLE, TRACES_TABLE
-from schemas.codec import Fields
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.traces import dependencies
+from spanfold.projections.traces.dependencies import Span
+from spanfold.projections.traces.fold import OperationKey, count_call
+from spanfold.projections.traces.merge import DEPENDENCIES, OPERATIONS, operation_rows
+from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE
+from spanfold.schemas.codec import Fields
 
 
 def erase(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str], partition: int) -> None:

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar, assert_never, cast
 
-from projections.copying import PG_EPOCH_US
-from projections.histogram import bucket_of
-from projections.reading import Fact
-from schemas.codec import Fields
+from spanfold.postgres.copying import PG_EPOCH_US
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.traces.duration_histogram import bucket_of
+from spanfold.schemas.codec import Fields
 
 US_PER_MINUTE: Final = 60_000_000
 

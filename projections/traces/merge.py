@@ -5,10 +5,10 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from projections.copying import PG_EPOCH_US, CopyTarget
-from projections.traces import dependencies
-from projections.traces.fold import OperationKey, TracePartial, TracesPartial
-from projections.traces.tables import DEPENDENCIES_TABLE, OPERATIONS_TABLE, SPANS_TABLE, TRACES_TABLE
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.traces import dependencies
+from spanfold.projections.traces.fold import OperationKey, TracePartial, TracesPartial
+from spanfold.projections.traces.tables import DEPENDENCIES_TABLE, OPERATIONS_TABLE, SPANS_TABLE, TRACES_TABLE
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:

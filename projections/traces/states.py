@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-from projections.reading import Fact, storable
-from projections.traces.fold import TracesPartial, fold
-from spanfold.aggregates import AggregateState, TraceState
+from spanfold.application.aggregates import AggregateState, TraceState
+from spanfold.projections.commit.reading import Fact, storable
+from spanfold.projections.traces.fold import TracesPartial, fold
 
 
 def from_states(states: Sequence[AggregateState]) -> TracesPartial:
@@ -28,6 +28,6 @@ def _facts(state: TraceState) -> Iterator[Fact]:
 
 
 def _fact(offset: int, event_type: str, fields: dict[str, object]) -> Fact:
-    """As projections.reading makes it; it was storable when it was folded."""
+    """As spanfold.projections.commit.reading makes it; it was storable when it was folded."""
     storable(event_type, fields)
     return offset, event_type, fields

@@ -18,8 +18,8 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import JSONB
 
-from projections.projection import NEEDED_BY_FOLD
-from projections.retention import Retained
+from spanfold.projections.projection import NEEDED_BY_FOLD
+from spanfold.projections.retention.rules import Retained
 
 metadata = MetaData()
 

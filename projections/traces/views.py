@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from projections.projection import View
+from spanfold.projections.projection import View
 
 VIEWS: Final = (
     View(

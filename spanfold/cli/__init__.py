@@ -12,7 +12,7 @@
 import sys
 
 from spanfold.cli.app import app
-from spanfold.errors import SpanfoldError
+from spanfold.language.errors import SpanfoldError
 
 
 def main() -> None:

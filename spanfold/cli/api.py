@@ -1,22 +1,15 @@
 """`spanfold api`: commands and queries over HTTP."""
 
-import asyncio
 import logging
 from typing import Annotated
 
 import typer
 
-from producers.otlp.broker import Broker
+from spanfold.bootstrap import serve_api
 from spanfold.cli.output import notices
 from spanfold.cli.stack import Home, chosen_settings, running_settings
-from spanfold.process_urls import leave_url
-from spanfold.settings import Settings, settings
-from spanfold.wiring.commands import command_bus
-from spanfold.wiring.event_store import event_store
-from spanfold.wiring.http import api_app
-from spanfold.wiring.metrics import ApiMetrics
-from spanfold.wiring.queries import query_bus_of, reader_of
-from spanfold.wiring.serving import serve
+from spanfold.http.process_urls import leave_url
+from spanfold.language.settings import settings
 
 
 def api(
@@ -38,21 +31,9 @@ def api(
     """
     found = running_settings(chosen_settings(home))
     logging.basicConfig(level=settings().log_level)
-    asyncio.run(_run(found, host or found.api_host, found.api_port if port is None else port))
 
+    def started(url: str) -> None:
+        leave_url(found.home, url)
+        notices().print(f"commands at {url}/commands, queries at {url}/queries", soft_wrap=True)
 
-async def _run(found: Settings, host: str, port: int) -> None:
-    metrics, broker = ApiMetrics(), Broker(found)
-    async with event_store(found) as store, reader_of(found) as reader:
-        commands = command_bus(store, metrics.observing("command"))
-        queries = query_bus_of(reader, metrics.observing("query"))
-
-        async def problems() -> list[str]:
-            of_kafka, of_postgres = await asyncio.gather(asyncio.to_thread(broker.problems), reader.problems())
-            return [*of_kafka, *of_postgres]
-
-        def started(url: str) -> None:
-            leave_url(found.home, url)
-            notices().print(f"commands at {url}/commands, queries at {url}/queries", soft_wrap=True)
-
-        await serve(api_app(commands, queries, problems, metrics), host, port, started)
+    serve_api(found, host or found.api_host, found.api_port if port is None else port, started)

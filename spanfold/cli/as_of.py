@@ -6,16 +6,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from projections.projection import Projection
-from projections.shadow import Positions
 from spanfold.cli.output import console, print_json
 from spanfold.cli.positions import position_of
 from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
-from spanfold.errors import InvalidInput
-from spanfold.settings import Settings
-from stream_processors import as_of as past
-from stream_processors.loading import Workplace
+from spanfold.language.errors import InvalidInput
+from spanfold.language.settings import Settings
+from spanfold.projections.generations.shadow import Positions
+from spanfold.projections.projection import Projection
+from spanfold.stream_processors.rebuild import as_of as past
+from spanfold.stream_processors.rebuild.loading import Workplace
 
 Find = Callable[[Workplace], Positions]
 

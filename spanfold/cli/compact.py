@@ -11,24 +11,17 @@ from rich.filesize import decimal
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from projections.projection import installed
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.rebuilding import postgres_translated, prepared
-from spanfold.cli.stack import (
-    AsJson,
-    Home,
-    chosen_settings,
-    named_postgres,
-    running_settings,
-    sigterm_interrupts,
-)
-from stream_processors.compaction import Compaction, Part, compaction
+from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
+from spanfold.projections.projection import installed
+from spanfold.stream_processors.prune import Compaction, Part, compaction
 
 _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
 
 
 class Screen:
-    """Steps as lines, a table that is looked through as a bar; an audience of stream_processors.compaction."""
+    """Steps as lines, a table that is looked through as a bar; an audience of spanfold.stream_processors.prune."""
 
     def __init__(self, shown: Console, progress: Progress) -> None:
         self._console, self._progress = shown, progress

@@ -20,8 +20,8 @@ from spanfold.cli.stack import (
 from spanfold.demo.report import show_report
 from spanfold.demo.run import Outcome, run_demo
 from spanfold.embedded import EmbeddedStack, read_state
-from spanfold.errors import Misconfigured, SpanfoldError
-from spanfold.settings import Settings
+from spanfold.language.errors import Misconfigured, SpanfoldError
+from spanfold.language.settings import Settings
 
 
 class Differs(SpanfoldError):

@@ -24,7 +24,6 @@ from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 from rich.text import Text
 
-from producers.topics import ensure_topics, kafka_config
 from spanfold.cli.output import console, print_json, table
 from spanfold.cli.stack import (
     REQUEST_TIMEOUT_S,
@@ -43,9 +42,10 @@ from spanfold.embedded.java import find_java, java_version
 from spanfold.embedded.ports import is_free
 from spanfold.embedded.postgres import unprivileged_user, wheel_folder
 from spanfold.embedded.servers import PORTS_FILE
-from spanfold.errors import SpanfoldError
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker, installed_topics
+from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.language.errors import SpanfoldError
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker, installed_topics
 
 AMISS: Final = 3
 GIB: Final = 1024**3
@@ -363,7 +363,7 @@ def _newest_revision() -> str | None:
     # imported here: Alembic takes a second
     from alembic.script import ScriptDirectory
 
-    from migrations import alembic_config
+    from spanfold.migrations import alembic_config
 
     return ScriptDirectory.from_config(alembic_config("")).get_current_head()
 

@@ -7,8 +7,6 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from producers.publisher import TelemetryPublisher
-from projections.projection import installed
 from spanfold.cli.erasing import (
     Erased,
     Found,
@@ -25,11 +23,13 @@ from spanfold.cli.parked_payload import one_line
 from spanfold.cli.parked_settling import user_at_host
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
-from spanfold.errors import InvalidInput
-from spanfold.events import TraceErased
-from spanfold.positions import Position
-from spanfold.settings import Settings
-from spanfold.times import now_us
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import TraceErased
+from spanfold.language.positions import Position
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.projection import installed
 
 
 def erase(

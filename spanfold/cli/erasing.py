@@ -6,15 +6,15 @@ from typing import Any, Final
 
 import psycopg
 
-from producers.delivery import Delivery
-from producers.publisher import TelemetryPublisher
-from projections.projection import ErasesTraces, Projection
 from spanfold.cli.sql import reading
-from spanfold.errors import InvalidInput, Misconfigured
-from spanfold.events import TraceErased
-from spanfold.json_values import time_text
-from spanfold.positions import Position
-from spanfold.topics import LOGS, Topic, installed_topics
+from spanfold.language.errors import InvalidInput, Misconfigured
+from spanfold.language.events import TraceErased
+from spanfold.language.json_values import time_text
+from spanfold.language.positions import Position
+from spanfold.language.topics import LOGS, Topic, installed_topics
+from spanfold.producers.delivery import Delivery
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.projection import ErasesTraces, Projection
 
 
 class Unknown(InvalidInput):

@@ -6,7 +6,6 @@ import psycopg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from producers.topics import kafka_config
 from spanfold.cli.output import print_json
 from spanfold.cli.stack import (
     REQUEST_TIMEOUT_S,
@@ -19,8 +18,9 @@ from spanfold.cli.stack import (
     tell_notice,
     unreachable_postgres,
 )
-from spanfold.errors import LogUnavailable
-from spanfold.settings import Settings
+from spanfold.kafka.topics import kafka_config
+from spanfold.language.errors import LogUnavailable
+from spanfold.language.settings import Settings
 
 SCHEMA_VERSION: Final = "SELECT version_num FROM public.schema_version"
 GENERATIONS: Final = "SELECT projection, generation FROM spanfold_core.generations"

@@ -5,11 +5,11 @@ from typing import Annotated
 
 import typer
 
-from producers.otlp.server import serve
+from spanfold.bootstrap import serve_otlp
 from spanfold.cli.output import notices
 from spanfold.cli.stack import Home, chosen_settings, running_settings
-from spanfold.process_urls import leave_url
-from spanfold.settings import settings
+from spanfold.http.process_urls import leave_url
+from spanfold.language.settings import settings
 
 
 def otlp(
@@ -36,4 +36,4 @@ def otlp(
         leave_url(found.home, url)
         notices().print(f"OTLP/HTTP on {url}, health at {url}/healthz, metrics at {url}/metrics", soft_wrap=True)
 
-    serve(found, host or found.otlp_host, found.otlp_port if port is None else port, started)
+    serve_otlp(found, host or found.otlp_host, found.otlp_port if port is None else port, started)

@@ -7,7 +7,7 @@ from typing import Final
 from spanfold.embedded import Program
 from spanfold.embedded.ports import choose_ports, is_free
 from spanfold.embedded.servers import PORTS_FILE
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 
 NAME: Final = "otlp"
 STOP_S: Final = 20.0

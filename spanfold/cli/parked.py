@@ -10,7 +10,6 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from producers.publisher import TelemetryPublisher
 from spanfold.cli.output import console, notices, print_json, print_json_rows, table
 from spanfold.cli.parked_payload import decoded, hex_dump, one_line
 from spanfold.cli.parked_records import (
@@ -38,10 +37,11 @@ from spanfold.cli.parked_settling import (
 )
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.visible import wait_until_visible
-from spanfold.errors import InvalidInput, SpanfoldError
-from spanfold.events import RecordDiscarded, RecordRetried
-from spanfold.settings import Settings
-from spanfold.times import now_us
+from spanfold.language.errors import InvalidInput, SpanfoldError
+from spanfold.language.events import RecordDiscarded, RecordRetried
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.producers.publisher import TelemetryPublisher
 
 DUMPED_BYTES: Final = 1024
 SHOWN_CHARACTERS: Final = 1000

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import orjson
 
-from schemas.catalogue import committed
-from schemas.codec import FRAME_BYTES, MAGIC, Codec
 from spanfold.cli.output import jsonable
-from spanfold.errors import PoisonRecord
-from spanfold.ids import id_text
+from spanfold.language.errors import PoisonRecord
+from spanfold.language.ids import id_text
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import FRAME_BYTES, MAGIC, Codec
 
 BYTES_A_LINE: Final = 16
 

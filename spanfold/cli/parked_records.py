@@ -11,19 +11,19 @@ from typing import Any, Final
 import psycopg
 from psycopg.rows import class_row
 
-from projections.reading import BEHIND, CONTRADICTION, INVALID, REFUSED
-from schemas.codec import UNKNOWN_SCHEMA, UNREADABLE
 from spanfold.cli.positions import position_of, topic_name
 from spanfold.cli.sql import IsoLoader, reading
-from spanfold.errors import InvalidInput
-from spanfold.json_values import time_us
-from spanfold.positions import Position
+from spanfold.language.errors import InvalidInput
+from spanfold.language.json_values import time_us
+from spanfold.language.positions import Position
+from spanfold.projections.commit.reading import BEHIND, CONTRADICTION, INVALID, REFUSED
+from spanfold.schemas.codec import UNKNOWN_SCHEMA, UNREADABLE
 
 Connection = psycopg.Connection[Any]
 
 
 class Reason(StrEnum):
-    """Why a record is parked; what each means stands in projections/reading.py."""
+    """Why a record is parked; what each means stands in projections/commit/reading.py."""
 
     UNREADABLE = UNREADABLE
     UNKNOWN_SCHEMA = UNKNOWN_SCHEMA

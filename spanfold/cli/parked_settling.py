@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from producers.delivery import Delivery, Outcome
-from producers.publisher import TelemetryPublisher
-from projections.reading import BEHIND
 from spanfold.cli.parked_records import ParkedRecord, named, reader
-from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
-from spanfold.events import DomainEvent, RecordDiscarded, RecordRetried
-from spanfold.positions import Position
-from spanfold.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
+from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
+from spanfold.language.events import DomainEvent, RecordDiscarded, RecordRetried
+from spanfold.language.positions import Position
+from spanfold.language.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
+from spanfold.producers.delivery import Delivery, Outcome
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.commit.reading import BEHIND
 
 Fact = type[RecordRetried] | type[RecordDiscarded]
 

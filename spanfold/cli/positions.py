@@ -3,9 +3,9 @@
 import re
 from typing import Final
 
-from spanfold.errors import InvalidInput
-from spanfold.positions import Position
-from spanfold.topics import installed_topics
+from spanfold.language.errors import InvalidInput
+from spanfold.language.positions import Position
+from spanfold.language.topics import installed_topics
 
 _FORMS: Final = (r"/(\d{1,9})@(\d{1,18})", r"\[(\d{1,9})\]@(\d{1,18})", r":(\d{1,9}):(\d{1,18})")
 _POSITIONS: Final = [re.compile(rf"([A-Za-z0-9._-]+){form}", re.ASCII) for form in _FORMS]

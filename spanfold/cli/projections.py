@@ -6,11 +6,11 @@ import typer
 from psycopg.rows import dict_row
 from rich.filesize import decimal
 
-from projections.projection import Projection, installed, why_not_from_states
 from spanfold.cli.output import Cell, console, print_json_rows, table
 from spanfold.cli.rebuilding import Names, chosen, prepared
 from spanfold.cli.sql import reading
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
+from spanfold.projections.projection import Projection, installed, why_not_from_states
 
 projections = typer.Typer(
     invoke_without_command=True,

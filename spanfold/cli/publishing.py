@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from producers.delivery import Delivery, Outcome
-from producers.publisher import TelemetryPublisher
-from spanfold.errors import InvalidInput, LogUnavailable, SpanfoldError
-from spanfold.event_json import event_from_json
-from spanfold.events import Event
-from spanfold.ids import id_text
-from spanfold.times import now_us
-from spanfold.topics import Partition
+from spanfold.language.errors import InvalidInput, LogUnavailable, SpanfoldError
+from spanfold.language.event_json import event_from_json
+from spanfold.language.events import Event
+from spanfold.language.ids import id_text
+from spanfold.language.times import now_us
+from spanfold.language.topics import Partition
+from spanfold.producers.delivery import Delivery, Outcome
+from spanfold.producers.publisher import TelemetryPublisher
 
 Complain = Callable[[str], None]
 

@@ -5,16 +5,16 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from projections.projection import Projection
 from spanfold.cli.output import console, print_json
 from spanfold.cli.rebuilding import WORKERS, Installation, Names, Workers, as_json, chosen, parity_lines, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, sigterm_interrupts
-from spanfold.errors import InvalidInput
-from stream_processors import rebuild as rebuilding
-from stream_processors.comparing import RowsDiffer
-from stream_processors.following import follow
-from stream_processors.loading import Workplace
-from stream_processors.rebuild import Result
+from spanfold.language.errors import InvalidInput
+from spanfold.projections.projection import Projection
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.stream_processors.rebuild.comparing import RowsDiffer
+from spanfold.stream_processors.rebuild.following import follow
+from spanfold.stream_processors.rebuild.loading import Workplace
+from spanfold.stream_processors.rebuild.rebuild import Result
 
 ROWS_DIFFER = 1
 

@@ -12,16 +12,16 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from sqlalchemy.exc import DBAPIError
 
-from projections.parity import TableParity
-from projections.projection import Projection, installed
-from projections.swap import Session
 from spanfold.cli.output import notices
 from spanfold.cli.stack import named_postgres, prepare, unreachable_postgres
-from spanfold.errors import InvalidInput, StoreUnavailable
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
-from stream_processors.loading import Workplace, workplace
-from stream_processors.rebuild import Result
+from spanfold.language.errors import InvalidInput, StoreUnavailable
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.generations.parity import TableParity
+from spanfold.projections.generations.swap import Session
+from spanfold.projections.projection import Projection, installed
+from spanfold.stream_processors.rebuild.loading import Workplace, workplace
+from spanfold.stream_processors.rebuild.rebuild import Result
 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that load, each whole partitions.")]
 Names = Annotated[
@@ -32,7 +32,7 @@ WORKERS: Final = 2
 
 
 class Screen:
-    """Steps as lines, loading as a bar with events/s and what is left; an audience of stream_processors.loading."""
+    """Steps as lines, loading as a bar with events/s and what is left; an audience of rebuild/loading.py."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress

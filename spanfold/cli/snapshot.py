@@ -6,12 +6,12 @@ import psycopg
 import typer
 from rich.progress import Progress
 
-from projections.states import Folding, StateStore
-from spanfold.aggregates import installed_aggregates
+from spanfold.application.aggregates import installed_aggregates
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.sql import explained
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
-from spanfold.errors import InvalidInput, Misconfigured
+from spanfold.language.errors import InvalidInput, Misconfigured
+from spanfold.projections.states import Folding, StateStore
 
 snapshot = typer.Typer(
     no_args_is_help=True,

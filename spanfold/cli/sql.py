@@ -19,8 +19,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from spanfold.cli.output import console, notices, print_json_rows, table
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, unreachable_postgres
 from spanfold.embedded import read_state
-from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.settings import Settings
+from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.language.settings import Settings
 
 OPTIONS: Final = "-c search_path=spanfold,public -c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO"
 CANCELLED: Final = 130

@@ -19,15 +19,15 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.status import Status
 
-from producers.security import NO_SECURITY
-from producers.topics import ensure_topics, kafka_config
-from spanfold.aggregates import installed_aggregates
+from spanfold.application.aggregates import installed_aggregates
 from spanfold.cli.otlp_program import otlp_program
-from spanfold.dsn import checked_dsn
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
-from spanfold.errors import Misconfigured, StoreUnavailable
-from spanfold.settings import Settings, default_home, settings
-from spanfold.topics import TopicOnBroker
+from spanfold.kafka.security import NO_SECURITY
+from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.language.errors import Misconfigured, StoreUnavailable
+from spanfold.language.settings import Settings, default_home, settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.postgres.dsn import checked_dsn
 
 Home = Annotated[
     Path | None,
@@ -122,13 +122,13 @@ def prepare(settings: Settings, tell: Callable[[str], None] = tell_notice) -> di
     # imported here: SQLAlchemy and Alembic take a second, and most commands don't need them
     from sqlalchemy.exc import OperationalError
 
-    from projections import generations
-    from projections.projection import installed
+    from spanfold.projections.generations import lifecycle
+    from spanfold.projections.projection import installed
 
     dsn = named_postgres(settings)
     topics = ensure_topics(settings)
     try:
-        for notice in generations.prepare(dsn, topics.values(), installed()):
+        for notice in lifecycle.prepare(dsn, topics.values(), installed()):
             tell(notice)
     except OperationalError as error:
         raise unreachable_postgres(error.orig) from error
@@ -139,11 +139,11 @@ def to_be_rebuilt(settings: Settings) -> list[str]:
     """A line about each projection that waits for a rebuild, in a database that is prepared. Raises StoreUnavailable."""
     from sqlalchemy.exc import OperationalError
 
-    from projections import generations
-    from projections.projection import installed
+    from spanfold.projections.generations import lifecycle
+    from spanfold.projections.projection import installed
 
     try:
-        return generations.to_be_rebuilt(named_postgres(settings), installed())
+        return lifecycle.to_be_rebuilt(named_postgres(settings), installed())
     except OperationalError as error:
         raise unreachable_postgres(error.orig) from error
 

@@ -16,7 +16,6 @@ import typer
 from rich.console import RenderableType
 from rich.text import Text
 
-from producers.log_ends import log_bounds
 from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.stack import (
     PROJECTOR,
@@ -34,9 +33,10 @@ from spanfold.cli.stack import (
 from spanfold.cli.worker_urls import url_of
 from spanfold.embedded import StackState, read_state
 from spanfold.embedded.identity import Identity
-from spanfold.errors import Misconfigured, SpanfoldError
-from spanfold.settings import Settings
-from spanfold.topics import Partition, installed_topics
+from spanfold.kafka.log_ends import log_bounds
+from spanfold.language.errors import Misconfigured, SpanfoldError
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Partition, installed_topics
 
 SOMETHING_MISSING: Final = 1
 NOTHING_RUNS: Final = 3

@@ -9,18 +9,18 @@ import orjson
 import typer
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from producers.log_ends import bounds_of
-from producers.topics import kafka_config
-from schemas.catalogue import committed
-from schemas.codec import Codec
 from spanfold.cli.output import jsonable
 from spanfold.cli.stack import REQUEST_TIMEOUT_S, Home, chosen_settings, running_settings, sigterm_interrupts
-from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured, PoisonRecord
-from spanfold.ids import id_text
-from spanfold.json_values import time_text
-from spanfold.records import EVENT_TYPE
-from spanfold.settings import Settings
-from spanfold.topics import installed_topics
+from spanfold.kafka.log_ends import bounds_of
+from spanfold.kafka.topics import kafka_config
+from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, PoisonRecord
+from spanfold.language.ids import id_text
+from spanfold.language.json_values import time_text
+from spanfold.language.records import EVENT_TYPE
+from spanfold.language.settings import Settings
+from spanfold.language.topics import installed_topics
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import Codec
 
 POLL_S: Final = 0.2
 HEX_BYTES: Final = 64

@@ -15,9 +15,9 @@ from spanfold.cli.trace_gone import Gone, gone
 from spanfold.cli.trace_log import AsOf, Logged, as_of, before, records_of, similar
 from spanfold.cli.trace_steps import Folded, Row, Step, folded
 from spanfold.cli.waterfall import Bar, head_line, waterfall
-from spanfold.errors import InvalidInput
-from spanfold.json_values import time_text
-from spanfold.topics import TRACES
+from spanfold.language.errors import InvalidInput
+from spanfold.language.json_values import time_text
+from spanfold.language.topics import TRACES
 
 SHOWN_CHARACTERS: Final = 80
 """Of one value in a line of history."""

@@ -7,8 +7,8 @@ from typing import Final
 from psycopg.rows import class_row
 
 from spanfold.cli.sql import reading
-from spanfold.partitioning import partitions_of
-from spanfold.topics import TRACES
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.topics import TRACES
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from typing import Final
 from psycopg.rows import class_row
 
 from spanfold.cli.sql import reading
-from spanfold.json_values import time_text, time_us
-from spanfold.positions import Position
-from spanfold.topics import TRACES
+from spanfold.language.json_values import time_text, time_us
+from spanfold.language.positions import Position
+from spanfold.language.topics import TRACES
 
 ACCEPTED: Final = "accepted"
 

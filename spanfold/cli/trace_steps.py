@@ -10,15 +10,15 @@ from typing import Any, Final
 
 import orjson
 
-from projections.copying import PG_EPOCH_US
-from projections.reading import JSONB_VERSION, Fact, storable
-from projections.traces.fold import TracePartial, TracesPartial, combine, fold
-from projections.traces.tables import SPANS_TABLE
-from schemas.codec import Codec
 from spanfold.cli.trace_log import ACCEPTED, Logged
-from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.positions import Position
-from spanfold.topics import NOT_FOLDED
+from spanfold.language.errors import Misconfigured, PoisonRecord
+from spanfold.language.positions import Position
+from spanfold.language.topics import NOT_FOLDED
+from spanfold.postgres.copying import PG_EPOCH_US
+from spanfold.projections.commit.reading import JSONB_VERSION, Fact, storable
+from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
+from spanfold.projections.traces.tables import SPANS_TABLE
+from spanfold.schemas.codec import Codec
 
 Row = dict[str, Any]
 

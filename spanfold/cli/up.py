@@ -17,8 +17,8 @@ from spanfold.cli.worker_urls import worker_urls
 from spanfold.embedded import StackState, boot_progress, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.servers import kafka_jars
-from spanfold.errors import InvalidInput, SpanfoldError
-from spanfold.settings import Settings
+from spanfold.language.errors import InvalidInput, SpanfoldError
+from spanfold.language.settings import Settings
 
 LAST_BREATH_S: Final = 10.0
 EXAMPLE_EVENT: Final = ("--type", "TraceCreated", "--trace-id", "t1", "--service", "shop", "--operation", "GET /cart")

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import psycopg
 
-from spanfold.errors import Misconfigured, StoreUnavailable
-from spanfold.topics import Partition
+from spanfold.language.errors import Misconfigured, StoreUnavailable
+from spanfold.language.topics import Partition
 
 POLL_S: Final = 0.05
 

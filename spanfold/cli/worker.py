@@ -2,8 +2,8 @@
 
 import typer
 
+from spanfold.bootstrap import run_projector, run_snapshot_worker
 from spanfold.cli.stack import chosen_settings
-from stream_processors.worker import run_projector, run_snapshots
 
 worker = typer.Typer(no_args_is_help=True, help="Run a worker in the foreground, until SIGTERM or Ctrl-C.")
 
@@ -28,4 +28,4 @@ def snapshots() -> None:
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker snapshots
     """
-    run_snapshots(chosen_settings())
+    run_snapshot_worker(chosen_settings())

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from spanfold.embedded import StackState
 from spanfold.embedded.identity import Identity
-from spanfold.process_urls import url_file
+from spanfold.http.process_urls import url_file
 
 
 def worker_urls(state: StackState) -> dict[str, str]:

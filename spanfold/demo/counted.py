@@ -9,11 +9,11 @@ from typing import Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from producers.topics import kafka_config
-from schemas.codec import Codec
-from spanfold.errors import LogUnavailable, PoisonRecord
-from spanfold.settings import Settings
-from spanfold.topics import Partition, installed_topics
+from spanfold.kafka.topics import kafka_config
+from spanfold.language.errors import LogUnavailable, PoisonRecord
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Partition, installed_topics
+from spanfold.schemas.codec import Codec
 
 TIMEOUT_S: Final = 60.0
 

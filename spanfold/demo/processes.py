@@ -14,9 +14,9 @@ from typing import IO, Final
 
 import httpx
 
-from producers.security import NO_SECURITY_IN_ENVIRONMENT
-from spanfold.errors import SpanfoldError
-from spanfold.settings import Settings
+from spanfold.kafka.security import NO_SECURITY_IN_ENVIRONMENT
+from spanfold.language.errors import SpanfoldError
+from spanfold.language.settings import Settings
 
 SERVICES: Final = ("storefront", "inventory", "payments")
 ONE_REQUEST_A_CONNECTION: Final = httpx.Limits(max_keepalive_connections=0)

@@ -9,14 +9,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from producers.log_ends import ends_of_log
 from spanfold.cli.visible import wait_until_visible
 from spanfold.demo.counted import records_between
 from spanfold.demo.load import Served, Watch, run_load
 from spanfold.demo.processes import running_shop
 from spanfold.demo.report import Report, read_report
-from spanfold.errors import SpanfoldError
-from spanfold.settings import Settings
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.errors import SpanfoldError
+from spanfold.language.settings import Settings
 
 VISIBLE_TIMEOUT_S = 120.0
 

@@ -32,9 +32,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, Tracer
 
-from producers.log_handler import SpanfoldLogHandler
-from producers.opentelemetry import SpanfoldMetricExporter, SpanfoldSpanProcessor
 from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION
+from spanfold.producers.log_handler import SpanfoldLogHandler
+from spanfold.producers.opentelemetry import SpanfoldMetricExporter, SpanfoldSpanProcessor
 
 RUN_TAG: Final = "demo.run"
 """The attribute that all spans of one run of the demo carry."""

@@ -10,7 +10,7 @@ SpanfoldError
   ChildFailed        a child program did not start, or kept dying: its log says why
 """
 
-from spanfold.errors import LogUnavailable, Misconfigured, SpanfoldError
+from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldError
 
 
 class MissingPart(Misconfigured):

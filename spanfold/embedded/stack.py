@@ -20,7 +20,7 @@ from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.servers import plan_servers, start_servers
 from spanfold.embedded.state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
 from spanfold.embedded.supervisor import Supervisor
-from spanfold.settings import Settings, default_home
+from spanfold.language.settings import Settings, default_home
 
 
 class EmbeddedStack:

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
-from producers.security import NO_SECURITY_IN_ENVIRONMENT
 from spanfold.embedded.errors import ChildFailed, HomeInUse
 from spanfold.embedded.guard import Stoppable, stop_in_order
 from spanfold.embedded.identity import Identity
+from spanfold.kafka.security import NO_SECURITY_IN_ENVIRONMENT
 
 STATE_FILE: Final = "stack.json"
 LOCK_FILE: Final = "lock"

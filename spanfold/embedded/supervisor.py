@@ -17,7 +17,7 @@ from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop_in_order
 from spanfold.embedded.identity import Identity
 from spanfold.embedded.programs import Guard, Program, log_tail, spawn
-from spanfold.errors import InvalidInput
+from spanfold.language.errors import InvalidInput
 
 DEATHS_IN_A_ROW: Final = 5
 STABLE_S: Final = 60.0

@@ -3,15 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
-from projections.states import Folding, PreparedStates, StateStore
-from spanfold.aggregates import aggregate_of, installed_aggregates
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.snapshot_policy import changed
-from spanfold.topics import TopicOnBroker
-from stream_processors.committer import Committer
-from stream_processors.folding import Folder, Guard, folding_app
-from stream_processors.metrics import Metrics
+from spanfold.application.aggregates import aggregate_of, installed_aggregates
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.snapshot_policy import changed
+from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.states import Folding, PreparedStates, StateStore
+from spanfold.stream_processors.worker.app import Folder, Guard, folding_app
+from spanfold.stream_processors.worker.committer import Committer
+from spanfold.stream_processors.worker.metrics import Metrics
 
 NAME: Final = "snapshots"
 """Of the consumer group, behind the installation's own name."""

@@ -18,14 +18,14 @@ import structlog
 from confluent_kafka import Producer
 from prometheus_client import Counter
 
-from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
-from projections.states import StateStore, feeding
-from projections.states.feeding import Change, Fed
-from spanfold.settings import Settings
-from spanfold.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
-from stream_processors.dsn import worker_dsn
-from stream_processors.health import FEEDING
-from stream_processors.watch import Watch
+from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES, kafka_config
+from spanfold.language.settings import Settings
+from spanfold.language.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
+from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.projections.states import StateStore, feeding
+from spanfold.projections.states.feeding import Change, Fed
+from spanfold.stream_processors.worker.health import FEEDING
+from spanfold.stream_processors.worker.lag_watch import Watch
 
 log = structlog.get_logger("spanfold.snapshots")
 

@@ -18,10 +18,10 @@ import pytest
 from typer.testing import CliRunner
 from typer.testing import Result as Invoked
 
-from spanfold import settings as settings_module
 from spanfold.cli.app import app
 from spanfold.embedded import StackState, read_state
-from spanfold.settings import Settings
+from spanfold.language import settings as settings_module
+from spanfold.language.settings import Settings
 
 Result = subprocess.CompletedProcess[str]
 Run = Callable[..., Invoked]

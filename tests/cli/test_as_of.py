@@ -6,9 +6,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from spanfold.errors import InvalidInput, StoreUnavailable
-from spanfold.settings import Settings
-from stream_processors import as_of as past
+from spanfold.language.errors import InvalidInput, StoreUnavailable
+from spanfold.language.settings import Settings
+from spanfold.stream_processors.rebuild import as_of as past
 from tests.cli.conftest import Run, told
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/none"

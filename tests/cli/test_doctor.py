@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from spanfold.cli import doctor
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.stream_processors.conftest import until
 
 from .conftest import Shell

@@ -11,13 +11,13 @@ import psycopg
 import pytest
 from typer.testing import Result
 
-from projections.projection import installed
-from projections.store import Store
-from schemas.codec import Codec
 from spanfold.cli.parked_payload import hex_dump, one_line
-from spanfold.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
-from spanfold.events import SpanRecorded, TraceCompleted
-from spanfold.partitioning import partitions_of
+from spanfold.language.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
+from spanfold.language.events import SpanRecorded, TraceCompleted
+from spanfold.language.partitioning import partitions_of
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
+from spanfold.schemas.codec import Codec
 from tests.cli.conftest import Run, told
 from tests.erasure.conftest import erased
 from tests.projections.strategies import LOG_TIME_MS, NOW, Record, batch, record

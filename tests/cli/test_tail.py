@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 from confluent_kafka import Producer
 
-from schemas.codec import Codec
-from spanfold.events import TraceCompleted
-from spanfold.records import headers_of, key_of
+from spanfold.language.events import TraceCompleted
+from spanfold.language.records import headers_of, key_of
+from spanfold.schemas.codec import Codec
 
 from .conftest import Shell
 

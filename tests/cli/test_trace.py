@@ -9,14 +9,14 @@ import pytest
 from psycopg.rows import dict_row
 from typer.testing import Result
 
-from projections.projection import installed
-from projections.store import Store
 from spanfold.cli.trace import UnknownTrace
 from spanfold.cli.waterfall import Bar, as_tree, head_line, waterfall
-from spanfold.errors import InvalidInput
-from spanfold.events import RecordDiscarded, RecordRetried, SpanRecorded, TraceCompleted, TraceCreated
-from spanfold.json_values import time_text, time_us
-from spanfold.settings import Settings
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import RecordDiscarded, RecordRetried, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.language.json_values import time_text, time_us
+from spanfold.language.settings import Settings
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
 from tests.cli.conftest import Run, told
 from tests.faults.load import Load
 from tests.projections.strategies import LOG_TIME_MS, NOW, record

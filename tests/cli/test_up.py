@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from spanfold.topics import installed_topics
+from spanfold.language.topics import installed_topics
 
 from .conftest import Shell, alive, end_order
 

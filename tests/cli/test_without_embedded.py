@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.rebuilds.conftest import environment
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 `notification.empty` is not set or empty, and `notification.url` is "http://hooks/7".
 """
 
-from spanfold.ports import ConfigurationService
+from spanfold.application.ports import ConfigurationService
 
 
 class ConfigurationServiceContract:

@@ -8,14 +8,23 @@ from typing import Any
 
 import pytest
 
-from spanfold.aggregates import ChangeServiceHealth, DeregisterService, RegisterService, ServiceAggregate
-from spanfold.domain import Health
-from spanfold.errors import CommandRefused, InvalidInput
-from spanfold.event_store import ANY, NO_STREAM, Conflict, Consistency, EventStore, History, Rejected, Snapshot
-from spanfold.events import DomainEvent, ServiceHealthChanged, ServiceRegistered, SpanRecorded, TraceCompleted
-from spanfold.execution import Retry, execute, load, snapshot_of
-from spanfold.times import now_us
-from spanfold.topics import SERVICES, TRACES, US_PER_DAY
+from spanfold.application.aggregates import ChangeServiceHealth, DeregisterService, RegisterService, ServiceAggregate
+from spanfold.application.domain import Health
+from spanfold.application.event_store import (
+    ANY,
+    NO_STREAM,
+    Conflict,
+    Consistency,
+    EventStore,
+    History,
+    Rejected,
+    Snapshot,
+)
+from spanfold.application.execution import Retry, execute, load, snapshot_of
+from spanfold.language.errors import CommandRefused, InvalidInput
+from spanfold.language.events import DomainEvent, ServiceHealthChanged, ServiceRegistered, SpanRecorded, TraceCompleted
+from spanfold.language.times import now_us
+from spanfold.language.topics import SERVICES, TRACES, US_PER_DAY
 
 LINEARIZABLE = Consistency.LINEARIZABLE
 

@@ -4,7 +4,7 @@ world has been told so far.
 
 from collections.abc import Callable, Sequence
 
-from spanfold.ports import Notification, NotificationService
+from spanfold.application.ports import Notification, NotificationService
 
 COMPLETED = Notification(
     id="trace.completed/t-1",

@@ -3,9 +3,9 @@
 import uuid
 from dataclasses import replace
 
-from spanfold.domain import ServiceId, Span, SpanId, Trace, TraceId, TraceStatus
-from spanfold.ports import TelemetryRepository
-from spanfold.times import now_us
+from spanfold.application.domain import ServiceId, Span, SpanId, Trace, TraceId, TraceStatus
+from spanfold.application.ports import TelemetryRepository
+from spanfold.language.times import now_us
 
 
 def trace(service: str = "cart", start: int | None = None) -> Trace:

@@ -7,16 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanfold.configuration import EnvironmentConfiguration
-from spanfold.event_store import Conflict
-from spanfold.ids import event_id
-from spanfold.in_memory import (
+from spanfold.adapters.configuration import EnvironmentConfiguration
+from spanfold.application.event_store import Conflict
+from spanfold.application.in_memory import (
     InMemoryConfiguration,
     InMemoryEventStore,
     InMemoryNotifications,
     InMemoryTelemetryRepository,
 )
-from spanfold.ports import ConfigurationService, Notification, NotificationService
+from spanfold.application.ports import ConfigurationService, Notification, NotificationService
+from spanfold.language.ids import event_id
 from tests.contracts.configuration import ConfigurationServiceContract
 from tests.contracts.event_store import EventStoreContract, registered
 from tests.contracts.notifications import NotificationServiceContract

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.traces.fold import TracePartial, fold
-from spanfold.aggregates import (
+from spanfold.application.aggregates import (
     AddSpan,
     ChangeServiceHealth,
     CompleteTrace,
@@ -25,9 +24,10 @@ from spanfold.aggregates import (
     event_class,
     installed_aggregates,
 )
-from spanfold.domain import Health
-from spanfold.errors import CommandRefused, InvalidInput
-from spanfold.events import (
+from spanfold.application.domain import Health
+from spanfold.application.trace_facts import facts_to_add, trace_of
+from spanfold.language.errors import CommandRefused, InvalidInput
+from spanfold.language.events import (
     DomainEvent,
     ServiceDeregistered,
     ServiceHealthChanged,
@@ -38,7 +38,7 @@ from spanfold.events import (
     TraceEvent,
     TraceFailed,
 )
-from spanfold.trace_facts import facts_to_add, trace_of
+from spanfold.projections.traces.fold import TracePartial, fold
 from tests.projections.strategies import distinct_events
 from tests.projections.strategies import events as trace_events
 

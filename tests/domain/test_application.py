@@ -2,11 +2,11 @@
 
 import pytest
 
-from spanfold.application import TelemetryApplicationService
-from spanfold.domain import TraceId, TraceStatus
-from spanfold.errors import CommandRefused
-from spanfold.in_memory import InMemoryConfiguration, InMemoryNotifications, InMemoryTelemetryRepository
-from spanfold.ports import Notification, NotificationFailed
+from spanfold.application.domain import TraceId, TraceStatus
+from spanfold.application.in_memory import InMemoryConfiguration, InMemoryNotifications, InMemoryTelemetryRepository
+from spanfold.application.ports import Notification, NotificationFailed
+from spanfold.application.telemetry import TelemetryApplicationService
+from spanfold.language.errors import CommandRefused
 
 AT = 1_795_000_000_000_000
 ENABLED = {"notification.enabled": "true"}

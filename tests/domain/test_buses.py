@@ -5,18 +5,18 @@ from typing import Any
 
 import pytest
 
-from spanfold.aggregates import ChangeServiceHealth, RegisterService, ServiceAggregate, TraceAggregate
-from spanfold.buses import CommandBus, QueryBus, retrying, timing, validate_with, validating
-from spanfold.domain import Health
-from spanfold.errors import InvalidInput
-from spanfold.event_store import ANY, Appended, Conflict, ExpectedVersion, OutcomeUnknown
-from spanfold.events import DomainEvent
-from spanfold.execution import Executed, Retry, execute
-from spanfold.in_memory import InMemoryEventStore
-from spanfold.messages import Answer, Command, DomainCommand, Micros, Query, UnknownMessage, envelope_of
-from spanfold.positions import Position, missing
-from spanfold.queries import QUERIES, Cursor, FindTraces, GetTrace, Page, TraceReadModel
-from spanfold.topics import SERVICES
+from spanfold.application.aggregates import ChangeServiceHealth, RegisterService, ServiceAggregate, TraceAggregate
+from spanfold.application.buses import CommandBus, QueryBus, retrying, timing, validate_with, validating
+from spanfold.application.domain import Health
+from spanfold.application.event_store import ANY, Appended, Conflict, ExpectedVersion, OutcomeUnknown
+from spanfold.application.execution import Executed, Retry, execute
+from spanfold.application.in_memory import InMemoryEventStore
+from spanfold.application.messages import Answer, Command, DomainCommand, Micros, Query, UnknownMessage, envelope_of
+from spanfold.application.queries import QUERIES, Cursor, FindTraces, GetTrace, Page, TraceReadModel
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import DomainEvent
+from spanfold.language.positions import Position, missing
+from spanfold.language.topics import SERVICES
 
 REGISTER = RegisterService(
     aggregate_id="cart-1", service_name="cart", host="h", port=80, health_check_url="http://h/health"

@@ -5,9 +5,19 @@ from typing import Any
 
 import pytest
 
-from spanfold.domain import Environment, Health, Service, ServiceId, Span, SpanId, Trace, TraceId, TraceStatus
-from spanfold.errors import CommandRefused, InvalidInput
-from spanfold.times import as_us
+from spanfold.application.domain import (
+    Environment,
+    Health,
+    Service,
+    ServiceId,
+    Span,
+    SpanId,
+    Trace,
+    TraceId,
+    TraceStatus,
+)
+from spanfold.language.errors import CommandRefused, InvalidInput
+from spanfold.language.times import as_us
 
 NOON = as_us(datetime(2026, 11, 23, 12, tzinfo=UTC))
 STARTED = Trace(id=TraceId("t-1"), service_id=ServiceId("cart"), operation_name="GET /cart", start=NOON)

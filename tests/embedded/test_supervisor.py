@@ -14,7 +14,7 @@ from spanfold.embedded.guard import Stoppable, stop
 from spanfold.embedded.identity import Identity
 from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.supervisor import Supervisor
-from spanfold.errors import InvalidInput
+from spanfold.language.errors import InvalidInput
 
 Until = Callable[[Callable[[], object]], None]
 

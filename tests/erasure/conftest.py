@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from spanfold.events import TraceErased
+from spanfold.language.events import TraceErased
 from tests.projections.strategies import NOW, Record, record
 
 Ledger = psycopg.Connection[Any]

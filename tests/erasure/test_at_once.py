@@ -10,18 +10,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections.batch import Batch
-from projections.projection import installed
-from projections.snapshots import SAVE
-from projections.store import Store
-from spanfold.aggregates import TraceAggregate
+from spanfold.application.aggregates import TraceAggregate
+from spanfold.application.event_store import Snapshot
+from spanfold.bootstrap import event_store
 from spanfold.cli.erasing import look_up, refuse
-from spanfold.event_store import Snapshot
-from spanfold.events import TraceCompleted
-from spanfold.partitioning import partitions_of
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
-from spanfold.wiring.event_store import event_store
+from spanfold.language.events import TraceCompleted
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Store
+from spanfold.projections.history.snapshots import SAVE
+from spanfold.projections.projection import installed
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.erasure.test_verdicts import LOG, OTHERS, TRACE, commit
 from tests.projections.reference import checkpoints, shown, told, verdicts

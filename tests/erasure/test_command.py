@@ -11,10 +11,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.publisher import TelemetryPublisher
 from spanfold.embedded.postgres import wheel_folder
-from spanfold.events import DomainEvent, ErrorLogged, SpanRecorded, TraceCompleted, TraceCreated
-from spanfold.settings import Settings
+from spanfold.language.events import DomainEvent, ErrorLogged, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.language.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
 from tests.erasure.conftest import Ledger, tables_with
 from tests.faults.load import events
 from tests.rebuilds.conftest import command, environment, folded

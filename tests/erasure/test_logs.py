@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from projections.projection import installed
-from projections.store import Store
-from spanfold.events import ErrorLogged
-from spanfold.topics import LOGS
+from spanfold.language.events import ErrorLogged
+from spanfold.language.topics import LOGS
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.projections.strategies import NOW, Record, cut, record
 

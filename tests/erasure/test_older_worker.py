@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from projections.batch import Batch
-from projections.preparing import Prepared
-from projections.projection import installed
-from projections.store import Store
-from schemas.catalogue import RegisteredSchema, committed
-from schemas.codec import Codec
-from spanfold.errors import InvalidInput, PoisonRecord
-from spanfold.events import RecordRetried, TraceErased
+from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.language.events import RecordRetried, TraceErased
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.preparing import Prepared
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
+from spanfold.schemas.catalogue import RegisteredSchema, committed
+from spanfold.schemas.codec import Codec
 from tests.cli.conftest import Run, invoke, told
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.projections.strategies import NOW, batch, record

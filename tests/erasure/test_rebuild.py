@@ -3,18 +3,18 @@
 from collections.abc import Mapping
 from contextlib import closing
 
-from producers.publisher import TelemetryPublisher
-from projections import generations
-from projections.generations import GenerationRow
-from projections.projection import installed
-from projections.shadow import Positions, positions_of
-from projections.store import Store
-from spanfold.events import DomainEvent, TraceErased
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
-from stream_processors.comparing import parity_of
-from stream_processors.loading import Loading, Workplace
-from stream_processors.replay import LogReader, Stretch
+from spanfold.language.events import DomainEvent, TraceErased
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.generations.lifecycle import GenerationRow
+from spanfold.projections.generations.shadow import Positions, positions_of
+from spanfold.projections.projection import installed
+from spanfold.stream_processors.rebuild.comparing import parity_of
+from spanfold.stream_processors.rebuild.loading import Loading, Workplace
+from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
 from tests.erasure.conftest import Ledger, tables_with
 from tests.erasure.test_command import NOW, TRACE, others, story
 from tests.rebuilds.conftest import at_work
@@ -67,7 +67,7 @@ class Interrupted(Loading):
 
 def new_generation(place: Workplace) -> GenerationRow:
     with place.engine.begin() as connection:
-        return generations.create_generation(connection, place.projection, "loading")
+        return lifecycle.create_generation(connection, place.projection, "loading")
 
 
 def test_a_comparison_during_which_a_trace_is_erased_is_made_again(

@@ -7,9 +7,9 @@ import psycopg
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from projections.projection import installed
-from projections.store import Store
-from spanfold.events import SpanRecorded, TraceErased, TraceEvent
+from spanfold.language.events import SpanRecorded, TraceErased, TraceEvent
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
 from tests.projections.reference import empty, shown, told
 from tests.projections.strategies import NOW, calls, cut, distinct_events, events, records_of
 

@@ -7,14 +7,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections import generations
-from projections.batch import Batch
-from projections.erasure import FEW
-from projections.projection import installed
-from projections.store import Store
-from spanfold.events import RecordRetried, SpanRecorded, TraceCompleted
-from spanfold.partitioning import partitions_of
-from spanfold.topics import SERVICES, TRACES, TopicOnBroker
+from spanfold.language.events import RecordRetried, SpanRecorded, TraceCompleted
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.topics import SERVICES, TRACES, TopicOnBroker
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.erasure import FEW
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.projections.reference import shown, told, verdicts
 from tests.projections.strategies import DAY, NOW, Record, batch, cut, record, records_of
@@ -275,7 +275,7 @@ def second_ledger(servers: Any, topics: dict[str, TopicOnBroker], topic_prefix: 
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
         dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
-        generations.prepare(dsn, topics.values(), installed())
+        lifecycle.prepare(dsn, topics.values(), installed())
         with psycopg.connect(dsn, autocommit=True) as second:
             yield second
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

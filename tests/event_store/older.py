@@ -1,8 +1,8 @@
 """`python -m tests.event_store.older`: the projector of a version that does not know ServiceHealthChanged yet."""
 
-from schemas.catalogue import Catalogue, RegisteredSchema
-from spanfold.settings import settings
-from stream_processors.worker import run_projector
+from spanfold.bootstrap import run_projector
+from spanfold.language.settings import settings
+from spanfold.schemas.catalogue import Catalogue, RegisteredSchema
 
 
 def main() -> None:

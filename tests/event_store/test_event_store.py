@@ -13,23 +13,23 @@ from confluent_kafka import Producer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from producers.publisher import TelemetryPublisher
-from projections import history
-from projections.asking import Postgres
-from projections.journal import Journal
-from schemas.snapshots import of_json, to_json
-from spanfold.aggregates import ChangeServiceHealth, ServiceAggregate
-from spanfold.domain import Health
-from spanfold.errors import InvalidInput
-from spanfold.event_store import NO_STREAM, Consistency, HeldUp, OutcomeUnknown, Rejected
-from spanfold.events import MetricUpdated, RecordDiscarded
-from spanfold.execution import Retry, execute, load
-from spanfold.messages import NotYetReflected
-from spanfold.partitioning import partitions_of
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import METRICS, SERVICES, TRACES, Topic
-from spanfold.wiring.event_store import KafkaEventStore, event_store
+from spanfold.adapters.event_store import KafkaEventStore, event_store
+from spanfold.application.aggregates import ChangeServiceHealth, ServiceAggregate
+from spanfold.application.domain import Health
+from spanfold.application.event_store import NO_STREAM, Consistency, HeldUp, OutcomeUnknown, Rejected
+from spanfold.application.execution import Retry, execute, load
+from spanfold.application.messages import NotYetReflected
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import MetricUpdated, RecordDiscarded
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import METRICS, SERVICES, TRACES, Topic
+from spanfold.postgres.pool import Postgres
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.commit.journal import Journal
+from spanfold.projections.history import reader
+from spanfold.schemas.snapshots import of_json, to_json
 from tests.contracts.event_store import EventStoreContract, fresh, register, registered
 from tests.event_store.conftest import OLDER
 from tests.projections.test_heads import Ledger
@@ -124,7 +124,7 @@ async def test_what_is_parked_is_named_until_it_is_settled(
         assert [(each.version, each.event.event_type) for each in history] == [
             (1, "ServiceRegistered"), (3, "ServiceRegistered"),
         ]  # fmt: skip
-        assert history.version == 4
+        assert reader.version == 4
         # the fact took a version, and commands go on
         assert (await execute(store, ServiceAggregate, healthy(instance), retry)).version == 5
 
@@ -213,7 +213,7 @@ async def test_what_lies_behind_an_open_transaction_is_unknown_and_not_absent(
 @pytest.mark.parametrize("name", ["ANSWERS", "OUTCOME", "EVENTS"])
 @pytest.mark.parametrize("topic", [SERVICES, TRACES], ids=lambda topic: topic.short_name)
 def test_every_lookup_has_an_index(ledger: Ledger, topic: Topic, name: str) -> None:
-    statement = getattr(history, f"{topic.kind.name}_{name}").format(journal=history._table(topic))
+    statement = getattr(reader, f"{topic.kind.name}_{name}").format(journal=reader._table(topic))
     parameters = {
         "topic": topic.name, "partition": 0, "aggregate": "a", "id": uuid.uuid4(), "from_version": 3, "partitions": [0],
         "offsets": [0], "aggregates": ["a"], "ids": [uuid.uuid4()], "days": [date(2026, 1, 1)],

@@ -6,13 +6,13 @@ from typing import Any
 
 import psycopg
 
-from producers.log_ends import ends_of_log
-from spanfold.event_store import Conflict, EventStore
-from spanfold.events import DomainEvent
-from spanfold.settings import Settings
-from spanfold.topics import SERVICES
-from spanfold.wiring.event_store import event_store
-from stream_processors import rebuild as rebuilding
+from spanfold.application.event_store import Conflict, EventStore
+from spanfold.bootstrap import event_store
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.events import DomainEvent
+from spanfold.language.settings import Settings
+from spanfold.language.topics import SERVICES
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.contracts.event_store import changed, fresh, registered
 from tests.event_store.conftest import OLDER
 from tests.projections.test_heads import Ledger

@@ -2,12 +2,12 @@
 
 import pytest
 
-from spanfold.domain import ServiceId
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.wiring.event_store import KafkaEventStore
-from spanfold.wiring.telemetry import KafkaTelemetryRepository
-from stream_processors import rebuild as rebuilding
+from spanfold.adapters.event_store import KafkaEventStore
+from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
+from spanfold.application.domain import ServiceId
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.contracts.telemetry_repository import TelemetryRepositoryContract, span, trace
 from tests.projections.test_heads import Ledger
 from tests.rebuilds.conftest import at_work, states

@@ -14,14 +14,14 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
-from producers.publisher import TelemetryPublisher
-from spanfold.errors import LogUnavailable, StoreUnavailable
-from spanfold.event_store import Appended, Conflict, OutcomeUnknown
-from spanfold.events import ServiceHealthChanged
-from spanfold.settings import settings
-from spanfold.times import now_us
-from spanfold.topics import SERVICES
-from spanfold.wiring.event_store import KafkaEventStore, event_store
+from spanfold.adapters.event_store import KafkaEventStore, event_store
+from spanfold.application.event_store import Appended, Conflict, OutcomeUnknown
+from spanfold.language.errors import LogUnavailable, StoreUnavailable
+from spanfold.language.events import ServiceHealthChanged
+from spanfold.language.settings import settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import SERVICES
+from spanfold.producers.publisher import TelemetryPublisher
 
 FOLDER: Final = Path(os.environ["APPENDER_FOLDER"])
 BEYOND: Final = 1 << 60

@@ -11,7 +11,7 @@ from typing import Final
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from spanfold.topics import TRACES
+from spanfold.language.topics import TRACES
 from tests.faults.proxy import Proxy
 from tests.faults.servers import Servers
 from tests.faults.waiting import DidNotBite, until

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import psycopg
 
-from spanfold.events import DomainEvent, ServiceDeregistered, ServiceHealthChanged, ServiceRegistered
-from spanfold.topics import SERVICES
+from spanfold.language.events import DomainEvent, ServiceDeregistered, ServiceHealthChanged, ServiceRegistered
+from spanfold.language.topics import SERVICES
 from tests.faults import states
 from tests.faults.reference import Log
 

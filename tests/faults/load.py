@@ -12,10 +12,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from producers.delivery import Delivery, Outcome
-from producers.publisher import TelemetryPublisher
-from schemas.codec import Codec
-from spanfold.events import (
+from spanfold.language.events import (
     DomainEvent,
     ErrorLogged,
     MetricUpdated,
@@ -28,10 +25,13 @@ from spanfold.events import (
     TraceFailed,
     series_id,
 )
-from spanfold.partitioning import partitions_of
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import LOGS, TRACES
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import LOGS, TRACES
+from spanfold.producers.delivery import Delivery, Outcome
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.schemas.codec import Codec
 from tests.faults.services import ServiceLoad
 
 SERVICES: Final = ("shop", "basket", "bank", "post", "mail", "n" * 210 + "1", "n" * 210 + "2")

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import TIMESTAMP_LOG_APPEND_TIME, Consumer, KafkaError, TopicPartition
 
-from producers.log_ends import ends_of_log
-from schemas.codec import Codec
-from spanfold.errors import PoisonRecord
-from spanfold.settings import Settings
-from spanfold.topics import Topic, TopicKind, installed_topics
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.errors import PoisonRecord
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Topic, TopicKind, installed_topics
+from spanfold.schemas.codec import Codec
 
 MINUTE: Final = 60_000_000
 DAY: Final = 86_400_000_000

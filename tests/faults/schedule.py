@@ -17,11 +17,11 @@ from typing import Any, Final
 
 import psycopg
 
-from producers.log_ends import ends_of_log
-from producers.topics import ensure_topics
-from projections import generations
-from projections.projection import installed
-from spanfold.settings import Settings
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.settings import Settings
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 from tests.faults import injuries, instances, reference, states
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.injuries import FAULTS, Scene
@@ -125,7 +125,7 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     )
     topics = ensure_topics(settings)
     with ALEMBIC:
-        generations.prepare(servers.dsn(name), topics.values(), installed())
+        lifecycle.prepare(servers.dsn(name), topics.values(), installed())
     begun = time.monotonic()
     workers, beside = Workers(servers, settings, without), None
     if plan.victims is SNAPSHOTS:

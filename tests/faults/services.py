@@ -9,9 +9,7 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
-from schemas.batches import pack
-from schemas.codec import Codec
-from spanfold.events import (
+from spanfold.language.events import (
     DomainEvent,
     RecordDiscarded,
     RecordRetried,
@@ -19,10 +17,12 @@ from spanfold.events import (
     ServiceHealthChanged,
     ServiceRegistered,
 )
-from spanfold.records import EXPECTED_VERSION, headers_of
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import SERVICES
+from spanfold.language.records import EXPECTED_VERSION, headers_of
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import SERVICES
+from spanfold.schemas.batches import pack
+from spanfold.schemas.codec import Codec
 
 INSTANCES: Final = 12
 EVERY_S: Final = 0.03

@@ -1,4 +1,4 @@
-"""`python -m tests.faults.snapshot_worker`: the same of `spanfold worker snapshots`; see trap.py and worker.py.
+"""`python -m tests.faults.snapshot_worker`: the same of `spanfold worker snapshots`; see trap.py and process.py.
 
 FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) and `fencing` (each process feeds the compacted
 topic under a transactional.id of its own). What the feeder is about to send is told in the file `feeding`: topic, partition,
@@ -11,14 +11,16 @@ from typing import Any
 from confluent_kafka import Producer
 from psycopg import Connection, Cursor
 
-from projections.batch import Batch
-from projections.states import NotJudgedYet, PreparedStates, StateStore, rows
-from projections.states.feeding import Fed
-from projections.states.rows import Place
-from projections.store import Outcome
-from spanfold.settings import settings
-from stream_processors import worker
-from stream_processors.snapshots import feeder
+from spanfold.bootstrap import run_snapshot_worker
+from spanfold.language.settings import settings
+from spanfold.projections import states
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Outcome
+from spanfold.projections.states import NotJudgedYet, PreparedStates, StateStore, rows
+from spanfold.projections.states.feeding import Fed
+from spanfold.projections.states.rows import Place
+from spanfold.stream_processors.snapshots import feeder
+from spanfold.stream_processors.worker import committer
 from tests.faults.trap import FOLDER, TRAP, WITHOUT, WatchedCommitter, note_attempt
 
 
@@ -61,12 +63,14 @@ class WatchedFeeder(feeder.Feeder):
 
 def main() -> None:
     """Replace, then run what `spanfold worker snapshots` runs."""
-    vars(worker).update(StateStore=WatchedStateStore, Committer=WatchedCommitter, Feeder=WatchedFeeder)
+    vars(states).update(StateStore=WatchedStateStore)
+    vars(committer).update(Committer=WatchedCommitter)
+    vars(feeder).update(Feeder=WatchedFeeder)
     if "compare" in WITHOUT:
         _without_compare()
     if "fencing" in WITHOUT:
         _without_fencing()
-    worker.run_snapshots(settings())
+    run_snapshot_worker(settings())
 
 
 def _without_compare() -> None:

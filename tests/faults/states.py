@@ -12,16 +12,16 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from projections.states import StateStore
-from schemas.codec import Codec
-from schemas.events import event_of, events_of
-from schemas.snapshots import plain_state
-from spanfold.aggregates import Aggregate, installed_aggregates
-from spanfold.errors import PoisonRecord
-from spanfold.events import DomainEvent
-from spanfold.settings import Settings
-from spanfold.topics import SNAPSHOTS_TOPIC, TRACE_ERASED, TopicKind
-from stream_processors.snapshots.app import foldings
+from spanfold.application.aggregates import Aggregate, installed_aggregates
+from spanfold.language.errors import PoisonRecord
+from spanfold.language.events import DomainEvent
+from spanfold.language.settings import Settings
+from spanfold.language.topics import SNAPSHOTS_TOPIC, TRACE_ERASED, TopicKind
+from spanfold.projections.states import StateStore
+from spanfold.schemas.codec import Codec
+from spanfold.schemas.decoding import event_of, events_of
+from spanfold.schemas.snapshots import plain_state
+from spanfold.stream_processors.snapshots.app import foldings
 from tests.faults import reference
 from tests.faults.reference import Comparison, Log, Logged
 from tests.faults.waiting import until

@@ -5,9 +5,9 @@ from typing import Any
 
 import psycopg
 
-from projections.store import Outcome, Store
-from stream_processors.committer import Committer
-from stream_processors.metrics import Metrics
+from spanfold.projections.commit.store import Outcome, Store
+from spanfold.stream_processors.worker.committer import Committer
+from spanfold.stream_processors.worker.metrics import Metrics
 from tests.faults.servers import Servers
 
 

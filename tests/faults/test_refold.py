@@ -6,9 +6,9 @@ from typing import Any
 
 import psycopg
 
-from producers.topics import ensure_topics
-from projections import generations
-from projections.projection import installed
+from spanfold.kafka.topics import ensure_topics
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 from tests.faults.injuries import Scene
 from tests.faults.schedule import Plan, Report, conclude, folded_to_the_end, inflict, stage
 from tests.faults.servers import Servers
@@ -52,7 +52,7 @@ def emptied(scene: Scene) -> Workers:
     settings = scene.workers.settings.model_copy(
         update={"postgres_dsn": scene.servers.dsn(name), "group": name, "batch_records": 3_000}
     )
-    generations.prepare(scene.servers.dsn(name), ensure_topics(settings).values(), installed())
+    lifecycle.prepare(scene.servers.dsn(name), ensure_topics(settings).values(), installed())
     return Workers(scene.servers, settings)
 
 

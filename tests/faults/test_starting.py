@@ -10,7 +10,7 @@ from typing import Final
 import psycopg
 import pytest
 
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.faults.servers import Process, Servers
 from tests.faults.waiting import until
 from tests.faults.workers import Worker, Workers

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from projections.batch import Batch
-from projections.store import Outcome
-from stream_processors.committer import Committer, P
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Outcome
+from spanfold.stream_processors.worker.committer import Committer, P
 
 FOLDER: Final = Path(os.environ["FAULTS_FOLDER"])
 WITHOUT: Final = os.environ.get("FAULTS_WITHOUT", "").split()

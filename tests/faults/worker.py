@@ -7,13 +7,14 @@ FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) a
 
 from typing import Any
 
-from projections import store as store_module
-from projections.journal import Journal
-from projections.merging import Generation
-from projections.preparing import Prepared
-from projections.store import Outcome, Store
-from spanfold.settings import settings
-from stream_processors import worker
+from spanfold.bootstrap import run_projector
+from spanfold.language.settings import settings
+from spanfold.projections.commit import store as store_module
+from spanfold.projections.commit.journal import Journal
+from spanfold.projections.commit.merging import Generation
+from spanfold.projections.commit.preparing import Prepared
+from spanfold.projections.commit.store import Outcome, Store
+from spanfold.stream_processors.worker import committer
 from tests.faults.trap import TRAP, WITHOUT, WatchedCommitter, note_attempt
 
 
@@ -41,12 +42,13 @@ class WatchedStore(Store):
 
 def main() -> None:
     """Replace, then run what `spanfold worker projector` runs."""
-    vars(worker).update(Store=WatchedStore, Committer=WatchedCommitter)
+    vars(store_module).update(Store=WatchedStore)
+    vars(committer).update(Committer=WatchedCommitter)
     if "compare" in WITHOUT:
         _without_compare()
     if "duplicates" in WITHOUT:
         _without_duplicates()
-    worker.run_projector(settings())
+    run_projector(settings())
 
 
 def _without_compare() -> None:

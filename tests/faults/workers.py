@@ -11,10 +11,10 @@ from typing import Final
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from spanfold.aggregates import installed_aggregates
+from spanfold.application.aggregates import installed_aggregates
 from spanfold.embedded.programs import Program
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, Topic, installed_topics
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, Topic, installed_topics
 from tests.faults.servers import Process, Servers
 from tests.faults.waiting import DidNotBite, until
 

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from producers.publisher import TelemetryPublisher
-from producers.topics import ensure_topics
-from schemas.codec import Codec, Fields
-from spanfold.events import SpanRecorded
-from spanfold.settings import Settings
-from spanfold.topics import LOGS, METRICS, TRACES, Topic
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.events import SpanRecorded
+from spanfold.language.settings import Settings
+from spanfold.language.topics import LOGS, METRICS, TRACES, Topic
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.schemas.codec import Codec, Fields
 
 NOW = 1_795_000_000_000_000
 

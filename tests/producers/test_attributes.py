@@ -5,9 +5,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from producers.attributes import tag_of, tags_of, text_of
-from schemas.codec import Codec
-from spanfold.events import TraceCompleted
+from spanfold.language.events import TraceCompleted
+from spanfold.producers.attributes import tag_of, tags_of, text_of
+from spanfold.schemas.codec import Codec
 
 
 class Colour(enum.IntEnum):

@@ -14,9 +14,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from producers.opentelemetry import SpanfoldSpanExporter, SpanfoldSpanProcessor
-from producers.opentelemetry.logs import SpanfoldLogExporter
-from producers.publisher import TelemetryPublisher
+from spanfold.producers.opentelemetry import SpanfoldSpanExporter, SpanfoldSpanProcessor
+from spanfold.producers.opentelemetry.logs import SpanfoldLogExporter
+from spanfold.producers.publisher import TelemetryPublisher
 
 RESOURCE = Resource({"service.name": "checkout"})
 

@@ -10,9 +10,9 @@ import pytest
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 
-from producers.attributes import LONGEST_TEXT
-from producers.log_handler import SpanfoldLogHandler
-from producers.publisher import TelemetryPublisher
+from spanfold.producers.attributes import LONGEST_TEXT
+from spanfold.producers.log_handler import SpanfoldLogHandler
+from spanfold.producers.publisher import TelemetryPublisher
 
 Errors = Callable[[int], list[dict[str, Any]]]
 
@@ -163,7 +163,7 @@ def test_without_kafka_nobody_waits() -> None:
 
 
 def test_the_handlers_own_publisher_is_closed_with_it(kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from spanfold.settings import settings
+    from spanfold.language.settings import settings
 
     monkeypatch.setenv("SPANFOLD_KAFKA_BOOTSTRAP", kafka_bootstrap)
     settings.cache_clear()

@@ -21,9 +21,9 @@ from opentelemetry.sdk.metrics.export import (
 from opentelemetry.sdk.metrics.view import ExponentialBucketHistogramAggregation, View
 from opentelemetry.sdk.resources import Resource
 
-from producers.opentelemetry import SpanfoldMetricExporter
-from producers.publisher import TelemetryPublisher
-from spanfold.events import series_id
+from spanfold.language.events import series_id
+from spanfold.producers.opentelemetry import SpanfoldMetricExporter
+from spanfold.producers.publisher import TelemetryPublisher
 
 Points = Callable[[int], list[dict[str, Any]]]
 

@@ -13,8 +13,8 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from producers.opentelemetry import SpanfoldSpanProcessor
-from producers.publisher import TelemetryPublisher
+from spanfold.producers.opentelemetry import SpanfoldSpanProcessor
+from spanfold.producers.publisher import TelemetryPublisher
 
 Events = Callable[[int], dict[str, list[dict[str, Any]]]]
 
@@ -206,7 +206,7 @@ def test_a_closed_publisher_disturbs_nobody(publisher: TelemetryPublisher, caplo
 def test_the_processors_own_publisher_drops_and_is_closed_at_shutdown(
     kafka_bootstrap: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from spanfold.settings import settings
+    from spanfold.language.settings import settings
 
     monkeypatch.setenv("SPANFOLD_KAFKA_BOOTSTRAP", kafka_bootstrap)
     settings.cache_clear()

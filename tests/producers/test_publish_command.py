@@ -13,14 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from producers.log_ends import ends_of_log
-from producers.topics import ensure_topics
-from spanfold import settings as settings_module
 from spanfold.cli.publish import publish
 from spanfold.cli.visible import wait_until_visible
-from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.events import series_id
-from spanfold.settings import Settings
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language import settings as settings_module
+from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.language.events import series_id
+from spanfold.language.settings import Settings
 
 Run = Callable[..., Result]
 ReadAll = Callable[[int], list[Any]]

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from producers.delivery import Delivery, Outcome
-from producers.publisher import TelemetryPublisher
-from spanfold.errors import InvalidInput, LogUnavailable, Misconfigured
-from spanfold.events import SpanRecorded
-from spanfold.ids import id_text
-from spanfold.partitioning import partitions_of
-from spanfold.settings import Settings
+from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured
+from spanfold.language.events import SpanRecorded
+from spanfold.language.ids import id_text
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.settings import Settings
+from spanfold.producers.delivery import Delivery, Outcome
+from spanfold.producers.publisher import TelemetryPublisher
 
 Span = Callable[..., SpanRecorded]
 ReadAll = Callable[[int], list[Any]]
@@ -163,9 +163,9 @@ def test_a_topic_that_is_not_there_is_named(kafka_bootstrap: str, span: Span) ->
 
 PROGRAM = """
 import os, sys
-from producers.publisher import TelemetryPublisher
-from spanfold.events import TraceCompleted
-from spanfold.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.language.events import TraceCompleted
+from spanfold.language.settings import Settings
 
 publisher = TelemetryPublisher(Settings(), linger_ms=2000)
 

@@ -12,14 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.publisher import TelemetryPublisher
-from producers.security import librdkafka_security, ssl_context
-from producers.topics import ensure_topics
-from projections import generations
-from projections.projection import installed
-from spanfold.errors import LogUnavailable, Misconfigured
-from spanfold.events import TraceCompleted
-from spanfold.settings import Settings
+from spanfold.kafka.security import librdkafka_security, ssl_context
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.language.events import TraceCompleted
+from spanfold.language.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 from tests.producers.secured import Secured, secured_kafka
 
 WAYS = [
@@ -49,7 +49,7 @@ def test_what_is_published_over_a_secured_connection_is_folded_over_one(
     own = {"postgres_dsn": postgres_dsn, "topic_prefix": topic_prefix, "group": topic_prefix, "home": tmp_path}
     given = secured.settings(protocol, mechanism) | own
     settings = Settings(**given)
-    generations.prepare(postgres_dsn, ensure_topics(settings).values(), installed())
+    lifecycle.prepare(postgres_dsn, ensure_topics(settings).values(), installed())
     argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
     worker = subprocess.Popen(argv, env=_environment(given), cwd=tmp_path)
     try:

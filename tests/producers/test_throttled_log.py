@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from producers.throttled_log import EVERY_S, ThrottledLines, throttle_loggers
+from spanfold.language.throttled_log import EVERY_S, ThrottledLines, throttle_loggers
 
 
 class Clock:

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
 
-from producers.topics import ensure_topics, topic_config
-from spanfold.errors import LogUnavailable, Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.kafka.topics import ensure_topics, topic_config
+from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
 
 
 @pytest.fixture

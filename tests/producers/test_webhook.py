@@ -7,8 +7,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from producers.webhook import ATTEMPTS, IDEMPOTENCY_KEY, WebhookNotifications
-from spanfold.ports import Notification, NotificationFailed
+from spanfold.adapters.webhook_notifications import ATTEMPTS, IDEMPOTENCY_KEY, WebhookNotifications
+from spanfold.application.ports import Notification, NotificationFailed
 from tests.contracts.notifications import COMPLETED, NotificationServiceContract
 
 

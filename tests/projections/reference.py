@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import psycopg
 import pytest
 
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 
 Row = dict[str, Any]
 

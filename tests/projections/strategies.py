@@ -11,11 +11,11 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from projections.batch import Batch, RecordHeaders
-from schemas.codec import Codec
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.records import headers_of, key_of
-from spanfold.topics import TRACES
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.topics import TRACES
+from spanfold.projections.commit.batch import Batch, RecordHeaders
+from spanfold.schemas.codec import Codec
 
 LOG_TIME_MS = 1_795_000_000_000
 """When the broker had the records, unless a test says otherwise: 2026-11-18."""

@@ -5,10 +5,10 @@ from typing import Any
 
 import psycopg
 
-from projections import generations
-from projections.projection import installed
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 
 
 def test_a_worker_that_starts_does_not_wait_for_those_who_read(
@@ -19,7 +19,7 @@ def test_a_worker_that_starts_does_not_wait_for_those_who_read(
     with psycopg.connect(dsn) as reader:
         for view in ("journal", "verdicts", "traces", "spans", "checkpoints"):
             reader.execute(f"SELECT * FROM spanfold.{view}".encode())
-        starting = threading.Thread(target=generations.prepare, args=(dsn, topics.values(), installed()), daemon=True)
+        starting = threading.Thread(target=lifecycle.prepare, args=(dsn, topics.values(), installed()), daemon=True)
         starting.start()
         starting.join(30)
         waiting = ledger.execute("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall()

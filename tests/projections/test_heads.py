@@ -11,16 +11,16 @@ from hypothesis import strategies as st
 from psycopg import Cursor
 from sqlalchemy import BigInteger, Column, MetaData, Table
 
-from projections import generations
-from projections.copying import CopyTarget
-from projections.projection import View, installed
-from projections.reading import Fact
-from projections.store import Store
-from schemas.codec import Codec
-from spanfold.events import RecordDiscarded, RecordRetried, TraceCreated, TraceFailed
-from spanfold.ids import event_id
-from spanfold.settings import Settings
-from spanfold.topics import Topic, TopicKind, TopicOnBroker
+from spanfold.language.events import RecordDiscarded, RecordRetried, TraceCreated, TraceFailed
+from spanfold.language.ids import event_id
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Topic, TopicKind, TopicOnBroker
+from spanfold.postgres.copying import CopyTarget
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import View, installed
+from spanfold.schemas.codec import Codec
 from tests.projections.strategies import NOW, Record, batch, record
 from tests.projections.test_store import Forgetful
 
@@ -54,7 +54,7 @@ def orders(ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Set
     """A database that knows the topic test.orders and the projection `seen`."""
     found = [*topics.values(), TopicOnBroker(ORDERS, "orders", "id", 1)]
     assert stack_settings.postgres_dsn
-    generations.prepare(stack_settings.postgres_dsn, found, {**installed(), **PROJECTIONS})
+    lifecycle.prepare(stack_settings.postgres_dsn, found, {**installed(), **PROJECTIONS})
     return ledger
 
 

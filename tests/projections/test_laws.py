@@ -14,12 +14,12 @@ import psycopg
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from projections.projection import installed
-from projections.reading import Fact, read
-from projections.store import Store
-from projections.traces import PROJECTION, TracesPartial
-from projections.verdicts import judge
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.projection import installed
+from spanfold.projections.traces import PROJECTION, TracesPartial
 from tests.projections.reference import checkpoints, document, empty, shown, told, verdicts
 from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, calls, distinct_events, logs
 

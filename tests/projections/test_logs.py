@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.batch import Batch
-from projections.logs import PROJECTION
-from projections.projection import installed
-from projections.reading import read
-from projections.store import Outcome, Store
-from projections.verdicts import judge
-from spanfold.events import ErrorLogged, TraceCompleted
-from spanfold.topics import LOGS
+from spanfold.language.events import ErrorLogged, TraceCompleted
+from spanfold.language.topics import LOGS
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.reading import read
+from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.logs import PROJECTION
+from spanfold.projections.projection import installed
 from tests.projections.reference import document
 from tests.projections.strategies import CODEC, NOW, batch, cut, event_times, record, records_of, tags, texts
 

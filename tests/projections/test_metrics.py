@@ -17,15 +17,15 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from projections.batch import Batch
-from projections.metrics import PROJECTION, MetricsPartial
-from projections.metrics.buckets import bound_text, power
-from projections.projection import installed
-from projections.reading import Fact, read
-from projections.store import Outcome, Store
-from projections.verdicts import judge
-from spanfold.events import MetricUpdated, TraceCompleted
-from spanfold.topics import METRICS
+from spanfold.language.events import MetricUpdated, TraceCompleted
+from spanfold.language.topics import METRICS
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.metrics import PROJECTION, MetricsPartial
+from spanfold.projections.metrics.buckets import bound_text, power
+from spanfold.projections.projection import installed
 from tests.projections.reference import document
 from tests.projections.strategies import CODEC, DAY, NOW, Record, batch, cut, records_of, tags, texts
 

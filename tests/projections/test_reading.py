@@ -10,15 +10,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from projections.projection import installed
-from projections.reading import Fact, read
-from projections.store import Outcome, Store
-from projections.verdicts import judge
-from schemas.catalogue import committed
-from schemas.codec import Codec
-from spanfold.errors import PoisonRecord
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.records import headers_of
+from spanfold.language.errors import PoisonRecord
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.records import headers_of
+from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.projection import installed
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import Codec
 from tests.projections.reference import shown, told
 from tests.projections.strategies import CODEC, MIN_TIME, NOW, Record, batch, events, record
 

@@ -5,11 +5,18 @@ from typing import Any
 import pytest
 from sqlalchemy import TIMESTAMP, Column, MetaData, Table, Text
 
-from projections.projection import installed
-from projections.retention import Retained, journal_retentions, late_days, log_retentions, retained_of, table_retentions
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import SERVICES, TRACES, installed_topics
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import SERVICES, TRACES, installed_topics
+from spanfold.projections.projection import installed
+from spanfold.projections.retention.rules import (
+    Retained,
+    journal_retentions,
+    late_days,
+    log_retentions,
+    retained_of,
+    table_retentions,
+)
 
 
 def projection(name: str, topics: Any) -> Any:

@@ -11,17 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from projections.batch import Batch
-from projections.projection import installed
-from projections.reading import Fact, read
-from projections.services import PROJECTION
-from projections.store import Store
-from projections.verdicts import judge
-from schemas.batches import pack
-from schemas.codec import Codec
-from spanfold.aggregates import ServiceAggregate, ServiceInstance
-from spanfold.errors import PoisonRecord
-from spanfold.events import (
+from spanfold.application.aggregates import ServiceAggregate, ServiceInstance
+from spanfold.language.errors import PoisonRecord
+from spanfold.language.events import (
     DomainEvent,
     EventBatch,
     RecordDiscarded,
@@ -32,7 +24,15 @@ from spanfold.events import (
     ServiceRegistered,
     TraceCompleted,
 )
-from spanfold.topics import SERVICES
+from spanfold.language.topics import SERVICES
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.projection import installed
+from spanfold.projections.services import PROJECTION
+from spanfold.schemas.batches import pack
+from spanfold.schemas.codec import Codec
 from tests.projections.strategies import CODEC, NOW, Record, batch, record, texts
 from tests.projections.test_store import Forgetful
 

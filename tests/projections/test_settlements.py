@@ -6,12 +6,12 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections.projection import installed
-from projections.store import Store
-from schemas.codec import Codec
-from spanfold.events import Event, RecordDiscarded, RecordRetried
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
+from spanfold.language.events import Event, RecordDiscarded, RecordRetried
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.commit.store import Store
+from spanfold.projections.projection import installed
+from spanfold.schemas.codec import Codec
 from tests.projections.reference import shown, told
 from tests.projections.strategies import NOW, Record, batch, cut, record
 from tests.projections.test_store import EVENTS, LOG, Forgetful, rows_of, with_second

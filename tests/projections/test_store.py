@@ -10,19 +10,19 @@ import psycopg
 import pytest
 from sqlalchemy import create_engine, pool
 
-from migrations import sqlalchemy_url
-from projections import generations
-from projections.batch import Batch
-from projections.projection import Projection, installed
-from projections.store import Gap, Outcome, Store
-from projections.traces import TracesProjection
-from schemas.catalogue import RegisteredSchema, committed
-from schemas.codec import Codec
-from spanfold.errors import Misconfigured
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.partitioning import partitions_of
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.language.errors import Misconfigured
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.migrations import sqlalchemy_url
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Gap, Outcome, Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import Projection, installed
+from spanfold.projections.traces import TracesProjection
+from spanfold.schemas.catalogue import RegisteredSchema, committed
+from spanfold.schemas.codec import Codec
 from tests.projections.reference import Rows, checkpoints, shown, told, verdicts
 from tests.projections.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record, records_of
 
@@ -259,7 +259,7 @@ def with_second(settings: Settings) -> dict[str, Projection]:
     second = Second()
     assert settings.postgres_dsn
     with create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool).begin() as connection:
-        generations.create_generation(connection, second, "live")
+        lifecycle.create_generation(connection, second, "live")
     return {**installed(), "second": second}
 
 
@@ -381,7 +381,7 @@ def second_ledger(
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
         dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
-        generations.prepare(dsn, topics.values(), installed())
+        lifecycle.prepare(dsn, topics.values(), installed())
         with psycopg.connect(dsn, autocommit=True) as second:
             yield second
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

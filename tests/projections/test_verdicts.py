@@ -7,13 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from projections.projection import installed
-from projections.store import Store
-from projections.verdicts import Verdict, _read_all, _read_each, judge
-from spanfold.events import TraceCompleted, TraceEvent
-from spanfold.ids import id_text
-from spanfold.partitioning import partitions_of
-from spanfold.records import headers_of
+from spanfold.language.events import TraceCompleted, TraceEvent
+from spanfold.language.ids import id_text
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.records import headers_of
+from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.verdicts import Verdict, _read_all, _read_each, judge
+from spanfold.projections.projection import installed
 from tests.projections.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record
 
 ID = b"01a1ee56-5e00-8541-9c80-8532148669b2"

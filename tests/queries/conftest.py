@@ -5,14 +5,14 @@ from collections.abc import AsyncIterator, Iterable
 import psycopg
 import pytest
 
-from producers.log_ends import ends_of_log
-from producers.publisher import TelemetryPublisher
-from spanfold.buses import QueryBus
-from spanfold.events import DomainEvent
-from spanfold.positions import Position
-from spanfold.settings import Settings
-from spanfold.topics import Topic
-from spanfold.wiring.queries import query_bus
+from spanfold.application.buses import QueryBus
+from spanfold.bootstrap import query_bus
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.events import DomainEvent
+from spanfold.language.positions import Position
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Topic
+from spanfold.producers.publisher import TelemetryPublisher
 from tests.stream_processors.conftest import Start, Worker, start
 
 __all__ = ["start"]

@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from spanfold.events import MetricUpdated, TraceEvent
-from spanfold.queries import (
+from spanfold.application.queries import (
     FindTraces,
     GetMetricsByName,
     GetMetricSeries,
@@ -21,6 +20,7 @@ from spanfold.queries import (
     ServiceDependency,
     TraceReadModel,
 )
+from spanfold.language.events import MetricUpdated, TraceEvent
 from tests.projections.reference import Rows, told
 
 

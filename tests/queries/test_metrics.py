@@ -3,12 +3,12 @@
 import random
 from dataclasses import replace
 
-from spanfold.buses import QueryBus
-from spanfold.events import MetricUpdated
-from spanfold.queries import GetMetricsByName, GetMetricSeries
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import METRICS
+from spanfold.application.buses import QueryBus
+from spanfold.application.queries import GetMetricsByName, GetMetricSeries
+from spanfold.language.events import MetricUpdated
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import METRICS
 from tests.faults.load import events
 from tests.queries import reference
 from tests.queries.conftest import ends, publish

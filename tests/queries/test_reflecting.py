@@ -8,16 +8,9 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from producers.publisher import TelemetryPublisher
-from projections.conninfo import url_with_defaults
-from projections.queries import micros
-from projections.queries.traces import page_of_traces
-from spanfold.buses import QueryBus
-from spanfold.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.events import TraceCreated
-from spanfold.messages import NotYetReflected
-from spanfold.positions import Position
-from spanfold.queries import (
+from spanfold.application.buses import QueryBus
+from spanfold.application.messages import NotYetReflected
+from spanfold.application.queries import (
     Cursor,
     FindTraces,
     GetMetricsByName,
@@ -25,10 +18,17 @@ from spanfold.queries import (
     GetServiceDependencies,
     GetTrace,
 )
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import SERVICES, TRACES
-from spanfold.wiring.queries import query_bus, query_bus_of, reader_of
+from spanfold.bootstrap import query_bus, query_bus_of, query_reader
+from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
+from spanfold.language.events import TraceCreated
+from spanfold.language.positions import Position
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import SERVICES, TRACES
+from spanfold.postgres.conninfo import url_with_defaults
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.queries import micros
+from spanfold.projections.queries.traces import page_of_traces
 from tests.queries.conftest import ends, publish
 from tests.rebuilds.conftest import environment
 from tests.stream_processors.conftest import Worker
@@ -72,7 +72,7 @@ async def test_many_wait_at_once(stack_settings: Settings, bus: QueryBus, worker
 
 async def test_the_role_that_may_only_read_is_enough(stack_settings: Settings, ledger: object) -> None:
     dsn = url_with_defaults(str(stack_settings.postgres_dsn), options="-c role=spanfold_reader")
-    async with reader_of(stack_settings.model_copy(update={"postgres_dsn": dsn})) as reader:
+    async with query_reader(stack_settings.model_copy(update={"postgres_dsn": dsn})) as reader:
         assert await reader.problems() == []
         bus = query_bus_of(reader)
         for query in (FindTraces(), GetOperationStats(), GetServiceDependencies(), GetMetricsByName(name="cpu")):

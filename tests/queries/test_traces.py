@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from spanfold.buses import QueryBus
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.queries import (
+from spanfold.application.buses import QueryBus
+from spanfold.application.queries import (
     MAX_LIMIT,
     FindTraces,
     GetOperationStats,
@@ -17,9 +16,10 @@ from spanfold.queries import (
     GetTrace,
     TraceReadModel,
 )
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import TRACES
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import TRACES
 from tests.faults.load import SERVICES, events
 from tests.projections.reference import told
 from tests.queries import reference

@@ -12,11 +12,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.publisher import TelemetryPublisher
-from producers.topics import ensure_topics
-from projections.projection import Projection, installed
-from spanfold.settings import Settings
-from stream_processors.loading import Nobody, Workplace, workplace
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.settings import Settings
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.projections.projection import Projection, installed
+from spanfold.stream_processors.rebuild.loading import Nobody, Workplace, workplace
 from tests.faults.load import Load, events
 from tests.stream_processors.conftest import Start, Worker, second_settings, start, until
 
@@ -79,7 +79,7 @@ def rows(ledger: Ledger) -> dict[str, Any]:
 
 def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
     """Wait until the live generations have reached the end of the log, on every topic."""
-    from producers.log_ends import ends_of_log
+    from spanfold.kafka.log_ends import ends_of_log
 
     ends = ends_of_log(settings)
 

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from producers.log_ends import ends_of_log
-from projections.projection import installed
-from projections.shadow import positions_of
-from projections.store import Store
-from spanfold.errors import InvalidInput, Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
-from stream_processors import as_of as past
-from stream_processors.replay import LogReader, Stretch
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.errors import InvalidInput, Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations.shadow import positions_of
+from spanfold.projections.projection import installed
+from spanfold.stream_processors.rebuild import as_of as past
+from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
 from tests.rebuilds.conftest import Ledger, at_work, publish_mixed
 
 Positions = Mapping[tuple[str, int], int]

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.rebuilds.conftest import NOTHING, Ledger, command, environment, folded, leftovers, publish, rows, states
 from tests.stream_processors.conftest import Worker, until
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from producers.log_ends import ends_of_log
-from projections import generations
-from projections.projection import installed
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
-from stream_processors import rebuild as rebuilding
-from stream_processors.loading import Loading
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.stream_processors.rebuild.loading import Loading
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
 from tests.stream_processors.conftest import Worker, until
 
@@ -50,7 +50,7 @@ def test_a_process_that_starts_during_the_swap_does_not_point_the_views_back(
     stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     starting = threading.Thread(
-        target=generations.prepare, args=(stack_settings.postgres_dsn, topics.values(), installed()), daemon=True
+        target=lifecycle.prepare, args=(stack_settings.postgres_dsn, topics.values(), installed()), daemon=True
     )
     fold_rest = Loading.fold_rest
 

@@ -12,11 +12,11 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from projections.traces import TracesProjection
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
-from stream_processors import rebuild as rebuilding
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.projections.traces import TracesProjection
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
 from tests.stream_processors.conftest import Worker
 

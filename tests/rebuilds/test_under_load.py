@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.faults import reference
 from tests.faults.load import Load
 from tests.rebuilds.conftest import NOTHING, Ledger, environment, folded, leftovers, states

@@ -7,18 +7,18 @@ from typing import Any
 
 import pytest
 
-from producers.log_ends import ends_of_log
-from projections.journal import JOURNAL
-from projections.projection import installed
-from projections.reading import Fact
-from projections.shadow import positions_of
-from projections.store import Store
-from projections.traces import TracesPartial, TracesProjection
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
-from stream_processors import rebuild as rebuilding
-from stream_processors.comparing import RowsDiffer
-from stream_processors.replay import LogReader, Stretch
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.commit.journal import JOURNAL
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations.shadow import positions_of
+from spanfold.projections.projection import installed
+from spanfold.projections.traces import TracesPartial, TracesProjection
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.stream_processors.rebuild.comparing import RowsDiffer
+from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
 from tests.rebuilds.conftest import (
     NOTHING,
     Ledger,

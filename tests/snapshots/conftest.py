@@ -1,8 +1,8 @@
 """What the tests of the snapshot worker share."""
 
-from producers.log_ends import ends_of_log
-from spanfold.aggregates import installed_aggregates
-from spanfold.settings import Settings
+from spanfold.application.aggregates import installed_aggregates
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.settings import Settings
 from tests.faults.states import Ledger, expected_states, kept, last_values, not_fed, snapshots, take_all
 from tests.rebuilds.conftest import publish_mixed
 from tests.stream_processors.conftest import Start, Worker, second_settings, start, until

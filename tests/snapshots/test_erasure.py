@@ -1,7 +1,7 @@
 """An erased trace is in no state, no snapshot and nothing that is rebuilt from them; in the compacted topic it is a tombstone."""
 
-from spanfold.settings import Settings
-from stream_processors import rebuild as rebuilding
+from spanfold.language.settings import Settings
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.erasure.test_command import TRACE, assert_nowhere, done, others, publish, story
 from tests.faults import reference
 from tests.rebuilds.conftest import at_work

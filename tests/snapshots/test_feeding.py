@@ -2,15 +2,15 @@
 
 import pytest
 
-from producers.topics import ensure_snapshots_topic
-from projections.states import feeding
-from projections.states.feeding import Fed
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
-from stream_processors.metrics import Metrics
-from stream_processors.snapshots import feeder
-from stream_processors.snapshots.feeder import Feeder
-from stream_processors.watch import Watch
+from spanfold.kafka.topics import ensure_snapshots_topic
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.states import feeding
+from spanfold.projections.states.feeding import Fed
+from spanfold.stream_processors.snapshots import feeder
+from spanfold.stream_processors.snapshots.feeder import Feeder
+from spanfold.stream_processors.worker.lag_watch import Watch
+from spanfold.stream_processors.worker.metrics import Metrics
 from tests.faults.states import fed_records
 from tests.snapshots.conftest import Ledger, fed
 from tests.snapshots.test_states import states_with

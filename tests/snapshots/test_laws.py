@@ -8,20 +8,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, pool
 
-from migrations import sqlalchemy_url
-from projections import generations
-from projections.batch import Batch
-from projections.projection import installed, why_not_from_states
-from projections.shadow import Shadow
-from projections.states import Folding, StateStore
-from projections.states.reading import states_of
-from projections.store import Store
-from projections.traces import PROJECTION
-from spanfold.aggregates import TraceAggregate
-from spanfold.events import TraceEvent
-from spanfold.settings import Settings
-from spanfold.snapshot_policy import SnapshotPolicy
-from spanfold.topics import TRACES
+from spanfold.application.aggregates import TraceAggregate
+from spanfold.language.events import TraceEvent
+from spanfold.language.settings import Settings
+from spanfold.language.snapshot_policy import SnapshotPolicy
+from spanfold.language.topics import TRACES
+from spanfold.migrations import sqlalchemy_url
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.generations.shadow import Shadow
+from spanfold.projections.projection import installed, why_not_from_states
+from spanfold.projections.states import Folding, StateStore
+from spanfold.projections.states.reading import states_of
+from spanfold.projections.traces import PROJECTION
 from tests.projections.reference import empty
 from tests.projections.strategies import Record, calls, logs
 
@@ -89,7 +89,7 @@ def _loaded(settings: Settings, ledger: Ledger, states: StateStore, tail: Sequen
     assert settings.postgres_dsn
     engine = create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool)
     with engine.begin() as connection:
-        generation = generations.create_generation(connection, PROJECTION, "loading")
+        generation = lifecycle.create_generation(connection, PROJECTION, "loading")
     shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.place(TRACES.name, 0)
     with (
         psycopg.connect(settings.postgres_dsn, autocommit=True) as reading,

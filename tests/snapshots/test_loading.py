@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from spanfold.aggregates import ChangeServiceHealth, ServiceAggregate, TraceAggregate
-from spanfold.domain import Health
-from spanfold.event_store import HeldUp, Snapshot
-from spanfold.events import SpanRecorded, TraceCreated
-from spanfold.execution import execute, load
-from spanfold.settings import Settings
-from spanfold.times import now_us
-from spanfold.topics import SERVICES, TRACES
-from spanfold.wiring.event_store import event_store
+from spanfold.application.aggregates import ChangeServiceHealth, ServiceAggregate, TraceAggregate
+from spanfold.application.domain import Health
+from spanfold.application.event_store import HeldUp, Snapshot
+from spanfold.application.execution import execute, load
+from spanfold.bootstrap import event_store
+from spanfold.language.events import SpanRecorded, TraceCreated
+from spanfold.language.settings import Settings
+from spanfold.language.times import now_us
+from spanfold.language.topics import SERVICES, TRACES
 from tests.contracts.event_store import fresh, register
 from tests.rebuilds.conftest import command
 from tests.snapshots.conftest import SNAPSHOTS, Ledger, Start, folded, snapshots

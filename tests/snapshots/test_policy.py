@@ -6,12 +6,12 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from typer.testing import CliRunner
 
-from spanfold.aggregates import TraceAggregate
+from spanfold.application.aggregates import TraceAggregate
 from spanfold.cli.app import app
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings, settings
-from spanfold.snapshot_policy import AT_ONCE, US_PER_S, SnapshotPolicy
-from stream_processors.snapshots.app import foldings
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings, settings
+from spanfold.language.snapshot_policy import AT_ONCE, US_PER_S, SnapshotPolicy
+from spanfold.stream_processors.snapshots.app import foldings
 
 DAY = 86_400 * US_PER_S
 NOW = 1_795_000_000_000_000

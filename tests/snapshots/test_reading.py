@@ -9,19 +9,19 @@ import pytest
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import create_engine, pool
 
-from migrations import sqlalchemy_url
-from projections import generations
-from projections.projection import installed
-from projections.shadow import Shadow
-from projections.states import reading
-from projections.states.reading import states_of
-from projections.states.rows import Place
-from projections.store import Store
-from projections.traces import PROJECTION, TracesPartial, TracesProjection
-from spanfold.aggregates import AggregateState, TraceAggregate
-from spanfold.errors import Misconfigured
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.application.aggregates import AggregateState, TraceAggregate
+from spanfold.language.errors import Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.migrations import sqlalchemy_url
+from spanfold.projections.commit.store import Store
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.generations.shadow import Shadow
+from spanfold.projections.projection import installed
+from spanfold.projections.states import reading
+from spanfold.projections.states.reading import states_of
+from spanfold.projections.states.rows import Place
+from spanfold.projections.traces import PROJECTION, TracesPartial, TracesProjection
 from tests.projections.strategies import batch
 from tests.projections.test_store import LOG
 from tests.snapshots.conftest import Ledger
@@ -46,7 +46,7 @@ def load(settings: Settings, dsn: str) -> tuple[int, str]:
     """Load a generation from the states, over connections of this DSN. How many there were, and its schema."""
     engine = create_engine(sqlalchemy_url(str(settings.postgres_dsn)), poolclass=pool.NullPool)
     with engine.begin() as connection:
-        generation = generations.create_generation(connection, PROJECTION, "loading")
+        generation = lifecycle.create_generation(connection, PROJECTION, "loading")
     shadow = Shadow(PROJECTION, generation.number, generation.schema)
     with (
         psycopg.connect(dsn, autocommit=True) as writing,

@@ -2,8 +2,8 @@
 
 import os
 
-from spanfold.settings import Settings
-from stream_processors import rebuild as rebuilding
+from spanfold.language.settings import Settings
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.rebuilds.conftest import at_work, command, rows
 from tests.rebuilds.conftest import folded as projected
 from tests.snapshots.conftest import SNAPSHOTS, Ledger, Start, folded, publish_mixed

@@ -7,18 +7,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from projections.projection import installed
-from projections.states import Folding, NotJudgedYet, StateStore
-from projections.store import Gap, Outcome, Store
-from schemas.batches import pack
-from schemas.catalogue import RegisteredSchema, committed
-from schemas.codec import Codec
-from schemas.snapshots import decode_state
-from spanfold.aggregates import ServiceAggregate, TraceAggregate, TraceState
-from spanfold.errors import Misconfigured
-from spanfold.events import ServiceDeregistered, ServiceHealthChanged, ServiceRegistered, SpanRecorded
-from spanfold.snapshot_policy import SnapshotPolicy
-from spanfold.topics import SERVICES, TRACES
+from spanfold.application.aggregates import ServiceAggregate, TraceAggregate, TraceState
+from spanfold.language.errors import Misconfigured
+from spanfold.language.events import ServiceDeregistered, ServiceHealthChanged, ServiceRegistered, SpanRecorded
+from spanfold.language.snapshot_policy import SnapshotPolicy
+from spanfold.language.topics import SERVICES, TRACES
+from spanfold.projections.commit.store import Gap, Outcome, Store
+from spanfold.projections.projection import installed
+from spanfold.projections.states import Folding, NotJudgedYet, StateStore
+from spanfold.schemas.batches import pack
+from spanfold.schemas.catalogue import RegisteredSchema, committed
+from spanfold.schemas.codec import Codec
+from spanfold.schemas.snapshots import decode_state
 from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch, record
 from tests.projections.test_store import LOG, story
 

@@ -4,9 +4,9 @@ the compacted topic has what Postgres has.
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from producers.topics import MAX_SNAPSHOT_BYTES, kafka_config
-from spanfold.settings import Settings
-from spanfold.topics import SNAPSHOTS_TOPIC, TRACES
+from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES, kafka_config
+from spanfold.language.settings import Settings
+from spanfold.language.topics import SNAPSHOTS_TOPIC, TRACES
 from tests.faults import reference
 from tests.snapshots.conftest import (
     SNAPSHOTS,

@@ -15,11 +15,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.log_ends import ends_of_log
-from projections import generations
-from projections.projection import installed
-from spanfold.settings import Settings
-from spanfold.topics import TRACES, TopicOnBroker
+from spanfold.kafka.log_ends import ends_of_log
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 
 PROJECTOR = ("-m", "spanfold", "worker", "projector")
 
@@ -134,6 +134,6 @@ def second_settings(servers: Any, stack_settings: Settings, topics: dict[str, To
     dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
     with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
-        generations.prepare(dsn, topics.values(), installed())
+        lifecycle.prepare(dsn, topics.values(), installed())
         yield stack_settings.model_copy(update={"postgres_dsn": dsn, "group": name})
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

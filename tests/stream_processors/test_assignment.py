@@ -7,9 +7,9 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from producers.topics import ensure_topics, kafka_config
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
 from tests.projections.reference import shown
 from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends, positions, until
 from tests.stream_processors.test_projector import publish, stories

@@ -4,23 +4,23 @@ from typing import Any
 
 import psycopg
 
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
 from tests.faults.load import Load
 from tests.stream_processors.conftest import Start, until
 
 SLOW = """
 import time
-from projections.store import Store
-from spanfold.settings import Settings
-from stream_processors import worker
+from spanfold.projections.commit import store
+from spanfold.language.settings import Settings
+from spanfold.bootstrap import run_projector
 
-class Slow(Store):
+class Slow(store.Store):
     def commit(self, connection, prepared):
         time.sleep(0.05)
         return super().commit(connection, prepared)
 
-worker.Store = Slow
-worker.run_projector(Settings())
+store.Store = Slow
+run_projector(Settings())
 """
 """The worker, on a slow database."""
 

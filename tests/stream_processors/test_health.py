@@ -12,11 +12,11 @@ import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from spanfold.errors import Misconfigured, PoisonRecord
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
-from stream_processors.health import (
+from spanfold.language.errors import Misconfigured, PoisonRecord
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.stream_processors.worker.health import (
     KAFKA,
     POSTGRES,
     Limits,
@@ -28,7 +28,7 @@ from stream_processors.health import (
     unanswered,
     unwell,
 )
-from stream_processors.parked_share import ParkedShare
+from spanfold.stream_processors.worker.parked_share import ParkedShare
 from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends, positions, until
 from tests.stream_processors.test_projector import publish, raw_producer, stories
 

@@ -20,13 +20,13 @@ from typing import Any
 import psycopg
 import pytest
 
-from schemas.catalogue import Catalogue, RegisteredSchema
-from schemas.codec import Codec, Fields
+from spanfold.bootstrap import run_projector
 from spanfold.cli.parked_settling import user_at_host
-from spanfold.events import SpanRecorded, TraceCompleted, TraceEvent
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings, settings
-from stream_processors.worker import run_projector
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceEvent
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings, settings
+from spanfold.schemas.catalogue import Catalogue, RegisteredSchema
+from spanfold.schemas.codec import Codec, Fields
 from tests.stream_processors.conftest import PROJECTOR, Start, folded_to_the_end
 from tests.stream_processors.test_projector import checksums, publish, raw_producer, stories
 

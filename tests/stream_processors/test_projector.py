@@ -9,13 +9,13 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 
-from producers.publisher import TelemetryPublisher
-from schemas.codec import Codec
-from spanfold.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.partitioning import partitions_of
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.schemas.codec import Codec
 from tests.projections.reference import shown, told
 from tests.stream_processors.conftest import Start, folded_to_the_end, log_ends, positions, until
 

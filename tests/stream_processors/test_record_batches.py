@@ -8,12 +8,12 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
-from schemas.codec import Codec
-from spanfold.partitioning import partitions_of
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
-from stream_processors.rebuild import verify
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.schemas.codec import Codec
+from spanfold.stream_processors.rebuild.rebuild import verify
 from tests.rebuilds.conftest import at_work
 from tests.stream_processors.conftest import Start, folded_to_the_end
 from tests.stream_processors.test_projector import stories

@@ -13,12 +13,17 @@ from faust.transport import consumer
 from faust.transport.drivers import aiokafka as stock
 from faust.types import ConsumerMessage
 
-from schemas.codec import Codec
-from spanfold.partitioning import partitions_of
-from spanfold.records import headers_of, key_of
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
-from stream_processors.transport import BatchConsumer, BatchConsumerThread, BatchTransport, ParsedRecords
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.records import headers_of, key_of
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.schemas.codec import Codec
+from spanfold.stream_processors.worker.transport import (
+    BatchConsumer,
+    BatchConsumerThread,
+    BatchTransport,
+    ParsedRecords,
+)
 from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends
 from tests.stream_processors.test_projector import stories
 
@@ -91,20 +96,20 @@ def test_faust_takes_from_a_transport_what_ours_gives() -> None:
 
 RECORDING = """
 import json, sys
-from producers.topics import ensure_topics
-from projections.projection import installed
-from projections.store import Store
-from spanfold.settings import Settings
-from stream_processors import worker
+from spanfold.kafka.topics import ensure_topics
+from spanfold.projections.projection import installed
+from spanfold.projections.commit import store
+from spanfold.language.settings import Settings
+from spanfold.bootstrap import run_projector
 
-class Recording(Store):
+class Recording(store.Store):
     def prepare(self, batch, refused=None):
         with open("batches", "a") as file:
             print(json.dumps([batch.partition, batch.start, batch.end, list(batch.offsets)]), file=file)
         return super().prepare(batch, refused)
 
-worker.Store = Recording
-worker.run_projector(Settings())
+store.Store = Recording
+run_projector(Settings())
 """
 """The worker, which also writes down what the transport gave it."""
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from spanfold.events import DomainEvent
-from spanfold.topics import Topic, TopicKind
+from spanfold.language.events import DomainEvent
+from spanfold.language.topics import Topic, TopicKind
 
 ORDERS = Topic(
     name="acme.orders",

@@ -7,9 +7,9 @@ from psycopg import Cursor, sql
 from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from acme_orders.events import ORDERS
-from projections.copying import CopyTarget
-from projections.projection import View
-from projections.reading import Fact
+from spanfold.postgres.copying import CopyTarget
+from spanfold.projections.commit.reading import Fact
+from spanfold.projections.projection import View
 
 COUNTED = ("received", "placed", "cancelled", "shipped", "orders", "orders_paid", "orders_shipped", "orders_cancelled")
 
@@ -52,7 +52,7 @@ Partial = dict[str, list[int]]
 
 
 class Orders:
-    """See projections.projection.Projection."""
+    """See spanfold.projections.projection.Projection."""
 
     name = "orders"
     fold_version = 1

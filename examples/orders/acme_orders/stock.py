@@ -5,9 +5,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, assert_never
 
 from acme_orders.events import ORDERS, Event, OrderCancelled, OrderPaid, OrderPlaced, OrderShipped, StockReceived
-from spanfold.aggregates import Aggregate
-from spanfold.errors import CommandRefused
-from spanfold.messages import DomainCommand
+from spanfold.application.aggregates import Aggregate
+from spanfold.application.messages import DomainCommand
+from spanfold.language.errors import CommandRefused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

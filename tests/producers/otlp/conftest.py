@@ -20,10 +20,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceResponse,
 )
 
-from producers.otlp.bodies import JSON
-from spanfold.process_urls import url_file
-from spanfold.settings import Settings
-from spanfold.topics import TopicOnBroker
+from spanfold.http.process_urls import url_file
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.producers.otlp.bodies import JSON
 
 PATIENCE_S = 60
 """Longer than anything here takes on a busy machine: only a test that fails waits so long."""

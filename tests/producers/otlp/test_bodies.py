@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from producers.otlp.bodies import (
+from spanfold.language.errors import InvalidInput
+from spanfold.producers.otlp.bodies import (
     JSON,
     MAX_BODY_BYTES,
     PROTOBUF,
@@ -21,7 +22,6 @@ from producers.otlp.bodies import (
     encoding_of,
     message_of,
 )
-from spanfold.errors import InvalidInput
 
 from .conftest import a_span, an_export, as_message
 

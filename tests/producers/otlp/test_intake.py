@@ -2,9 +2,9 @@
 
 import pytest
 
-from producers.otlp.intake import ROOM_S, otlp_publisher, publish
-from spanfold.errors import LogUnavailable
-from spanfold.settings import Settings
+from spanfold.language.errors import LogUnavailable
+from spanfold.language.settings import Settings
+from spanfold.producers.otlp.intake import ROOM_S, otlp_publisher, publish
 
 from .conftest import a_span, an_export, as_message
 

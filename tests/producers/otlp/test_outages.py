@@ -19,11 +19,11 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from google.rpc.status_pb2 import Status
 
-from producers.topics import ensure_topics
-from projections import generations
-from projections.projection import installed
-from spanfold.settings import Settings
-from spanfold.topics import TRACES
+from spanfold.kafka.topics import ensure_topics
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.projections.generations import lifecycle
+from spanfold.projections.projection import installed
 from tests.faults.servers import Servers
 
 from .conftest import Door, Run, a_span, an_export, folded, until
@@ -67,7 +67,7 @@ def own_settings(own_servers: Servers, topic_prefix: str) -> Settings:
         topic_prefix=topic_prefix,
         group=name,
     )
-    generations.prepare(own_servers.dsn(name), ensure_topics(made).values(), installed())
+    lifecycle.prepare(own_servers.dsn(name), ensure_topics(made).values(), installed())
     return made
 
 

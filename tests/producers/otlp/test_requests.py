@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from google.rpc.status_pb2 import Status
 
-from producers.otlp.bodies import MAX_BODY_BYTES
-from spanfold.settings import Settings
+from spanfold.language.settings import Settings
+from spanfold.producers.otlp.bodies import MAX_BODY_BYTES
 
 from .conftest import (
     JSON_TYPE,

@@ -12,11 +12,11 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from producers.opentelemetry.spans import events_of
-from producers.otlp.spans import recorded, sender_of
-from producers.spans import events_of_span
-from spanfold.errors import InvalidInput
-from spanfold.events import SpanRecorded, TraceCreated, TraceEvent
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import SpanRecorded, TraceCreated, TraceEvent
+from spanfold.producers.opentelemetry.spans import events_of
+from spanfold.producers.otlp.spans import recorded, sender_of
+from spanfold.producers.spans import events_of_span
 
 from .conftest import Export, a_span, an_export, as_message
 

@@ -1,0 +1,43 @@
+"""A batch: the records of one partition between two positions, column by column, exactly as the log has them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spanfold.language.topics import Topic
+
+RecordHeaders = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Every record of `topic`[`partition`] in [start, end), in offset order.
+
+    Offsets may have holes (control records, compaction) and the last ones may lie below end - 1, so the positions are
+    part of the batch: they say what has been covered. `partitions` is the topic's partition count; log times are ms since
+    1970 UTC, set by the broker.
+    """
+
+    topic: Topic
+    partition: int
+    partitions: int
+    start: int
+    end: int
+    offsets: Sequence[int]
+    log_times_ms: Sequence[int]
+    keys: Sequence[bytes | None]
+    headers: Sequence[RecordHeaders]
+    values: Sequence[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def split(self, at: int) -> tuple["Batch", "Batch"]:
+        """The same range as two batches, the second beginning with the record at index `at`. Needs 0 < at < len."""
+        border = self.offsets[at]
+        return self._part(slice(0, at), self.start, border), self._part(slice(at, None), border, self.end)
+
+    def _part(self, part: slice, start: int, end: int) -> "Batch":
+        return Batch(
+            self.topic, self.partition, self.partitions, start, end,
+            self.offsets[part], self.log_times_ms[part], self.keys[part], self.headers[part], self.values[part],
+        )  # fmt: skip

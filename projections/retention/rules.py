@@ -1,0 +1,121 @@
+"""What the settings say may be let go of, and whether it may be: records of topics, days of journals, old rows of tables.
+
+A table's old rows may be let go of if they become final with time: each lies at a time that its events give it, and the log
+accepts no event that is older than its topic's window. Tables whose rows live as long as what they are about (a trace, a
+series, an instance) have no such time.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from psycopg import sql
+from sqlalchemy import Table
+
+from spanfold.language.errors import Misconfigured
+from spanfold.language.topics import Topic, TopicKind
+from spanfold.projections.projection import Projection
+
+MARGIN_DAYS: Final = 1
+"""Brokers' clocks differ, and may be set back: by less than this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retained:
+    """How the rows of a table become final: by the time in the columns `by`, the greatest of those that are not null. It is in
+    the table's `info` as "retained".
+
+    `looked_up_days`: for an event the fold looks up rows that are at most so much older. `counted_from`: these rows count
+    what rows of that table tell, at most so many days after them; where those are let go of, an erasure, or an event whose
+    times are lies, finds nothing to count any more.
+    """
+
+    by: tuple[str, ...]
+    looked_up_days: int = 0
+    counted_from: tuple[str, int] | None = None
+
+    @property
+    def time(self) -> sql.Composable:
+        """The time at which a row lies, in SQL."""
+        return sql.SQL("greatest({})").format(sql.SQL(", ").join(map(sql.Identifier, self.by)))
+
+
+@dataclass(frozen=True, slots=True)
+class TableRetention:
+    """The rows of `table` are to be kept for `days`."""
+
+    projection: Projection
+    table: Table
+    retained: Retained
+    days: int
+
+
+def retained_of(table: Table) -> Retained | None:
+    """How its rows become final, None if they don't."""
+    found = table.info.get("retained")
+    return found if isinstance(found, Retained) else None
+
+
+def late_days(topic: Topic) -> int:
+    """No event that is older than this, by the time of the record that was judged last, will be accepted any more."""
+    return topic.window_days + topic.future_days + MARGIN_DAYS
+
+
+def log_retentions(said: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
+    """The days for which to keep each topic's records. Misconfigured names a topic that there is not."""
+    _refuse_unknown("SPANFOLD_LOG_RETENTION_DAYS", "topic", said, {topic.name for topic in topics})
+    return dict(said)
+
+
+def journal_retentions(said: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
+    """The days for which to keep each topic's journal. Misconfigured for a topic that has none, or whose journal is truth."""
+    kept = {topic.name for topic in topics if topic.kind is TopicKind.TELEMETRY and topic.journaled}
+    conditional = {topic.name for topic in topics if topic.kind is TopicKind.CONDITIONAL}
+    if wrong := sorted(conditional & said.keys()):
+        raise Misconfigured(
+            f"SPANFOLD_JOURNAL_RETENTION_DAYS names {', '.join(wrong)}: the journal of a conditional topic decides "
+            "what is accepted, for ever, and is never let go of"
+        )
+    _refuse_unknown("SPANFOLD_JOURNAL_RETENTION_DAYS", "topic with a journal by day", said, kept)
+    return dict(said)
+
+
+def table_retentions(said: Mapping[str, int], projections: Mapping[str, Projection]) -> list[TableRetention]:
+    """The tables of which old rows are to be let go. A table is named `spans`, or `traces.spans` where two projections have
+    one of that name. Misconfigured for a table that there is not, or whose rows have no time at which they become final.
+    """
+    named = dict(_tables(projections))
+    may = {name for name, (_, table) in named.items() if retained_of(table) is not None}
+    _refuse_unknown("SPANFOLD_TABLE_RETENTION_DAYS", "table", said, set(named), may)
+    found = []
+    for name, days in sorted(said.items()):
+        projection, table = named[name]
+        retained = retained_of(table)
+        if retained is None:
+            raise Misconfigured(
+                f"SPANFOLD_TABLE_RETENTION_DAYS names {name}: its rows live as long as what they are about, late events may "
+                f"still change any of them. Rows become final with time in {', '.join(sorted(may))}"
+            )
+        if any(topic.kind is TopicKind.CONDITIONAL for topic in projection.topics):
+            raise Misconfigured(
+                f"SPANFOLD_TABLE_RETENTION_DAYS names {name}, which is folded from a conditional topic: that accepts events of "
+                "any age, so no row of it is ever final"
+            )
+        found.append(TableRetention(projection, table, retained, days))
+    return found
+
+
+def _tables(projections: Mapping[str, Projection]) -> Iterator[tuple[str, tuple[Projection, Table]]]:
+    every = [(one, table) for one in projections.values() for table in one.metadata.sorted_tables]
+    names = [table.name for _, table in every]
+    for projection, table in every:
+        name = table.name if names.count(table.name) == 1 else f"{projection.name}.{table.name}"
+        yield name, (projection, table)
+
+
+def _refuse_unknown(
+    setting: str, what: str, said: Mapping[str, int], known: set[str], told: set[str] | None = None
+) -> None:
+    if unknown := sorted(said.keys() - known):
+        there = ", ".join(sorted(known if told is None else told)) or "none"
+        raise Misconfigured(f"{setting} names {', '.join(unknown)}: there is no such {what}; there are {there}")

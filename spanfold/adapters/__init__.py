@@ -1,0 +1,1 @@
+"""Adapters of the application's ports: Kafka and Postgres, webhooks, the environment."""

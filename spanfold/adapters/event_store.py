@@ -1,0 +1,196 @@
+"""The event store on Kafka and Postgres: an append is a record, and its answer the verdict that the journal has given it.
+
+An append is produced once, acknowledged by all in-sync replicas, and waited for until the journal has passed its offset; then its
+verdict is read. A version is never read before producing: nothing that is known then need be true when the record is judged.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final
+
+from spanfold.application.domain.ids import Id
+from spanfold.application.event_store import (
+    ANY,
+    Append,
+    Appended,
+    Consistency,
+    ExpectedVersion,
+    HeldUp,
+    History,
+    OutcomeUnknown,
+    RecordedEvent,
+    Rejected,
+    Snapshot,
+    checked,
+)
+from spanfold.application.messages import NotYetReflected
+from spanfold.kafka.log_ends import BrokerPartition, LogEnds
+from spanfold.language.errors import LogUnavailable, PoisonRecord, StoreUnavailable
+from spanfold.language.events import DomainEvent
+from spanfold.language.partitioning import partitions_of
+from spanfold.language.positions import Position
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Topic
+from spanfold.postgres.pool import Postgres, Together
+from spanfold.producers.appender import Appender
+from spanfold.projections.history import snapshots
+from spanfold.projections.history.progress import Progress
+from spanfold.projections.history.reader import Answer, Asked, HistoryReader, JournalRecord, Judged
+from spanfold.schemas.batches import pack
+from spanfold.schemas.codec import Codec
+from spanfold.schemas.decoding import events_of
+
+TIMEOUT_S: Final = 30.0
+SENDING_SHARE: Final = 0.6
+"""The part of an answer's time in which the record may be sent. When `unknown` is told, nothing is sent any more."""
+
+
+class KafkaEventStore:
+    """An EventStore; bootstrap.event_store() makes one. Share it between the tasks of an event loop: however many wait,
+    one query tells how far the journal is, and verdicts are read many at once.
+
+    `timeout_s` bounds every call; what an append can't tell by then is OutcomeUnknown. Somebody must fold the log: without a
+    worker nothing is judged.
+    """
+
+    def __init__(self, found: Settings, postgres: Postgres, appender: Appender, timeout_s: float) -> None:
+        self.postgres, self.progress = postgres, Progress(postgres)
+        self._prefix, self._timeout_s = found.topic_prefix, timeout_s
+        self._appender, self._codec = appender, Codec()
+        self._reader = HistoryReader(postgres)
+        self._ends = LogEnds(found)
+        self._answers: dict[str, Together[Asked, Answer]] = {}
+        self._asked_ends = {
+            committed: Together(partial(self._ends_of, committed=committed)) for committed in (True, False)
+        }
+
+    async def append_event(self, event: DomainEvent, expected_version: ExpectedVersion = ANY) -> Appended:
+        return await self.append_events([event], expected_version)
+
+    async def append_events(
+        self, events: Sequence[DomainEvent], expected_version: ExpectedVersion = ANY, *, batch_id: bytes = b""
+    ) -> Appended:
+        append = checked(events, expected_version, batch_id)
+        answers = await asyncio.gather(
+            *(self._append(append, self._record(each)) for each in append.records), return_exceptions=True
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return max((each for each in answers if isinstance(each, Appended)), key=lambda each: each.version)
+
+    async def outcome_of(self, topic: Topic, aggregate_id: str, event_id: bytes) -> Appended | None:
+        deadline = self._deadline()
+        try:
+            at = await self._partition_of(topic, aggregate_id, deadline)
+            ask = partial(self._reader.outcome, topic, at, aggregate_id, event_id)
+            answer = await ask(_left(deadline))
+            if answer is None:
+                # also what lies behind an open transaction is in the log
+                await self._judged_to_the_end(topic, at, deadline, committed=False)
+                answer = await ask(_left(deadline))
+        except (LogUnavailable, StoreUnavailable, NotYetReflected) as error:
+            raise OutcomeUnknown(topic, aggregate_id, event_id, self._timeout_s) from error
+        if isinstance(answer, Rejected):
+            raise answer
+        return answer
+
+    async def get_events(
+        self,
+        topic: Topic,
+        aggregate_id: str,
+        from_version: int = 0,
+        *,
+        consistency: Consistency = Consistency.EVENTUAL,
+    ) -> History:
+        judged = await self.judged(topic, aggregate_id, from_version, consistency)
+        events: list[RecordedEvent] = []
+        for record in judged.records:
+            if record.parked is not None:
+                raise HeldUp(aggregate_id, record.position, record.version, record.parked)
+            events += self.events_of(record)
+        at = await self._partition_of(topic, aggregate_id, self._deadline())
+        reflects = Position(topic.name, at, judged.next_offset - 1) if judged.next_offset else None
+        return History(events, judged.version, reflects)
+
+    async def judged(self, topic: Topic, aggregate_id: str, from_version: int, consistency: Consistency) -> Judged:
+        """The aggregate's records as the journal has them, parked ones too. NotYetReflected when the journal does not come to
+        the log's end in time.
+        """
+        deadline = self._deadline()
+        at = await self._partition_of(topic, aggregate_id, deadline)
+        if consistency is Consistency.LINEARIZABLE:
+            await self._judged_to_the_end(topic, at, deadline, committed=True)
+        return await self._reader.read(topic, at, aggregate_id, from_version, _left(deadline))
+
+    def events_of(self, record: JournalRecord) -> list[RecordedEvent]:
+        """What the record tells: nothing if it was discarded, or is about another. HeldUp when this version can't read it."""
+        if record.discarded:
+            return []
+        try:
+            events = events_of(self._codec, record.payload)
+        except PoisonRecord as poison:
+            raise HeldUp(record.aggregate_id, record.position, record.version, f"here: {poison}") from poison
+        return [RecordedEvent(event, record.version, record.position, record.log_time) for event in events]
+
+    async def save_snapshot(self, topic: Topic, snapshot: Snapshot) -> None:
+        await snapshots.save(self.postgres, topic, snapshot, self._timeout_s)
+
+    async def get_snapshot(self, topic: Topic, aggregate_id: str, fold_version: int) -> Snapshot | None:
+        return await snapshots.latest(self.postgres, self._codec, topic, aggregate_id, fold_version, self._timeout_s)
+
+    def _record(self, record: tuple[bytes, Sequence[DomainEvent]]) -> DomainEvent:
+        event_id, events = record
+        return events[0] if len(events) == 1 else pack(events, self._codec, event_id)
+
+    async def _append(self, append: Append, event: DomainEvent) -> Appended:
+        deadline = self._deadline()
+        try:
+            delivery = await self._appender.append(event, append.expected_version)
+            position = Position(append.topic.name, delivery.partition, delivery.offset)
+            await self.progress.passes([position], _left(deadline))
+            asked = Asked(position, append.aggregate_id, event.event_id, event.occurred_at, append.expected_version)
+            async with asyncio.timeout(_left(deadline)):
+                answer = await self._together(append.topic).ask(asked)
+        except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
+            raise OutcomeUnknown(append.topic, append.aggregate_id, event.event_id, self._timeout_s) from error
+        if isinstance(answer, Rejected):
+            raise answer
+        return answer
+
+    def _together(self, topic: Topic) -> Together[Asked, Answer]:
+        if topic.name not in self._answers:
+            ask: Callable[[Sequence[Asked]], object] = partial(self._reader.answers, topic, within_s=self._timeout_s)
+            self._answers[topic.name] = Together(ask)  # type: ignore[arg-type]
+        return self._answers[topic.name]
+
+    async def _judged_to_the_end(self, topic: Topic, at: int, deadline: float, *, committed: bool) -> None:
+        """Wait until the journal has passed what is the partition's end now."""
+        try:
+            async with asyncio.timeout(_left(deadline)):
+                end = await self._asked_ends[committed].ask((topic.on_broker(self._prefix), at))
+        except TimeoutError as error:
+            raise LogUnavailable(f"Kafka does not say in time where {topic.name}[{at}] ends") from error
+        if end:
+            last = Position(topic.name, at, end - 1)
+            try:
+                await self.progress.passes([last], _left(deadline))
+            except TimeoutError as error:
+                raise NotYetReflected((last,), self._timeout_s) from error
+
+    async def _ends_of(self, asked: Sequence[BrokerPartition], *, committed: bool) -> list[int]:
+        ends = await self._ends.of(set(asked), committed=committed, within_s=self._timeout_s)
+        return [ends[each] for each in asked]
+
+    async def _partition_of(self, topic: Topic, aggregate_id: str, deadline: float) -> int:
+        partitions = await self._reader.partitions(topic, _left(deadline))
+        return int(partitions_of([Id(aggregate_id).encode()], partitions)[0])
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout_s
+
+
+def _left(deadline: float) -> float:
+    return max(deadline - time.monotonic(), 0.001)

@@ -1,0 +1,1 @@
+"""The application core: domain model, aggregates, commands, queries, their buses, and the ports. Knows no server."""

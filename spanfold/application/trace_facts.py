@@ -1,0 +1,110 @@
+"""Traces of the domain ⇄ events of the log. A repository that saves a trace appends the facts that the log lacks of it."""
+
+from spanfold.application.aggregates.traces import TraceState
+from spanfold.application.domain.ids import ServiceId, SpanId, TraceId
+from spanfold.application.domain.spans import Span
+from spanfold.application.domain.traces import Trace, TraceStatus
+from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+
+
+def trace_of(state: TraceState) -> Trace | None:
+    """The trace that its events tell of; None without a TraceCreated. What is illegal in the domain and yet has happened (an
+    end before the start) is shown as it is.
+    """
+    created, closed = state.created, state.closed
+    if created is None:
+        return None
+    spans = sorted(state.spans.values(), key=lambda span: (span.start_time, span.event_id))
+    return Trace(
+        id=TraceId.known(state.trace_id),
+        service_id=ServiceId.known(created.service_name),
+        operation_name=created.operation_name,
+        start=created.start_time,
+        end=state.end_time,
+        status=TraceStatus(state.status) if state.status in list(TraceStatus) else state.status,
+        error=state.error,
+        spans=tuple(span_of(each) for each in spans if each.end_time >= each.start_time),
+        tags=created.tags,
+        closing_tags=closed.tags if closed else {},
+    )
+
+
+def span_of(event: SpanRecorded) -> Span:
+    """The span that this event tells of."""
+    parent = event.parent_span_id
+    return Span(
+        id=SpanId.known(event.span_id),
+        operation_name=event.operation_name,
+        start=event.start_time,
+        end=event.end_time,
+        parent_id=SpanId.known(parent) if parent and parent != event.span_id else None,
+        service_id=ServiceId.known(event.service_name),
+        kind=event.kind,
+        status=event.status,
+        status_message=event.status_message,
+        tags=event.tags,
+    )
+
+
+def facts_to_add(trace: Trace, state: TraceState, source: str) -> list[TraceEvent]:
+    """What has to be appended so that the log, of which `state` is known, tells of this trace. A creation, an end and the spans
+    that it tells of already are left as they are.
+    """
+    facts: list[TraceEvent] = []
+    if state.created is None:
+        facts.append(_created(trace, source))
+    held = {span.identity() for span in state.spans.values()}
+    facts += [fact for span in trace.spans if (fact := _recorded(trace, span, source)).identity() not in held]
+    if trace.end is not None and state.closed is None:
+        facts.append(_closed(trace, trace.end, source))
+    return facts
+
+
+def _created(trace: Trace, source: str) -> TraceCreated:
+    return TraceCreated(
+        aggregate_id=trace.id,
+        occurred_at=trace.start,
+        source=source,
+        service_name=trace.service_id,
+        operation_name=trace.operation_name,
+        start_time=trace.start,
+        tags=trace.tags,
+    )
+
+
+def _recorded(trace: Trace, span: Span, source: str) -> SpanRecorded:
+    return SpanRecorded(
+        aggregate_id=trace.id,
+        occurred_at=span.end,
+        source=source,
+        span_id=span.id,
+        parent_span_id=span.parent_id,
+        service_name=trace.service_of(span),
+        operation_name=span.operation_name,
+        start_time=span.start,
+        end_time=span.end,
+        kind=span.kind,
+        status=span.status,
+        status_message=span.status_message,
+        tags=span.tags,
+    )
+
+
+def _closed(trace: Trace, end: int, source: str) -> TraceCompleted | TraceFailed:
+    if trace.status == TraceStatus.FAILED:
+        return TraceFailed(
+            aggregate_id=trace.id,
+            occurred_at=end,
+            source=source,
+            error=trace.error or "",
+            end_time=end,
+            tags=trace.closing_tags,
+        )
+    return TraceCompleted(
+        aggregate_id=trace.id,
+        occurred_at=end,
+        source=source,
+        status=str(trace.status),
+        end_time=end,
+        tags=trace.closing_tags,
+    )

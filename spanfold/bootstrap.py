@@ -1,0 +1,197 @@
+"""The composition root: every process and every client of spanfold is put together here, from settings.
+
+| function                                                   | what it makes                                    |
+|------------------------------------------------------------|--------------------------------------------------|
+| event_store, command_bus, query_bus, telemetry_repository  | what an application uses, in its own process     |
+| run_projector, run_snapshot_worker                         | the workers                                      |
+| serve_otlp                                                 | the OTLP/HTTP door                               |
+| serve_api                                                  | commands and queries over HTTP                   |
+
+Imports are inside the functions, so that a process loads only what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from spanfold.language.settings import Settings
+from spanfold.language.settings import settings as environment_settings
+
+if TYPE_CHECKING:
+    from spanfold.adapters.event_store import KafkaEventStore
+    from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
+    from spanfold.application.buses import CommandBus, Middleware, QueryBus
+    from spanfold.application.event_store import EventStore
+    from spanfold.projections.queries import Reader
+
+TIMEOUT_S: Final = 30.0
+"""Bounds a call of the event store."""
+
+QUERY_WAIT_S: Final = 10.0
+"""Bounds how long a query waits for the positions that it must reflect."""
+
+
+@asynccontextmanager
+async def event_store(
+    settings: Settings | None = None, *, timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[KafkaEventStore]:
+    """An event store on Kafka and Postgres, until the block ends.
+
+    async with event_store() as store:
+        await store.append_event(event, NO_STREAM)
+
+    Misconfigured when no Kafka or no Postgres is named.
+    """
+    from spanfold.adapters.event_store import SENDING_SHARE, KafkaEventStore
+    from spanfold.postgres.dsn import postgres_dsn
+    from spanfold.postgres.pool import Postgres
+    from spanfold.producers.appender import Appender
+
+    chosen = settings or environment_settings()
+    async with (
+        Appender(chosen, timeout_s=SENDING_SHARE * timeout_s) as appender,
+        Postgres(postgres_dsn(chosen)) as postgres,
+    ):
+        yield KafkaEventStore(chosen, postgres, appender, timeout_s)
+
+
+@asynccontextmanager
+async def telemetry_repository(
+    settings: Settings | None = None, *, source: str = "spanfold", timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[KafkaTelemetryRepository]:
+    """A repository of traces with an event store of its own, until the block ends; see event_store()."""
+    from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
+
+    async with event_store(settings, timeout_s=timeout_s) as store:
+        yield KafkaTelemetryRepository(store, source=source, timeout_s=timeout_s)
+
+
+def command_bus(store: EventStore, *middleware: Middleware) -> CommandBus:
+    """A bus that carries out every command of every installed aggregate, appending to this store. What can't be kept is
+    refused, and conflicts are retried; `middleware` sees each command first.
+    """
+    from spanfold.application.aggregates import installed_aggregates
+    from spanfold.application.buses import CommandBus, retrying, validating
+
+    bus = CommandBus(*middleware, validating, retrying())
+    for aggregate in installed_aggregates().values():
+        bus.register_aggregate(aggregate, store)
+    return bus
+
+
+@asynccontextmanager
+async def query_bus(
+    settings: Settings | None = None, *middleware: Middleware, wait_s: float = QUERY_WAIT_S
+) -> AsyncIterator[QueryBus]:
+    """A bus that answers all queries of spanfold.application.queries from the read models in Postgres, until the block ends.
+
+    async with query_bus() as bus:
+        answer = await bus.ask(GetTrace(trace_id="order-4711"))
+
+    `wait_s` bounds how long a query waits for the positions that it must reflect. Misconfigured when no Postgres is named.
+    """
+    async with query_reader(settings, wait_s=wait_s) as opened:
+        yield query_bus_of(opened, *middleware)
+
+
+def query_bus_of(reader: Reader, *middleware: Middleware) -> QueryBus:
+    """A bus that asks this reader."""
+    from spanfold.application.buses import QueryBus
+    from spanfold.projections.queries import register
+
+    bus = QueryBus(*middleware)
+    register(bus, reader)
+    return bus
+
+
+def query_reader(settings: Settings | None = None, *, wait_s: float = QUERY_WAIT_S) -> Reader:
+    """What asks the read models of these settings; open it with `async with`."""
+    from spanfold.postgres.dsn import postgres_dsn
+    from spanfold.projections.queries import Reader
+
+    return Reader(postgres_dsn(settings or environment_settings()), wait_s=wait_s)
+
+
+def run_projector(settings: Settings) -> None:
+    """Wait for Kafka and Postgres, then fold into the read models until SIGTERM or SIGINT. Ends the process: exit code 0 when
+    it was told to stop, 1 on an error that nobody foresaw. Raises the SpanfoldError that ended it.
+    """
+    from spanfold.projections.commit.store import Store
+    from spanfold.projections.projection import installed
+    from spanfold.stream_processors.worker import process
+    from spanfold.stream_processors.worker.committer import Committer
+    from spanfold.stream_processors.worker.lag_watch import Watch
+    from spanfold.stream_processors.worker.metrics import Metrics
+    from spanfold.stream_processors.worker.projector import projector_app
+
+    dsn, topics = process.begin(settings)
+    store, metrics = Store(installed()), Metrics(topic.topic.name for topic in topics.values())
+    committer = Committer(dsn, store, metrics)
+    app = projector_app(settings, store, committer, topics, metrics)
+    process.run(settings, app, Watch(settings, dsn, topics.values(), store, metrics))
+
+
+def run_snapshot_worker(settings: Settings) -> None:
+    """The same for the snapshot worker, which folds what the projectors have judged into states of aggregates."""
+    from spanfold.projections.states import StateStore
+    from spanfold.stream_processors.snapshots.app import foldings, snapshots_app
+    from spanfold.stream_processors.snapshots.feeder import Feeder
+    from spanfold.stream_processors.worker import process, waiting
+    from spanfold.stream_processors.worker.committer import Committer
+    from spanfold.stream_processors.worker.lag_watch import Watch
+    from spanfold.stream_processors.worker.metrics import Metrics
+
+    dsn, topics = process.begin(settings)
+    store = StateStore(foldings(settings))
+    topics = {name: topic for name, topic in topics.items() if topic.topic in store.topics}
+    metrics = Metrics(topics)
+    committer = Committer(dsn, store, metrics, "spanfold snapshots")
+    waiting.patiently_on(dsn, store.register)
+    watch = Watch(settings, dsn, topics.values(), store, metrics)
+    app = snapshots_app(settings, store, committer, topics, metrics)
+    waiting.await_snapshots_topic(settings)
+    with Feeder(settings, dsn, topics.values(), store, watch):
+        process.run(settings, app, watch)
+
+
+def serve_otlp(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
+    """Serve OTLP/HTTP until SIGTERM or SIGINT; then requests in flight are finished, and it returns.
+
+    `started` is given the URL, without a slash at its end; port 0 takes any. Misconfigured when no Kafka is named, or the
+    address can't be had. Kafka need not be there.
+    """
+    from spanfold.http.server import listening, stoppable_server, url_of
+    from spanfold.kafka.broker import Broker
+    from spanfold.producers.otlp.app import otlp_app
+    from spanfold.producers.otlp.intake import FINISH_S, otlp_publisher
+
+    with otlp_publisher(settings) as publisher, listening(host, port, "OTLP", "SPANFOLD_OTLP_PORT") as address:
+        server = stoppable_server(otlp_app(publisher, Broker(settings)), FINISH_S)
+        started(url_of(address))
+        server.run(sockets=[address])
+
+
+def serve_api(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
+    """Serve commands and queries over HTTP until SIGTERM or SIGINT; as serve_otlp()."""
+    asyncio.run(_serve_api(settings, host, port, started))
+
+
+async def _serve_api(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
+    from spanfold.http.api import api_app
+    from spanfold.http.api_metrics import ApiMetrics
+    from spanfold.http.serving import serve
+    from spanfold.kafka.broker import Broker
+
+    metrics, broker = ApiMetrics(), Broker(settings)
+    async with event_store(settings) as store, query_reader(settings) as opened:
+        commands = command_bus(store, metrics.observing("command"))
+        queries = query_bus_of(opened, metrics.observing("query"))
+
+        async def problems() -> list[str]:
+            of_kafka, of_postgres = await asyncio.gather(asyncio.to_thread(broker.problems), opened.problems())
+            return [*of_kafka, *of_postgres]
+
+        await serve(api_app(commands, queries, problems, metrics), host, port, started)

@@ -1,0 +1,1 @@
+"""How spanfold talks to a Kafka broker: security, topics, log ends, and what errors mean."""

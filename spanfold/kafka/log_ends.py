@@ -1,0 +1,95 @@
+"""Where partitions begin and end, by what the broker says now."""
+
+import asyncio
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final
+
+from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
+
+from spanfold.kafka.topics import kafka_config, patiently
+from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Partition, installed_topics
+
+BrokerPartition = tuple[str, int]
+"""Name of the topic on the broker, and partition."""
+
+Bounds = tuple[int, int]
+"""The first offset that the log still has, and the one after the last record of committed transactions."""
+
+_EARLIEST: Final = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
+_LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
+
+ANSWER_S: Final = 10.0
+
+
+class LogEnds:
+    """Asks for the offset after the last record of partitions. Safe to share between tasks of an event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._admin = AdminClient(kafka_config(settings))
+
+    async def of(
+        self, partitions: Collection[BrokerPartition], *, committed: bool, within_s: float
+    ) -> Mapping[BrokerPartition, int]:
+        """The ends for a reader of committed records (before the first transaction that is open), or of all that there is.
+        LogUnavailable when Kafka does not say.
+        """
+        isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+        asked = {TopicPartition(*each): _LATEST for each in partitions}
+        answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=within_s)
+        try:
+            return {
+                (each.topic, each.partition): (await asyncio.wrap_future(found)).offset
+                for each, found in answers.items()
+            }
+        except KafkaException as error:
+            raise LogUnavailable(f"Kafka does not say where its partitions end: {error.args[0].str()}") from error
+
+
+def bounds_of(consumer: Consumer, topic: str, partition: int) -> Bounds:
+    """Of one partition, by its name on the broker. KafkaException when Kafka does not say within ANSWER_S; while its leader moves
+    it is asked again.
+    """
+    at = TopicPartition(topic, partition)
+    first, end = patiently(ANSWER_S, lambda: consumer.get_watermark_offsets(at, timeout=ANSWER_S))
+    return first, end
+
+
+def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition, Bounds]:
+    """Of each partition of the installed topics; not `committed`: the end behind transactions that are open.
+
+    LogUnavailable when Kafka does not say within ANSWER_S, Misconfigured when it
+    lacks one of them.
+    """
+    try:
+        admin = AdminClient(kafka_config(settings))
+        partitions = _partitions(admin, settings)
+        starts = patiently(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST, committed))
+        ends = patiently(ANSWER_S, lambda: _listed(admin, partitions, _LATEST, committed))
+    except KafkaException as error:
+        raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
+    return {each: (starts[where], ends[where]) for where, each in partitions.items()}
+
+
+def ends_of_log(settings: Settings) -> dict[Partition, int]:
+    """The offset after the last record of each partition, of open and aborted transactions too. Raises as log_bounds does."""
+    return {each: end for each, (_, end) in log_bounds(settings, committed=False).items()}
+
+
+def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition, Partition]:
+    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
+    known = admin.list_topics(timeout=ANSWER_S).topics
+    if missing := names.keys() - known.keys():
+        raise Misconfigured(f"Kafka lacks the topics {', '.join(sorted(missing))}: run `spanfold migrate`")
+    return {(name, each): (names[name], each) for name in names for each in known[name].partitions}
+
+
+def _listed(
+    admin: AdminClient, partitions: Iterable[BrokerPartition], spec: OffsetSpec, committed: bool
+) -> dict[BrokerPartition, int]:
+    isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
+    asked = {TopicPartition(*each): spec for each in partitions}
+    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
+    return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}

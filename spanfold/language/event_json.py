@@ -1,0 +1,230 @@
+"""The JSON face of events, for people and for HTTP:
+
+    {"event_type": "TraceCreated", "aggregate_id": "4bf92f35…", "event_data": {"service_name": …, "operation_name": …}}
+
+Beside these an event may carry `event_id` (a UUID), `occurred_at` and `source`; `event_data` holds the type's own
+fields, named as in language.events. Times are RFC 3339 text with an offset (digits beyond µs are cut) or integers, µs
+since 1970 UTC.
+
+| absent       | taken from                                                                        |
+|--------------|-----------------------------------------------------------------------------------|
+| event_id     | what the event is: the same facts given twice are the same event                  |
+| occurred_at  | event_data (TraceCreated: start_time, others: end_time), so that a retry is the same event; else now |
+| start_time   | TraceCreated: occurred_at                                                         |
+| end_time     | TraceCompleted, TraceFailed: occurred_at                                          |
+| aggregate_id | ErrorLogged: trace_id, else service_name; MetricUpdated: the series of service_name, scope, name and labels |
+| source       | the caller                                                                        |
+"""
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, Final
+
+from spanfold.language import metric_json
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import EVENT_TYPES, ErrorLogged, Event, MetricUpdated, SpanRecorded, series_id
+from spanfold.language.ids import id_text
+from spanfold.language.json_values import (
+    Reader,
+    choice,
+    closest,
+    integer,
+    list_of,
+    mapping,
+    name_of,
+    object_of,
+    or_null,
+    refuse_missing,
+    refuse_unknown,
+    tags,
+    text,
+    texts,
+    time_text,
+    time_us,
+    wrong,
+)
+from spanfold.language.topics import BATCH, NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED
+
+MAX_NAME_CHARACTERS: Final = 512
+"""Of an aggregate id, a span id, a source, and a service's or operation's name."""
+
+MAX_KEY_BYTES: Final = 512
+"""Of an aggregate id, which is the record's key: the log's readers reject what is longer."""
+
+ENVELOPE: Final = ("event_type", "aggregate_id", "event_id", "occurred_at", "source", "event_data")
+
+_NAME: Final = name_of(MAX_NAME_CHARACTERS)
+_NO_TAGS: Final[dict[str, Callable[[], Any]]] = {"attributes": dict}
+
+SERVICE_STATUS: Final = choice("starting", "healthy", "unhealthy", "stopping")
+
+_READERS: Final[dict[str, Reader]] = {
+    "service_name": _NAME,
+    "operation_name": _NAME,
+    "span_id": _NAME,
+    "parent_span_id": or_null(_NAME),
+    "kind": choice("internal", "server", "client", "producer", "consumer"),
+    "status_message": or_null(text),
+    "error": text,
+    "start_time": time_us,
+    "end_time": time_us,
+    "tags": tags,
+    "events": list_of(object_of({"name": text, "time": time_us, "attributes": tags}, _NO_TAGS)),
+    "host": _NAME,
+    "port": integer(1, 65_535),
+    "health_check_url": text,
+    "metadata": texts,
+    "reason": text,
+    "links": list_of(object_of({"trace_id": _NAME, "span_id": _NAME, "attributes": tags}, _NO_TAGS)),
+}
+
+_READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
+    "SpanRecorded": {"status": choice("unset", "ok", "error")},
+    "TraceCompleted": {"status": _NAME},
+    "ServiceRegistered": {"status": SERVICE_STATUS},
+    "ServiceHealthChanged": {"status": SERVICE_STATUS},
+    "MetricUpdated": {"name": _NAME, **metric_json.READERS},
+    "ErrorLogged": {
+        **{name: or_null(text) for name in ("exception_type", "exception_message", "stacktrace")},
+        **{name: or_null(_NAME) for name in ("trace_id", "span_id")},
+        "message": text,
+        "severity": _NAME,
+        "logger": text,
+    },
+}
+
+_OWN_TIME: Final = {
+    "TraceCreated": "start_time",
+    "SpanRecorded": "end_time",
+    "TraceCompleted": "end_time",
+    "TraceFailed": "end_time",
+}
+"""The field whose time is the event's time."""
+
+_TIMES: Final = ("start_time", "end_time")
+
+PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*NOT_FOLDED, BATCH))
+"""The types that anybody may publish."""
+
+
+def own_fields(event_type: str) -> tuple[str, ...]:
+    """The names that `event_data` of this type may have. KeyError for a type that nobody knows."""
+    return tuple(each.name for each in _own_fields(event_type))
+
+
+def event_from_json(obj: Any, now_us: int, source: str) -> Event:
+    """The event that the JSON object (as json.loads returns it) describes; `source` is used when it names none.
+
+    InvalidInput says which field is wrong, unknown or missing, and what was expected.
+    """
+    envelope = mapping(obj, "event")
+    refuse_unknown(envelope, ENVELOPE, "event")
+    refuse_missing(envelope, ("event_type",), "event")
+    event_type = _event_type(envelope["event_type"])
+    refuse_missing(envelope, () if event_type in _AGGREGATE_OF else ("aggregate_id",), "event")
+    data = _data(event_type, envelope.get("event_data", {}))
+    own_time = _OWN_TIME.get(event_type, "")
+    occurred_at = time_us(envelope.get("occurred_at", data.get(own_time, now_us)), "occurred_at")
+    if own_time and event_type != SpanRecorded.__name__:
+        data.setdefault(own_time, occurred_at)
+    _complete(event_type, data)
+    return EVENT_TYPES[event_type](
+        aggregate_id=_aggregate_id(event_type, envelope, data),
+        event_id=_event_id(envelope.get("event_id")),
+        occurred_at=occurred_at,
+        source=_NAME(envelope.get("source", source), "source"),
+        **data,
+    )
+
+
+def event_to_json(event: Event) -> dict[str, Any]:
+    """The inverse of event_from_json, with nothing left out; times are RFC 3339 in UTC."""
+    data = {each.name: getattr(event, each.name) for each in _own_fields(event.event_type)}
+    for name in _TIMES:
+        if data.get(name) is not None:
+            data[name] = time_text(data[name])
+    if isinstance(event, SpanRecorded):
+        data["events"] = [{**each, "time": time_text(each["time"])} for each in event.events]
+        data["links"] = [dict(each) for each in event.links]
+    if isinstance(event, MetricUpdated):
+        data = metric_json.as_json(data)
+    return {
+        "event_type": event.event_type,
+        "aggregate_id": event.aggregate_id,
+        "event_id": id_text(event.event_id),
+        "occurred_at": time_text(event.occurred_at),
+        "source": event.source,
+        "event_data": data,
+    }
+
+
+def _event_type(value: Any) -> str:
+    if value in ON_EVERY_TOPIC:
+        raise InvalidInput(f"event_type: {value} is about a parked record, and comes from `spanfold parked` only")
+    if value == TRACE_ERASED:
+        raise InvalidInput(
+            f"event_type: {value} comes from `spanfold erase` only, which appends it to every topic of the trace"
+        )
+    if not isinstance(value, str) or value not in PUBLISHABLE:
+        hint = closest(value, PUBLISHABLE)
+        raise InvalidInput(f"event_type: unknown type {value!r}{hint}; known are {', '.join(PUBLISHABLE)}")
+    return value
+
+
+def _aggregate_id(event_type: str, envelope: Mapping[str, Any], data: Mapping[str, Any]) -> str:
+    """What was given, else what the type derives it from."""
+    derived = _AGGREGATE_OF[event_type](data) if event_type in _AGGREGATE_OF else None
+    given = envelope.get("aggregate_id", derived)
+    if event_type == ErrorLogged.__name__ and data.get("trace_id") and given != derived:
+        raise wrong("aggregate_id", f"the trace_id {derived}, or nothing at all", given)
+    aggregate_id = str(_NAME(given, "aggregate_id"))
+    if len(aggregate_id.encode()) > MAX_KEY_BYTES:
+        raise wrong("aggregate_id", f"at most {MAX_KEY_BYTES} bytes of UTF-8", aggregate_id)
+    return aggregate_id
+
+
+def _series(data: Mapping[str, Any]) -> str:
+    resource = {"service.name": data["service_name"]}
+    return series_id(resource, data.get("scope", ""), data["name"], data.get("labels", {}))
+
+
+_AGGREGATE_OF: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
+    "ErrorLogged": lambda data: str(data.get("trace_id") or data["service_name"]),
+    "MetricUpdated": _series,
+}
+
+
+def _event_id(value: Any) -> bytes:
+    if value is None:
+        return b""
+    try:
+        return uuid.UUID(text(value, "event_id")).bytes
+    except ValueError:
+        raise InvalidInput(f"event_id: expected a UUID of 36 characters, got {value!r}") from None
+
+
+def _data(event_type: str, value: Any) -> dict[str, Any]:
+    given = mapping(value, "event_data")
+    refuse_unknown(given, own_fields(event_type), f"event_data of {event_type}")
+    readers = {**_READERS, **_READERS_OF_TYPE.get(event_type, {})}
+    return {name: readers[name](item, f"event_data.{name}") for name, item in given.items()}
+
+
+def _complete(event_type: str, data: dict[str, Any]) -> None:
+    if event_type == SpanRecorded.__name__:
+        data.setdefault("parent_span_id", None)
+    required = [each.name for each in _own_fields(event_type) if not _has_default(each)]
+    refuse_missing(data, required, f"event_data of {event_type}")
+    if event_type == SpanRecorded.__name__ and data["end_time"] < data["start_time"]:
+        raise InvalidInput("event_data: end_time lies before start_time")
+    if event_type == MetricUpdated.__name__:
+        metric_json.refuse_incoherent(data)
+
+
+def _own_fields(event_type: str) -> list[Field[Any]]:
+    return [each for each in fields(EVENT_TYPES[event_type]) if each.name not in ENVELOPE]
+
+
+def _has_default(each: Field[Any]) -> bool:
+    return each.default is not MISSING or each.default_factory is not MISSING

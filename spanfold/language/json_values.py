@@ -1,0 +1,217 @@
+"""Readers of JSON values: each takes a value and where it stood, and returns it as spanfold has it, or raises
+InvalidInput that says where, what was expected and what was found.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from typing import Any, Final
+
+from spanfold.language.errors import InvalidInput
+from spanfold.language.events import Scalar, Tags, TagValue
+from spanfold.language.times import EPOCH, US
+
+Reader = Callable[[Any, str], Any]
+
+_RFC_3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
+_FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // US
+_LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // US
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
+_NO_JSON_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
+_INT64: Final = range(-(1 << 63), 1 << 63)
+_SHOWN_CHARACTERS: Final = 60
+
+
+def text(value: Any, where: str) -> str:
+    """Any text that Postgres and UTF-8 can hold."""
+    if not isinstance(value, str):
+        raise wrong(where, "text", value)
+    refused = _UNSTORABLE.search(value)
+    if refused:
+        character = "a NUL character" if refused[0] == "\0" else "half of a surrogate pair"
+        raise InvalidInput(f"{where}: {character} at position {refused.start()} can't be stored: leave it out")
+    return value
+
+
+def name_of(longest: int) -> Reader:
+    """Text of 1 to `longest` characters."""
+
+    def read(value: Any, where: str) -> str:
+        given = text(value, where)
+        if not 1 <= len(given) <= longest:
+            raise InvalidInput(f"{where}: expected 1 to {longest} characters, got {len(given)}")
+        return given
+
+    return read
+
+
+def choice(*allowed: str) -> Reader:
+    """One of these words."""
+
+    def read(value: Any, where: str) -> str:
+        if value not in allowed:
+            raise wrong(where, f"one of {', '.join(allowed)}", value, closest(value, allowed))
+        return str(value)
+
+    return read
+
+
+def or_null(read: Reader) -> Reader:
+    """What `read` takes, or null."""
+    return lambda value, where: None if value is None else read(value, where)
+
+
+def flag(value: Any, where: str) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise wrong(where, "true or false", value)
+    return value
+
+
+def integer(least: int, greatest: int) -> Reader:
+    """A whole number from `least` to `greatest`."""
+
+    def read(value: Any, where: str) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= greatest:
+            raise wrong(where, f"a whole number from {least} to {greatest}", value)
+        return value
+
+    return read
+
+
+def number(value: Any, where: str) -> int | float:
+    """A number; what JSON has no number for is text: NaN, Infinity, -Infinity."""
+    if isinstance(value, str) and value in _NO_JSON_NUMBER:
+        return float(value)
+    if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value in _INT64):
+        return value
+    raise wrong(where, 'a number ("NaN", "Infinity" and "-Infinity" are text)', value)
+
+
+def real(value: Any, where: str) -> float:
+    """The same, as a floating-point number."""
+    return float(number(value, where))
+
+
+def number_text(value: float) -> int | float | str:
+    """The inverse of `number`: text for what JSON has no number for."""
+    return value if math.isfinite(value) else json.dumps(value)
+
+
+def time_us(value: Any, where: str) -> int:
+    """RFC 3339 text or an integer of µs since 1970 UTC, within the years 1 to 9999 → µs since 1970 UTC."""
+    if isinstance(value, int) and not isinstance(value, bool) and _FIRST_US <= value <= _LAST_US:
+        return value
+    matched = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
+    if matched:
+        day, clock, fraction, offset = matched.groups()
+        try:
+            whole = datetime.fromisoformat(f"{day}T{clock}{offset.upper()}")
+            us = (whole - EPOCH) // US + int((fraction or "")[:6].ljust(6, "0"))
+        except ValueError as error:
+            raise InvalidInput(f"{where}: {value!r} is no time: {error}") from error
+        if _FIRST_US <= us <= _LAST_US:
+            return us
+    raise wrong(where, "a time such as 2026-11-23T07:00:00.123456Z, or µs since 1970 UTC", value)
+
+
+def time_text(us: int) -> str | int:
+    """The inverse of time_us: RFC 3339 in UTC with six decimals; a time outside the years 1 to 9999 stays a number."""
+    if not _FIRST_US <= us <= _LAST_US:
+        return us
+    return (EPOCH + us * US).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def tags(value: Any, where: str) -> Tags:
+    """An object of texts, numbers, booleans, or lists of those."""
+    return {text(key, f"{where}, a key"): _tag(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
+
+
+def texts(value: Any, where: str) -> Mapping[str, str]:
+    """An object of texts."""
+    return {text(key, f"{where}, a key"): text(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
+
+
+def list_of(read: Reader) -> Reader:
+    """A list of what `read` takes, as a tuple."""
+
+    def read_list(value: Any, where: str) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise wrong(where, "a list", value)
+        return tuple(read(item, f"{where}[{index}]") for index, item in enumerate(value))
+
+    return read_list
+
+
+def object_of(readers: Mapping[str, Reader], defaults: Mapping[str, Callable[[], Any]] | None = None) -> Reader:
+    """An object with these fields; one that is absent needs a default."""
+
+    def read(value: Any, where: str) -> dict[str, Any]:
+        given = mapping(value, where)
+        refuse_unknown(given, tuple(readers), where)
+        absent = {name: make() for name, make in (defaults or {}).items() if name not in given}
+        refuse_missing({**given, **absent}, tuple(readers), where)
+        return {
+            name: absent[name] if name in absent else readers[name](given[name], f"{where}.{name}") for name in readers
+        }
+
+    return read
+
+
+def mapping(value: Any, where: str) -> Mapping[str, Any]:
+    """A JSON object."""
+    if not isinstance(value, dict):
+        raise wrong(where, "an object", value)
+    return value
+
+
+def refuse_unknown(given: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    """InvalidInput that names the first field that nobody knows, and those that may stand there."""
+    for name in given:
+        if name not in allowed:
+            hint = closest(name, allowed)
+            raise InvalidInput(f"{where}: unknown field {name!r}{hint}; allowed are {', '.join(allowed)}")
+
+
+def refuse_missing(given: Mapping[str, Any], required: Sequence[str], where: str) -> None:
+    """InvalidInput that names every field that must be there and is not."""
+    missing = [name for name in required if name not in given]
+    if missing:
+        raise InvalidInput(f"{where}: missing {', '.join(missing)}")
+
+
+def closest(value: Any, allowed: Sequence[str]) -> str:
+    """` (did you mean …?)` when one of the allowed words is close, else nothing."""
+    close = get_close_matches(value, allowed, 1) if isinstance(value, str) else []
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def wrong(where: str, expected: str, value: Any, hint: str = "") -> InvalidInput:
+    """The error for a value of the wrong kind."""
+    shown = repr(value)
+    if len(shown) > _SHOWN_CHARACTERS:
+        shown = shown[:_SHOWN_CHARACTERS] + "…"
+    return InvalidInput(f"{where}: expected {expected}, got {shown}{hint}")
+
+
+def _tag(value: Any, where: str) -> TagValue:
+    if isinstance(value, list):
+        return [_scalar(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    return _scalar(value, where)
+
+
+def _scalar(value: Any, where: str) -> Scalar:
+    if isinstance(value, str):
+        return text(value, where)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if value not in _INT64:
+            raise wrong(where, "an integer of 64 bits (write a larger one as text)", value)
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise wrong(where, "text, a finite number, a boolean, or a list of those", value)

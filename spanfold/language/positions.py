@@ -1,0 +1,38 @@
+"""Places in the log, so that a reader can wait for what a writer has been told."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, Self
+
+from spanfold.language.errors import InvalidInput
+
+_TEXT: Final = re.compile(r"([a-zA-Z0-9._-]{1,249})/(\d{1,9})@(\d{1,18})")
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A record's place: topic (without the installation's prefix), partition, offset. What reflects a position reflects
+    all of its partition up to and including that record.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}@{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The inverse of str(): `spanfold.traces/2@41`. InvalidInput for other texts."""
+        matched = _TEXT.fullmatch(text)
+        if matched is None:
+            raise InvalidInput(f"position {text!r}: expected topic/partition@offset, such as spanfold.traces/2@41")
+        return cls(matched[1], int(matched[2]), int(matched[3]))
+
+
+def missing(wanted: Iterable[Position], reflected: Iterable[Position]) -> tuple[Position, ...]:
+    """Those that are wanted and not yet reflected."""
+    reached = {(each.topic, each.partition): each.offset for each in reflected}
+    return tuple(each for each in wanted if reached.get((each.topic, each.partition), -1) < each.offset)

@@ -1,0 +1,42 @@
+"""What a record carries besides its value: the key is the aggregate id in UTF-8, and the headers are text.
+
+| header           | value                                                       |
+|------------------|-------------------------------------------------------------|
+| event_id         | UUID, 36 characters                                         |
+| event_type       | e.g. TraceCreated                                           |
+| occurred_at      | µs since 1970 UTC, decimal                                  |
+| expected_version | conditional topics only: the version that the append expects |
+| traceparent      | W3C Trace Context of the publisher, if there is one         |
+
+A record's verdict needs only its key, these headers, its log time and its position.
+"""
+
+from typing import Final
+
+from spanfold.language.events import DomainEvent
+from spanfold.language.ids import id_text
+
+EVENT_ID: Final = "event_id"
+EVENT_TYPE: Final = "event_type"
+OCCURRED_AT: Final = "occurred_at"
+EXPECTED_VERSION: Final = "expected_version"
+TRACEPARENT: Final = "traceparent"
+
+Headers = list[tuple[str, bytes]]
+
+
+def key_of(event: DomainEvent) -> bytes:
+    """The record key: the aggregate id."""
+    return event.aggregate_id.encode()
+
+
+def headers_of(event: DomainEvent, traceparent: str | None = None) -> Headers:
+    """The record's headers, in the order that the table above has."""
+    headers = [
+        (EVENT_ID, id_text(event.event_id).encode()),
+        (EVENT_TYPE, event.event_type.encode()),
+        (OCCURRED_AT, str(event.occurred_at).encode()),
+    ]
+    if traceparent:
+        headers.append((TRACEPARENT, traceparent.encode()))
+    return headers

@@ -1,0 +1,134 @@
+"""Settings, read from the environment (prefix `SPANFOLD_`); every process takes them from here.
+
+Both Kafka clients (librdkafka and aiokafka) get their connection from the same fields. An empty text is the same as none.
+"""
+
+import json
+import os
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from spanfold.language.snapshot_policy import PolicyChanges, PolicyField, SnapshotPolicy, checked
+
+
+def default_home() -> Path:
+    """`$XDG_DATA_HOME/spanfold`, else `~/.local/share/spanfold`."""
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "spanfold"
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value or "{}")
+    except ValueError as error:
+        raise ValueError('expected JSON such as {"spanfold.traces": 30}') from error
+
+
+DaysByName = Annotated[dict[str, Annotated[int, Field(ge=0, le=36_500)]], NoDecode, BeforeValidator(_from_json)]
+"""Days by name, in the environment as JSON; 0 lets go as soon as nothing needs it."""
+
+
+def _policy(name: PolicyField) -> AfterValidator:
+    """Of a setting that is this field of the snapshot policy."""
+    return AfterValidator(partial(checked, name))
+
+
+def _checked_changes(changes: PolicyChanges) -> PolicyChanges:
+    return {name: checked(name, value) for name, value in changes.items()}
+
+
+SecurityProtocol = Annotated[Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], BeforeValidator(_upper)]
+SaslMechanism = Annotated[Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"], BeforeValidator(_upper)]
+
+
+class Settings(BaseSettings):
+    """What a process needs to know. Each field is also an environment variable: `kafka_bootstrap` is
+    `SPANFOLD_KAFKA_BOOTSTRAP`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="SPANFOLD_", extra="ignore", frozen=True)
+
+    home: Path = Field(default_factory=default_home, description="where the embedded stack keeps its data and state")
+    kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port…] of an existing Kafka")
+    kafka_security_protocol: SecurityProtocol = Field(default="PLAINTEXT", description="SASL_SSL, SSL, …")
+    kafka_sasl_mechanism: SaslMechanism = Field(default="", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
+    kafka_sasl_username: str = ""
+    kafka_sasl_password: SecretStr = SecretStr("")
+    kafka_ssl_cafile: str = Field(default="", description="PEM file of who signs brokers; else the system's")
+    kafka_ssl_certfile: str = Field(default="", description="PEM file of this client's certificate and its chain")
+    kafka_ssl_keyfile: str = Field(default="", description="PEM file of the certificate's private key")
+    kafka_ssl_key_password: SecretStr = SecretStr("")
+    kafka_ssl_check_hostname: bool = Field(
+        default=True, description="whether a broker's certificate must name its host"
+    )
+    postgres_dsn: str | None = Field(default=None, description="postgresql://… of an existing Postgres")
+    topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
+    partitions: int = Field(default=4, ge=1, le=1000, description="partitions of a telemetry topic; for life")
+    replication_factor: int = Field(default=1, ge=1, description="replicas of each topic")
+    min_insync_replicas: int = Field(default=1, ge=1, description="min.insync.replicas of each topic")
+    group: str = Field(default="spanfold", description="prefix of the workers' consumer groups")
+    session_timeout_s: float = Field(default=10.0, ge=6, description="after kill -9 partitions wait this long")
+    batch_records: int = Field(
+        default=20_000, ge=1, description="records of one poll, hence of one transaction, at most"
+    )
+    fetch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
+    parked_share_limit: float = Field(
+        default=0.5, gt=0, le=1, description="a worker stops when more of a topic's recent records can't be folded"
+    )
+    worker_host: str = Field(default="127.0.0.1", description="where a worker serves /metrics and /healthz")
+    worker_port: int = Field(default=0, ge=0, le=65535, description="port of the same; 0 is a free one")
+    otlp_host: str = Field(default="127.0.0.1", description="where OTLP/HTTP is taken")
+    otlp_port: int = Field(default=4318, ge=0, le=65535, description="port of the same; 0 is a free one")
+    api_host: str = Field(default="127.0.0.1", description="where commands and queries are taken over HTTP")
+    api_port: int = Field(default=4380, ge=0, le=65535, description="port of the same; 0 is a free one")
+    watch_interval_s: float = Field(default=5.0, gt=0, description="a worker asks so often how far it is behind")
+    stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
+    unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")
+    log_retention_days: DaysByName = Field(
+        default={}, description="by topic: `spanfold compact` deletes records that are older, once nothing needs them"
+    )
+    journal_retention_days: DaysByName = Field(
+        default={}, description="by topic: `spanfold compact` drops days of its journal that are older"
+    )
+    table_retention_days: DaysByName = Field(
+        default={}, description="by table (spans, metric_points, …): `spanfold compact` deletes rows that are older"
+    )
+    snapshot_quiet_s: Annotated[float, _policy("quiet_s")] = Field(
+        default=60.0, description="a closed aggregate gets its snapshot so long after its last event"
+    )
+    snapshot_every_records: Annotated[int, _policy("every_records")] = Field(
+        default=1_000, description="an aggregate's records between two snapshots"
+    )
+    snapshot_at_least_every_s: Annotated[float, _policy("at_least_every_s")] = Field(
+        default=3_600.0, description="a record is in a snapshot after so long at the latest"
+    )
+    snapshot_policies: dict[str, Annotated[PolicyChanges, AfterValidator(_checked_changes)]] = Field(
+        default_factory=dict,
+        description="""other ones by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
+    )
+    log_level: str = "INFO"
+
+    @property
+    def snapshot_policy(self) -> SnapshotPolicy:
+        """When snapshots are due of aggregates that have no policy of their own."""
+        return SnapshotPolicy(
+            quiet_s=self.snapshot_quiet_s,
+            every_records=self.snapshot_every_records,
+            at_least_every_s=self.snapshot_at_least_every_s,
+        )
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings of this process, read once."""
+    return Settings()

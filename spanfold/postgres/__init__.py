@@ -1,0 +1,1 @@
+"""How spanfold talks to Postgres: DSNs, pools, retries and binary COPY."""

@@ -1,1 +1,0 @@
-"""Puts the adapters together: what a process needs, from its settings."""

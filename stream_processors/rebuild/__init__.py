@@ -1,0 +1,1 @@
+"""Rebuilding a projection beside the live tables: replay, load, compare, hand over; verify, follow and as-of."""

@@ -1,0 +1,195 @@
+"""A Faust app whose one agent folds batches into Postgres. It has no opinions: read, fold, commit, ack.
+
+While Postgres commits one batch, the next is decoded and folded. Acks follow commits, in order; Kafka's committed offset
+is a courtesy to lag monitors, the checkpoints in Postgres decide.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any, Final, Generic, cast
+
+import faust
+import structlog
+from faust.types import TP, EventT
+from mode.supervisors import CrashingSupervisor
+
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.store import Gap, Outcome
+from spanfold.projections.states import NotJudgedYet
+from spanfold.stream_processors.worker.assignment import Assignment
+from spanfold.stream_processors.worker.committer import BatchStore, Committer, P
+from spanfold.stream_processors.worker.credentials import credentials
+from spanfold.stream_processors.worker.metrics import Metrics
+from spanfold.stream_processors.worker.transport import BatchTransport, Fetched, RawBatches
+
+log = structlog.get_logger("spanfold.worker")
+
+MAX_IN_FLIGHT: Final = 2
+"""Batches that are prepared and not committed: batches differ in size, and with one the interpreter waited for Postgres."""
+
+METADATA_MAX_AGE_MS: Final = 10_000
+"""So soon it is noticed that a topic was made again or got more partitions."""
+
+SHORTEST_PAUSE_S: Final = 0.02
+LONGEST_PAUSE_S: Final = 0.5
+"""Between two looks at a journal that is behind."""
+
+
+class Guard(Generic[P]):
+    """Looks at batches, and ends the worker by raising. This one lets all pass."""
+
+    def admit(self, prepared: P) -> None:
+        """Before the batch is committed: then it is not."""
+
+    def look_back(self, prepared: P, outcomes: Sequence[Outcome]) -> None:
+        """Once the batch has come to these outcomes."""
+
+
+class Folder(Generic[P]):
+    """What the agent does with the batches of its partitions."""
+
+    def __init__(
+        self,
+        store: BatchStore[P],
+        committer: Committer[P],
+        topics: Mapping[str, TopicOnBroker],
+        metrics: Metrics,
+        guard: Guard[P],
+    ) -> None:
+        self._store = store
+        self._committer = committer
+        self._topics = {found.name: found for found in topics.values()}
+        self._metrics = metrics
+        self._guard = guard
+        self._in_order = asyncio.Lock()
+        self._in_flight: deque[asyncio.Task[None]] = deque()
+        self._sought: dict[TP, int] = {}
+
+    async def run(self, stream: Any) -> None:
+        """Fold batches as they come. One is being committed, one waits for that, and the next is prepared meanwhile; they
+        are committed and acknowledged in order.
+        """
+        async for event in stream.noack().events():
+            prepared = self._store.prepare(self._batch(event))
+            while len(self._in_flight) >= MAX_IN_FLIGHT:
+                await self._in_flight.popleft()
+            task = asyncio.create_task(self._commit(event, prepared))
+            task.add_done_callback(partial(self._end_on_error, event.app))
+            self._in_flight.append(task)
+
+    def _batch(self, event: EventT[Any]) -> Batch:
+        found = self._topics[event.message.topic]
+        return batch_of(found, event.message.partition, cast(Fetched, event.value))
+
+    async def _commit(self, event: EventT[Any], prepared: P) -> None:
+        tp, began = event.message.tp, time.monotonic()
+        self._guard.admit(prepared)
+        try:
+            async with self._in_order:
+                outcomes = await self._committed(prepared)
+        except Gap as gap:
+            await self._go_back(event.app, tp, gap)
+        else:
+            self._sought.pop(tp, None)
+            batch, duration_s = prepared.batch, time.monotonic() - began
+            _report(tp, batch, outcomes)
+            self._metrics.committed(
+                batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
+            )
+            self._guard.look_back(prepared, outcomes)
+        event.ack()
+
+    async def _committed(self, prepared: P) -> list[Outcome]:
+        """Commit, once the journal has judged the whole batch; the next ones wait behind it."""
+        pause = SHORTEST_PAUSE_S
+        while True:
+            try:
+                return await self._committer.commit(prepared)
+            except NotJudgedYet:
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    async def _go_back(self, app: Any, tp: TP, gap: Gap) -> None:
+        # batches that were fetched before the seek show the same gap: one seek is enough
+        if self._sought.get(tp) != gap.next_offset:
+            log.warning("refold", topic=tp.topic, partition=tp.partition, next_offset=gap.next_offset, why=str(gap))
+            self._sought[tp] = gap.next_offset
+            self._metrics.refolds.labels(self._topics[tp.topic].topic.name).inc()
+            if tp in app.consumer.assignment():
+                await app.consumer.seek_wait({tp: gap.next_offset})
+
+    def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # without another batch nobody would await the task: the worker must not look alive
+            self._crash = asyncio.ensure_future(app.crash(error))
+
+
+def batch_of(found: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
+    """The fetched records, column by column."""
+    records = fetched.records
+    return Batch(
+        topic=found.topic,
+        partition=partition,
+        partitions=found.partitions,
+        start=fetched.start,
+        end=fetched.end,
+        offsets=[record.offset for record in records],
+        log_times_ms=[record.timestamp for record in records],
+        keys=[record.key for record in records],
+        headers=[record.headers for record in records],
+        values=[record.value for record in records],
+    )
+
+
+def _report(tp: TP, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    for outcome in outcomes:
+        if outcome.fenced:
+            log.info("fenced", topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end)
+        for kind in ("rejected", "parked"):
+            if counts := getattr(outcome, kind):
+                log.info(kind, topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end, **counts)
+
+
+def folding_app(
+    settings: Settings,
+    name: str,
+    committer: Committer[P],
+    store: BatchStore[P],
+    folder: Folder[P],
+    topics: Mapping[str, TopicOnBroker],
+) -> Any:
+    """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
+    app = faust.App(
+        f"{settings.group}-{name}",
+        broker=f"kafka://{settings.kafka_bootstrap}",
+        broker_credentials=credentials(settings),
+        agent_supervisor=CrashingSupervisor,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 5,
+        broker_commit_interval=1.0,
+        broker_commit_every=1_000_000,
+        broker_max_poll_records=settings.batch_records,
+        consumer_max_fetch_size=settings.fetch_bytes,
+        consumer_metadata_max_age_ms=METADATA_MAX_AGE_MS,
+        stream_buffer_maxsize=16,
+        stream_wait_empty=False,
+        table_standby_replicas=0,
+        datadir=settings.home / "faust",
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        web_enabled=False,
+        autodiscover=False,
+    )
+    assignment = Assignment(settings, topics, committer, store)
+    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=assignment.checkpoints)
+    names = [found.name for found in topics.values()]
+    source = app.topic(*names, schema=RawBatches(), internal=True)
+    app.agent(source, name=name, concurrency=1)(folder.run)
+    app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)
+    return app

@@ -1,0 +1,57 @@
+"""What a worker asks when partitions are assigned to it: whether its topics are still those that it began with, and where its
+tables stand.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from faust.types import TP
+
+from spanfold.kafka.topics import changes_of
+from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
+from spanfold.stream_processors.worker.committer import BatchStore, Committer
+
+log = structlog.get_logger("spanfold.worker")
+
+ANSWER_S: Final = 5.0
+PAUSE_S: Final = 1.0
+
+
+class Assignment:
+    """Of one worker; `topics` are as they were when it began."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topics: Mapping[str, TopicOnBroker],
+        committer: Committer[Any],
+        store: BatchStore[Any],
+    ) -> None:
+        self._settings, self._committer, self._store = settings, committer, store
+        self._topics = {found.name: found for found in topics.values()}
+
+    async def checkpoints(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
+        """Where each of these partitions is to be read from. Misconfigured when a topic was made again, or has other partitions.
+        While Kafka or Postgres is away it waits.
+        """
+        if partitions:
+            await self._refuse_changes({each.topic for each in partitions})
+        at = self._store.start_offsets(await self._committer.query(self._store.checkpoints))
+        return {tp: at[self._topics[tp.topic].topic.name, tp.partition] for tp in partitions}
+
+    async def _refuse_changes(self, names: set[str]) -> None:
+        topics = [self._topics[name] for name in sorted(names)]
+        while True:
+            try:
+                changes = await asyncio.to_thread(changes_of, self._settings, topics, timeout_s=ANSWER_S)
+            except LogUnavailable as error:
+                log.warning("asking_again", why=str(error))
+                await asyncio.sleep(PAUSE_S)
+            else:
+                break
+        if changes:
+            raise Misconfigured("; ".join(changes))

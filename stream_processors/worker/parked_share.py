@@ -1,0 +1,70 @@
+"""The guard against parking a whole topic: a wrong schema, or an old version of spanfold, is not a poison record."""
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from spanfold.language.errors import Misconfigured
+from spanfold.projections.commit.preparing import Prepared
+from spanfold.projections.commit.reading import REFUSED
+from spanfold.projections.commit.store import Outcome
+from spanfold.stream_processors.worker.app import Guard
+
+RECENT_RECORDS: Final = 10_000
+FEWEST_RECORDS: Final = 1_000
+"""Before so many records of a topic are seen, nothing is said about them."""
+
+
+class ParkedShare(Guard[Prepared]):
+    """How many of a topic's last RECENT_RECORDS records, as this process has met them, can't be folded. Those that are parked
+    because of others before them (`behind`) are not counted.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self._unreadable, self._refused = _Recent(limit), _Recent(limit)
+
+    def admit(self, prepared: Prepared) -> None:
+        """Count the records that can't be read. Misconfigured when a greater share than the limit of those seen lately would be
+        parked: then the batch is not to be committed.
+        """
+        batch = prepared.judged.batch
+        if said := self._unreadable.too_many(batch.topic.name, len(batch), prepared.parked.keys()):
+            raise Misconfigured(
+                f"{said} can't be folded: this worker stops rather than park the topic. "
+                f"Nothing of partition {batch.partition} from offset {batch.start} on was committed; there "
+                f"{prepared.parked[min(prepared.parked)]}. Upgrade spanfold, or repair the publisher; to park such records "
+                "all the same, raise the limit."
+            )
+
+    def look_back(self, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
+        """Count the records that Postgres refused, and that are parked. Misconfigured when they are too great a share."""
+        batch = prepared.judged.batch
+        refused = sum(outcome.parked.get(REFUSED, 0) for outcome in outcomes)
+        if said := self._refused.too_many(batch.topic.name, len(batch), range(refused)):
+            raise Misconfigured(
+                f"{said} were refused by Postgres: this worker stops rather than park the topic. "
+                f"Partition {batch.partition} is committed up to offset {batch.end}. See `spanfold parked list`, "
+                f"repair the tables, start the worker, and `spanfold parked retry --reason {REFUSED}`; to park such records all "
+                "the same, raise the limit."
+            )
+
+
+class _Recent:
+    """Of each topic's last records, which ones were counted."""
+
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
+        self._recent: dict[str, bytes] = {}
+
+    def too_many(self, topic: str, records: int, counted: Collection[int]) -> str:
+        """Count these of so many records. Returns words about the topic when they are more than may be, else nothing."""
+        flags = bytearray(records)
+        for index in counted:
+            flags[index] = 1
+        recent = self._recent[topic] = (self._recent.get(topic, b"") + flags)[-RECENT_RECORDS:]
+        found = recent.count(1)
+        if not counted or len(recent) < FEWEST_RECORDS or found <= self._limit * len(recent):
+            return ""
+        return (
+            f"{found} of the last {len(recent)} records of {topic}, a greater share than {self._limit:g} "
+            "(SPANFOLD_PARKED_SHARE_LIMIT),"
+        )

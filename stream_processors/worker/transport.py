@@ -1,0 +1,215 @@
+"""A Faust transport that hands over one message per poll and partition: its value is the batch of raw records.
+
+Faust's own consumer makes several asyncio tasks per record, which bounds a worker at some 16,000 records/s. Here the
+records of a poll stay together, so that cost is paid once a batch. What differs from the stock aiokafka transport, and
+nothing else does:
+
+- `_fetch_records` wraps each partition's records with the range of positions that they cover, also when the range holds
+  no record (aborted transactions, control records), so that checkpoints follow the consumer's position;
+- `seek_to_committed` starts each partition where the checkpoints say, not where Kafka's committed offset does;
+- a header's name that is not UTF-8 is no reason to end, see record_batches;
+- records are handed on as aiokafka's parser made them: wrapping each once more would double what fetching costs;
+- acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
+- nothing is polled while the stream's buffer is full, of any partition: Faust pauses those that it then has a batch of, and those
+  alone, for as long as the others keep the buffer filled;
+- the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump.
+
+These are private names of faust-streaming and aiokafka, which is why their versions are pinned and a contract test holds
+them.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, NamedTuple, cast
+
+import aiokafka
+from aiokafka.consumer import fetcher
+from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
+from faust import Schema
+from faust.transport.drivers import aiokafka as stock
+from faust.types import TP, ConsumerMessage, Message
+
+from spanfold.language.errors import Misconfigured
+from spanfold.stream_processors.worker.record_batches import FetchedRecords
+
+Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
+"""Where each of these partitions is to be read from: its next offset. Misconfigured when that can't be."""
+
+
+class Fetched(NamedTuple):
+    """The records of one poll of one partition, see ParsedRecords: all that committed transactions left in [start, end)."""
+
+    records: list[Any]
+    start: int
+    end: int
+
+
+class RawBatches(Schema[Any, Any]):
+    """Keys and values reach the agent as the transport made them."""
+
+    def loads_key(self, app: Any, message: Message, **_: Any) -> None:
+        return None
+
+    def loads_value(self, app: Any, message: Message, **_: Any) -> Any:
+        return message.value
+
+
+class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
+    """aiokafka's records of one fetch: key, value, headers, offset and timestamp (ms) of each, not copied."""
+
+    def _consumer_record(self, tp: TP, record: Any) -> Any:
+        return record
+
+
+# the fetcher makes its own, and has no other way to be told of other classes
+fetcher.PartitionRecords = ParsedRecords
+fetcher.MemoryRecords = FetchedRecords
+
+
+class BatchConsumerThread(stock.AIOKafkaConsumerThread):
+    """Fetches. All of it runs in the consumer's own thread and loop."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._next: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        conf = self.app.conf
+        # the stock thread reads the assignor's metadata through this name
+        self._assignor = RoundRobinPartitionAssignor
+        return aiokafka.AIOKafkaConsumer(
+            bootstrap_servers=stock.server_list(transport.url, transport.default_port),
+            client_id=conf.broker_client_id,
+            group_id=conf.id,
+            group_instance_id=conf.consumer_group_instance_id,
+            partition_assignment_strategy=[self._assignor],
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            max_poll_records=conf.broker_max_poll_records,
+            max_poll_interval_ms=int(conf.broker_max_poll_interval * 1000),
+            max_partition_fetch_bytes=conf.consumer_max_fetch_size,
+            fetch_max_wait_ms=500,
+            request_timeout_ms=int(conf.broker_request_timeout * 1000),
+            session_timeout_ms=int(conf.broker_session_timeout * 1000),
+            rebalance_timeout_ms=int(conf.broker_rebalance_timeout * 1000),
+            heartbeat_interval_ms=int(conf.broker_heartbeat_interval * 1000),
+            metadata_max_age_ms=conf.consumer_metadata_max_age_ms,
+            connections_max_idle_ms=conf.consumer_connections_max_idle_ms,
+            **stock.credentials_to_aiokafka_auth(conf.broker_credentials, conf.ssl_context),
+        )
+
+    async def on_partitions_revoked(self, revoked: set[TP]) -> None:
+        # what is fetched from here to the next seek starts where Kafka's commit says: not to be used
+        self._next.clear()
+        await super().on_partitions_revoked(revoked)
+
+    async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
+        # the seeks follow without yielding to the loop
+        self._next.update(partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except IllegalStateError:
+            # one is no longer assigned, and those after it were not sought: nothing of them is to be used. The assignment
+            # that has come meanwhile seeks again
+            for tp in partitions:
+                self._next.pop(tp, None)
+            raise
+
+    async def _fetch_records(
+        self,
+        consumer: aiokafka.AIOKafkaConsumer,
+        active_partitions: set[TP],
+        timeout: float | None = None,  # noqa: ASYNC109  (the stock signature)
+        max_records: int | None = None,
+    ) -> dict[TP, list[Fetched]]:
+        try:
+            records = await super()._fetch_records(
+                consumer, active_partitions, timeout=timeout, max_records=max_records
+            )
+        except NoOffsetForPartitionError:
+            # a new partition before its first seek, in a group that has not committed to Kafka yet
+            return {}
+        # from here on nothing yields to the loop, so records, positions and seeks cannot get out of step
+        assigned = consumer.assignment()
+        fetched = {}
+        for tp, start in self._next.items():
+            if tp not in assigned or (active_partitions and tp not in active_partitions):
+                continue
+            end = await consumer.position(tp)
+            if end > start:
+                found = records.get(tp, [])
+                if found and found[0].offset < start:  # whatever came of a seek, a batch has nothing below its start
+                    found = [record for record in found if record.offset >= start]
+                fetched[tp] = [Fetched(found, start, end)]
+                self._next[tp] = end
+        return fetched
+
+
+class BatchConsumer(stock.Consumer):
+    """Faust's consumer, whose unit is the batch."""
+
+    def _new_consumer_thread(self) -> BatchConsumerThread:
+        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def _to_message(self, tp: TP, record: Fetched) -> ConsumerMessage:
+        """A message whose offset is the last one that its batch covers, so that its ack commits `end`."""
+        message = ConsumerMessage(
+            tp.topic, tp.partition, record.end - 1,
+            timestamp=0.0, timestamp_type=0, headers=[], key=None, value=None, checksum=None,
+            tp=tp, generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+        message.value = record  # type: ignore[assignment]  # what the agent gets, as RawBatches promises
+        return message
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every assigned partition to its checkpoint."""
+        assigned = sorted(self.assignment())
+        try:
+            checkpoints = await cast(BatchTransport, self.transport).checkpoints(assigned)
+            await self._refuse_what_the_log_lacks(checkpoints)
+        except Misconfigured as error:
+            # raised in a task of Faust's that only logs; the app must not go on
+            await self.app.crash(error)
+            raise
+        await self.seek_wait(checkpoints)
+        return checkpoints
+
+    async def _refuse_what_the_log_lacks(self, checkpoints: Mapping[TP, int]) -> None:
+        first = await self.earliest_offsets(*checkpoints)
+        last = await self.highwaters(*checkpoints)
+        for tp, offset in checkpoints.items():
+            if not first[tp] <= offset <= last[tp]:
+                raise Misconfigured(
+                    f"{tp.topic}[{tp.partition}] holds offsets {first[tp]} to {last[tp]}, the tables stand at {offset}: "
+                    "the log has lost records, or these tables were folded from another log. Nothing was changed. "
+                    "Restore the log, or fold it into an empty database."
+                )
+
+    def on_buffer_full(self, tp: TP) -> None:
+        return None
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        return None
+
+    def _new_offset(self, tp: TP) -> int | None:
+        acked = self._acked[tp]
+        if not acked:
+            return None
+        newest = max(acked)
+        acked.clear()
+        self._acked_index[tp].clear()
+        return int(newest) + 1
+
+    async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
+        return None
+
+
+class BatchTransport(stock.Transport):
+    """`app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=…)`."""
+
+    Consumer = BatchConsumer
+
+    def __init__(self, url: Any, app: Any, *, checkpoints: Checkpoints, **kwargs: Any) -> None:
+        super().__init__(url, app, **kwargs)
+        self.checkpoints = checkpoints
