@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.adapters.event_store import KafkaEventStore, event_store
+from spanfold.adapters.event_store import KafkaEventStore
+from spanfold.bootstrap import event_store
 from spanfold.language.settings import Settings
 from tests.projections.test_heads import Ledger
 from tests.stream_processors.conftest import Start, Worker, second_settings, start

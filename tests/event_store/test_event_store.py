@@ -13,12 +13,13 @@ from confluent_kafka import Producer
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from spanfold.adapters.event_store import KafkaEventStore, event_store
+from spanfold.adapters.event_store import KafkaEventStore
 from spanfold.application.aggregates import ChangeServiceHealth, ServiceAggregate
 from spanfold.application.domain import Health
 from spanfold.application.event_store import NO_STREAM, Consistency, HeldUp, OutcomeUnknown, Rejected
 from spanfold.application.execution import Retry, execute, load
 from spanfold.application.messages import NotYetReflected
+from spanfold.bootstrap import event_store
 from spanfold.language.errors import InvalidInput
 from spanfold.language.events import MetricUpdated, RecordDiscarded
 from spanfold.language.partitioning import partitions_of

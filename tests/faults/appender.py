@@ -14,8 +14,9 @@ import uuid
 from pathlib import Path
 from typing import Any, Final
 
-from spanfold.adapters.event_store import KafkaEventStore, event_store
+from spanfold.adapters.event_store import KafkaEventStore
 from spanfold.application.event_store import Appended, Conflict, OutcomeUnknown
+from spanfold.bootstrap import event_store
 from spanfold.language.errors import LogUnavailable, StoreUnavailable
 from spanfold.language.events import ServiceHealthChanged
 from spanfold.language.settings import settings
