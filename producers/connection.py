@@ -1,15 +1,19 @@
 """One librdkafka producer and the thread that hands its delivery reports over."""
 
+from __future__ import annotations
+
 import ctypes
 import threading
 from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from confluent_kafka import KafkaError, Message, Producer
 
+from spanfold.kafka.client import kafka_config
 from spanfold.kafka.kafka_errors import Trouble
-from spanfold.kafka.topics import kafka_config
-from spanfold.language.settings import Settings
+
+if TYPE_CHECKING:
+    from spanfold.language.settings import Settings
 
 Report = Callable[[KafkaError | None, Message], None]
 

@@ -1,16 +1,21 @@
 """How exporters and handlers reach the log without ever disturbing the application that they live in."""
 
+from __future__ import annotations
+
 import threading
 import time
-from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from spanfold.language import throttled_log
-from spanfold.language.events import DomainEvent
-from spanfold.language.settings import settings
 from spanfold.language.throttled_log import ThrottledLog
-from spanfold.producers.delivery import Delivery, Outcome
+from spanfold.producers.delivery import Delivery
 from spanfold.producers.publisher import TelemetryPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from spanfold.language.events import DomainEvent
+    from spanfold.producers.delivery import Outcome
 
 DELIVERY_S: Final = 10.0
 """How long an exporter waits for Kafka's acknowledgements when nobody says otherwise."""
@@ -57,7 +62,7 @@ class Outlet:
 
     def __init__(self, what: str, publisher: TelemetryPublisher | None) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one and close it with this."""
-        self.publisher = publisher or TelemetryPublisher(settings(), on_full="drop")
+        self.publisher = publisher or _publisher()
         self._owns_publisher = publisher is None
         self._what = what
         self._log = ThrottledLog("spanfold.opentelemetry")
@@ -130,3 +135,10 @@ class Outlet:
         if tally:
             tally.refuse()
         self._log.warning(f"a {self._what} was not published", reason=repr(error))
+
+
+def _publisher() -> TelemetryPublisher:
+    """One that never waits, on the Kafka that the environment names."""
+    from spanfold.language.settings import settings
+
+    return TelemetryPublisher(settings(), on_full="drop")

@@ -1,27 +1,32 @@
 """Events into the log: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded memory."""
 
+from __future__ import annotations
+
 import asyncio
 import atexit
 import os
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 from weakref import WeakKeyDictionary
 
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from spanfold.language.errors import InvalidInput, LogUnavailable, SpanfoldError
-from spanfold.language.events import DomainEvent
 from spanfold.language.records import headers_of, key_of
-from spanfold.language.settings import Settings
 from spanfold.language.throttled_log import ThrottledLog
-from spanfold.language.topics import Topic
 from spanfold.producers.connection import MAX_EVENT_BYTES, Connection, Report
 from spanfold.producers.counts import Counters, Counts
 from spanfold.producers.delivery import Delivery, LoopWaiter, OnDelivery, Outcome, outcome_of
 from spanfold.schemas.codec import Codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spanfold.language.events import DomainEvent
+    from spanfold.language.settings import Settings
+    from spanfold.language.topics import Topic
 
 OnFull = Literal["block", "drop"]
 EXIT_FLUSH_S: Final = 5.0
@@ -70,7 +75,7 @@ class TelemetryPublisher:
         codec: Codec | None = None,
     ) -> None:
         """`settings`, or Kafka's host:port. `linger_ms` is how long an event may wait for others to share its batch."""
-        self._settings = Settings(kafka_bootstrap=settings) if isinstance(settings, str) else settings
+        self._settings = _settings_for(settings) if isinstance(settings, str) else settings
         self._on_full, self._block_timeout_s = on_full, block_timeout_s
         self._connect: Callable[[], Connection] = lambda: Connection(
             self._settings, linger_ms=linger_ms, message_timeout_s=message_timeout_s
@@ -288,6 +293,12 @@ class TelemetryPublisher:
         if self._connection:
             self._connection.abandon()
             self._connection = None
+
+
+def _settings_for(kafka_bootstrap: str) -> Settings:
+    from spanfold.language.settings import Settings  # pydantic takes longer to import than all the rest
+
+    return Settings(kafka_bootstrap=kafka_bootstrap)
 
 
 _OPEN: Final[set[TelemetryPublisher]] = set()

@@ -9,21 +9,17 @@ entry of the group `spanfold.schemas`. `python -m spanfold.schemas.catalogue acm
 catalogue; ids of packages lie from 1,410,000,000 to 2,147,483,647, each package in a range of its own.
 """
 
-import argparse
 import importlib
 import json
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from importlib.metadata import entry_points
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from spanfold.application.aggregates import snapshot_types
 from spanfold.language.errors import Misconfigured
 from spanfold.language.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, topic_of
 
@@ -56,6 +52,8 @@ class RegisteredSchema:
 
     def load(self) -> AvroSchema:
         """The schema as it is written in its .avsc file."""
+        from importlib.resources import files
+
         loaded: AvroSchema = json.loads(files(self.package).joinpath("avro", self.file).read_text("utf-8"))
         return loaded
 
@@ -93,6 +91,8 @@ class Catalogue:
 @lru_cache(maxsize=1)
 def committed() -> Catalogue:
     """The catalogues of this version of spanfold and of every installed package, as one."""
+    from importlib.metadata import entry_points
+
     packages = sorted(entry.value for entry in entry_points(group=GROUP))
     if OURS not in packages:
         raise Misconfigured(f"{GROUP}: install spanfold itself again, its entry points are out of date")
@@ -101,6 +101,8 @@ def committed() -> Catalogue:
 
 def entries_of(package: str) -> list[RegisteredSchema]:
     """The catalogue of this module. Misconfigured when there is none, or an id that is not the package's to give."""
+    from importlib.resources import files
+
     try:
         text = files(package).joinpath("catalogue.json").read_text("utf-8")
     except (ModuleNotFoundError, FileNotFoundError) as error:
@@ -164,6 +166,8 @@ def _describe(schema_id: int, file: Path) -> dict[str, Any]:
 
 def _subject(event_type: str, full_name: str) -> str:
     """Topic and record name; the record name alone for what more than one topic carries."""
+    from spanfold.application.aggregates import snapshot_types
+
     if event_type in snapshot_types():
         return f"{SNAPSHOTS_TOPIC}-{full_name}"
     if event_type in (*NOT_FOLDED, BATCH):
@@ -175,6 +179,8 @@ def _subject(event_type: str, full_name: str) -> str:
 
 
 if __name__ == "__main__":
+    import argparse
+
     parser = argparse.ArgumentParser(prog="python -m spanfold.schemas.catalogue", description=append_new.__doc__)
     parser.add_argument("package", nargs="?", default=OURS)
     parser.add_argument("--first-id", type=int, default=FIRST_ID)

@@ -12,7 +12,6 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
-from spanfold.application.aggregates import snapshot_types
 from spanfold.language.errors import InvalidInput, PoisonRecord
 from spanfold.schemas.catalogue import SchemaIds, committed
 
@@ -107,13 +106,20 @@ class Codec:
         entry = self._ids.by_id(schema_id)
         if entry is None:
             raise PoisonRecord(UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry")
-        if (entry.event_type in snapshot_types()) is not snapshots:
+        if _is_snapshot(entry.event_type) is not snapshots:
             raise PoisonRecord(UNREADABLE, f"a {entry.event_type} is no {'snapshot' if snapshots else 'event'}")
         latest = self._ids.latest(entry.event_type)
         resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
         (self._snapshot_readers if snapshots else self._readers)[frame] = reader
         return reader
+
+
+def _is_snapshot(record_type: str) -> bool:
+    """Whether the Avro record holds an aggregate's state."""
+    from spanfold.application.aggregates import snapshot_types  # who only publishes loads no aggregate
+
+    return record_type in snapshot_types()
 
 
 _NO_INTEGERS: Final = frozenset({str, bytes, float, bool, type(None)})

@@ -15,7 +15,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from spanfold.embedded.stack import EmbeddedStack
-from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import ensure_topics
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.generations import lifecycle

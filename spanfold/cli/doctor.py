@@ -42,7 +42,8 @@ from spanfold.embedded.java import find_java, java_version
 from spanfold.embedded.ports import is_free
 from spanfold.embedded.postgres import unprivileged_user, wheel_folder
 from spanfold.embedded.servers import PORTS_FILE
-from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker, installed_topics

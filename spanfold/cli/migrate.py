@@ -18,7 +18,7 @@ from spanfold.cli.stack import (
     tell_notice,
     unreachable_postgres,
 )
-from spanfold.kafka.topics import kafka_config
+from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 

@@ -22,8 +22,9 @@ from rich.status import Status
 from spanfold.application.aggregates import installed_aggregates
 from spanfold.cli.otlp_program import otlp_program
 from spanfold.embedded import EmbeddedStack, Program, boot_progress, read_state
-from spanfold.kafka.security import NO_SECURITY
-from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.plaintext import NO_SECURITY
+from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.settings import Settings, default_home, settings
 from spanfold.language.topics import TopicOnBroker

@@ -11,8 +11,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from spanfold.cli.output import jsonable
 from spanfold.cli.stack import REQUEST_TIMEOUT_S, Home, chosen_settings, running_settings, sigterm_interrupts
+from spanfold.kafka.client import kafka_config
 from spanfold.kafka.log_ends import bounds_of
-from spanfold.kafka.topics import kafka_config
 from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, PoisonRecord
 from spanfold.language.ids import id_text
 from spanfold.language.json_values import time_text

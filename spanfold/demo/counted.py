@@ -9,7 +9,7 @@ from typing import Final
 
 from confluent_kafka import Consumer, Message, TopicPartition
 
-from spanfold.kafka.topics import kafka_config
+from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable, PoisonRecord
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics

@@ -14,7 +14,7 @@ from typing import IO, Final
 
 import httpx
 
-from spanfold.kafka.security import NO_SECURITY_IN_ENVIRONMENT
+from spanfold.kafka.plaintext import NO_SECURITY_IN_ENVIRONMENT
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
 

@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from spanfold.kafka.topics import kafka_config
+from spanfold.kafka.client import kafka_config
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 

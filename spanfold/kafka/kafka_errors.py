@@ -1,15 +1,20 @@
 """What librdkafka says of its connections: logged, and remembered for whoever has to explain why nothing arrives."""
 
+from __future__ import annotations
+
 import time
-from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from confluent_kafka import KafkaError
 
 from spanfold.kafka.security import what_to_check
 from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldError
-from spanfold.language.settings import Settings
 from spanfold.language.throttled_log import ThrottledLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spanfold.language.settings import Settings
 
 RECENT_S: Final = 30.0
 """librdkafka tries again every ten seconds at most, and then says again what is wrong."""

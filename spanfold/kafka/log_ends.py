@@ -7,7 +7,8 @@ from typing import Final
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
-from spanfold.kafka.topics import kafka_config, patiently
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import patiently
 from spanfold.language.errors import LogUnavailable, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics

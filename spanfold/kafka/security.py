@@ -1,26 +1,18 @@
 """Who we are to Kafka, and how it proves who it is: from the settings to what librdkafka and ssl take."""
 
+from __future__ import annotations
+
 import ssl
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spanfold.language.errors import Misconfigured
-from spanfold.language.settings import Settings
 
-_FILES: Final = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
-_OF_SASL: Final = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
+if TYPE_CHECKING:
+    from spanfold.language.settings import Settings
 
-NO_SECURITY: Final[Mapping[str, Any]] = {
-    name: Settings.model_fields[name].default
-    for name in ("kafka_security_protocol", *_OF_SASL, *_FILES, "kafka_ssl_key_password")
-}
-"""The fields of a plain connection, whatever the environment says: a broker of our own asks nobody."""
-
-NO_SECURITY_IN_ENVIRONMENT: Final[Mapping[str, str]] = {
-    f"SPANFOLD_{name.upper()}": value if isinstance(value, str) else "" for name, value in NO_SECURITY.items()
-}
-"""The same for a process that is started."""
+TLS_FILES: Final = ("kafka_ssl_cafile", "kafka_ssl_certfile", "kafka_ssl_keyfile")
+SASL_FIELDS: Final = ("kafka_sasl_mechanism", "kafka_sasl_username", "kafka_sasl_password")
 
 
 def uses_sasl(settings: Settings) -> bool:
@@ -36,11 +28,11 @@ def uses_tls(settings: Settings) -> bool:
 def check_security(settings: Settings) -> None:
     """Misconfigured when the settings contradict each other, or name a file that is not there."""
     if uses_sasl(settings):
-        if missing := [name for name in _OF_SASL if not getattr(settings, name)]:
+        if missing := [name for name in SASL_FIELDS if not getattr(settings, name)]:
             raise Misconfigured(f"{_protocol(settings)} needs {_variables(missing)}")
-    elif given := [name for name in _OF_SASL if getattr(settings, name)]:
+    elif given := [name for name in SASL_FIELDS if getattr(settings, name)]:
         raise Misconfigured(f"{_variables(given)} would not be used: {_protocol(settings)} does not log in")
-    files = [name for name in _FILES if getattr(settings, name)]
+    files = [name for name in TLS_FILES if getattr(settings, name)]
     if files and not uses_tls(settings):
         raise Misconfigured(f"{_variables(files)} would not be used: {_protocol(settings)} is not encrypted")
     for name in files:
@@ -82,7 +74,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
             keyfile = settings.kafka_ssl_keyfile or None
             context.load_cert_chain(settings.kafka_ssl_certfile, keyfile, password)
     except OSError as error:  # ssl.SSLError is one
-        files = _variables([name for name in _FILES if getattr(settings, name)])
+        files = _variables([name for name in TLS_FILES if getattr(settings, name)])
         raise Misconfigured(f"{files} can't be used: {error}") from error
     return context
 
@@ -90,7 +82,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
 def what_to_check(settings: Settings) -> str:
     """The settings that decide whether Kafka lets this client in."""
     names = ["kafka_security_protocol"]
-    names += _OF_SASL if uses_sasl(settings) else ()
+    names += SASL_FIELDS if uses_sasl(settings) else ()
     names += ("kafka_ssl_cafile",) if uses_tls(settings) else ()
     names += ("kafka_ssl_certfile",) if uses_tls(settings) and settings.kafka_ssl_certfile else ()
     return f"check {_variables(names)}"
@@ -100,5 +92,5 @@ def _protocol(settings: Settings) -> str:
     return f"SPANFOLD_KAFKA_SECURITY_PROTOCOL={settings.kafka_security_protocol}"
 
 
-def _variables(names: "list[str]") -> str:
+def _variables(names: list[str]) -> str:
     return ", ".join(f"SPANFOLD_{name.upper()}" for name in names)

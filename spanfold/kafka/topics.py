@@ -15,8 +15,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
 )
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
+from spanfold.kafka.client import kafka_config
 from spanfold.kafka.kafka_errors import Trouble
-from spanfold.kafka.security import librdkafka_security
 from spanfold.language.errors import LogUnavailable, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, Topic, TopicOnBroker, installed_topics
@@ -31,23 +31,6 @@ MAX_BATCH_BYTES: Final = 1_048_588
 
 MAX_SNAPSHOT_BYTES: Final = 64 * 1024 * 1024
 """The same of the topic of snapshots: a state may be larger than any event. Brokers take requests of up to 100 MiB."""
-
-
-def kafka_config(settings: Settings) -> dict[str, Any]:
-    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named,
-    or when the settings of its security contradict each other.
-
-    Trouble goes to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
-    """
-    if not settings.kafka_bootstrap:
-        raise Misconfigured("no Kafka is named: set SPANFOLD_KAFKA_BOOTSTRAP to host:port, or run `spanfold up`")
-    return {
-        "bootstrap.servers": settings.kafka_bootstrap,
-        "client.id": "spanfold",
-        "log_level": 2,  # librdkafka's own lines come several a second while Kafka is away, and land on standard error
-        "error_cb": Trouble(settings),
-        **librdkafka_security(settings),
-    }
 
 
 def topic_config(settings: Settings) -> dict[str, str]:

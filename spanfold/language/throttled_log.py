@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
-
 EVERY_S: Final = 10.0
 
 NAMES: Final[set[str]] = set()
@@ -58,22 +56,20 @@ def throttle_loggers(library: str) -> None:
 
 
 class ThrottledLog:
-    """A structlog logger over the standard logging's `name`, so that nothing lands on stdout unasked.
+    """A logger of the standard logging, so that nothing lands on stdout unasked. A line is `event='…'`, then the facts as
+    `name=value`.
 
     Of each message at most one line in EVERY_S is written; it says how many like it were held back before.
     """
 
     def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         NAMES.add(name)
-        self._logger = structlog.wrap_logger(
-            logging.getLogger(name),
-            wrapper_class=structlog.stdlib.BoundLogger,
-            processors=[structlog.processors.KeyValueRenderer(key_order=["event"])],
-        )
+        self._logger = logging.getLogger(name)
         self._throttle = Throttle(clock)
 
     def warning(self, message: str, **facts: Any) -> None:
         """Write it, or hold it back and count it."""
         held = self._throttle.passes(message)
         if held is not None:
-            self._logger.warning(message, **facts, **({"held_back": held} if held else {}))
+            line = {"event": message, **facts, **({"held_back": held} if held else {})}
+            self._logger.warning(" ".join(f"{name}={value!r}" for name, value in line.items()))

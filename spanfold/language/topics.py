@@ -4,15 +4,19 @@ A package adds topics of its own through the entry point group `spanfold.topics`
 by the same door.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
+
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from importlib.metadata import EntryPoint, entry_points
 from itertools import combinations
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from spanfold.language.errors import Misconfigured
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from importlib.metadata import EntryPoint
 
 US_PER_DAY: Final = 86_400_000_000
 
@@ -119,6 +123,8 @@ def installed_topics() -> tuple[Topic, ...]:
     """The topics of spanfold and of every installed package, by name. Misconfigured when two of them collide, or an
     entry is no topic.
     """
+    from importlib.metadata import entry_points
+
     return checked_topics(entry_points(group=GROUP))
 
 

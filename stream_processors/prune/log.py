@@ -6,7 +6,7 @@ from typing import Final
 from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from spanfold.kafka.topics import kafka_config
+from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import US_PER_DAY, TopicKind, TopicOnBroker

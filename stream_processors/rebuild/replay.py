@@ -17,8 +17,8 @@ from typing import Any, Final, cast
 import psycopg
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from spanfold.kafka.client import kafka_config
 from spanfold.kafka.log_ends import Bounds, bounds_of
-from spanfold.kafka.topics import kafka_config
 from spanfold.language.errors import LogUnavailable, SpanfoldError, StoreUnavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker

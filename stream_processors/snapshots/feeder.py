@@ -18,7 +18,8 @@ import structlog
 from confluent_kafka import Producer
 from prometheus_client import Counter
 
-from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
 from spanfold.postgres.worker_dsn import worker_dsn

@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
-from spanfold.kafka.topics import kafka_config
+from spanfold.kafka.client import kafka_config
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.postgres.worker_dsn import worker_dsn

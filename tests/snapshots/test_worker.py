@@ -4,7 +4,8 @@ the compacted topic has what Postgres has.
 
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
-from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, TRACES
 from tests.faults import reference

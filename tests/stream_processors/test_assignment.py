@@ -7,7 +7,8 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from spanfold.kafka.topics import ensure_topics, kafka_config
+from spanfold.kafka.client import kafka_config
+from spanfold.kafka.topics import ensure_topics
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from tests.projections.reference import shown
