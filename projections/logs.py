@@ -77,7 +77,7 @@ class LogsProjection:
     """See spanfold.projections.projection.Projection."""
 
     name = "logs"
-    fold_version = 2
+    fold_version = 1
     topics = (LOGS,)
     metadata = metadata
     views = (VIEW,)

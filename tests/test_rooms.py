@@ -52,11 +52,12 @@ def test_a_wheel_holds_every_schema_and_every_migration(wheel: zipfile.ZipFile) 
     names = set(wheel.namelist())
     assert {f"spanfold/schemas/avro/{entry.file}" for entry in committed()} <= names
     assert "spanfold/schemas/catalogue.json" in names
-    revisions = {
-        f"spanfold/migrations/versions/{path.name}" for path in (ROOT / "migrations" / "versions").glob("*.py")
-    }
+    versions = ROOT / "migrations" / "versions"
+    revisions = {f"spanfold/{path.relative_to(ROOT)}" for path in versions.glob("*.py")}
+    statements = {f"spanfold/{path.relative_to(ROOT)}" for path in versions.glob("*/*.sql")}
     assert revisions
-    assert revisions <= names
+    assert statements
+    assert revisions | statements <= names
     assert {"spanfold/migrations/env.py", "spanfold/migrations/__init__.py"} <= names
 
 

@@ -167,7 +167,7 @@ FORGET: Final = (
     f"""
     UPDATE {CORE}.parked
        SET event_id = NULL, aggregate_id = NULL, key = NULL, headers = NULL, payload = NULL, detail = %(why)s,
-           settled_as = 'erased', settled_at = %(at)s
+           settled_as = 'erased', settled_offset = %(at)s
      WHERE topic = %(topic)s AND aggregate_id = %(aggregate_id)s
     """,
     f"""

@@ -37,9 +37,9 @@ _HEADS: Final = CopyTarget(
     )
 )
 
-_DECIDED: Final = CopyTarget(
+_FIRST_VERDICTS: Final = CopyTarget(
     Table(
-        "decided",
+        "first_verdicts",
         MetaData(schema=CORE),
         Column("topic", Text),
         Column("partition", Integer),
@@ -91,7 +91,7 @@ class ConditionalJournal:
         rejections = {index: verdict for index, verdict in verdicts.items() if isinstance(verdict, Rejection)}
         versions = {index: verdict for index, verdict in verdicts.items() if isinstance(verdict, int)}
         self._target.copy(cursor, CORE, _journal_rows(judged, versions))
-        _DECIDED.copy(cursor, CORE, _decided_rows(judged, verdicts))
+        _FIRST_VERDICTS.copy(cursor, CORE, _decided_rows(judged, verdicts))
         raised = {judged.aggregate_ids[index]: version for index, version in versions.items()}
         incoming = _HEADS.copy_incoming(cursor, CORE, ((self.topic.name, key, head) for key, head in raised.items()))
         cursor.execute(sql.SQL(RAISE_HEADS).format(incoming=incoming))
@@ -148,7 +148,7 @@ def _decided_rows(judged: Judged, verdicts: dict[int, Rejection | int]) -> Itera
 
 
 DECIDED_BEFORE: Final = f"""
-SELECT event_id FROM {CORE}.decided
+SELECT event_id FROM {CORE}.first_verdicts
  WHERE topic = %s AND partition = %s AND event_id = ANY (%s::uuid[])
 """
 

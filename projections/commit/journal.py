@@ -76,7 +76,7 @@ def days_lock(topic: Topic) -> sql.Composed:
     return sql.SQL("SELECT pg_advisory_xact_lock(hashtext({}))").format(sql.Literal(journal_table(topic).name))
 
 
-GONE: Final = f"SELECT max(days_before) FROM {CORE}.let_go WHERE topic = %s"
+GONE: Final = f"SELECT max(kept_from_day) FROM {CORE}.journal_retention WHERE topic = %s"
 """Days before this one have been let go of."""
 
 

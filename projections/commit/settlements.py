@@ -70,7 +70,7 @@ class _Parked(NamedTuple):
     headers: list[list[Any]]
     value: bytes | None
     reason: str
-    settled_at: int | None
+    settled_offset: int | None
 
 
 class _Settling:
@@ -152,7 +152,7 @@ def _settled_before(cursor: Cursor[Any], codec: Codec, batch: Batch, places: lis
     cursor.execute(RETRIED.encode(), (batch.topic.name, batch.partition, places))
     settled: dict[int, list[Fact]] = {}
     for row in map(_Parked._make, cursor.fetchall()):
-        at = cast(int, row.settled_at)
+        at = cast(int, row.settled_offset)
         try:
             settled.setdefault(at, []).extend(_folded(_facts(codec, batch, row)))
         except PoisonRecord as poison:
@@ -194,29 +194,31 @@ def _raw(headers: list[list[Any]]) -> RecordHeaders:
 
 def _parked(cursor: Cursor[Any], batch: Batch, condition: str, *values: Any) -> list[_Parked]:
     """The parked records of the batch's partition that nothing has settled, in offset order."""
-    statement = f"{PARKED} AND settled_at IS NULL AND {condition} ORDER BY kafka_offset"
+    statement = f"{PARKED} AND settled_offset IS NULL AND {condition} ORDER BY kafka_offset"
     cursor.execute(statement.encode(), (batch.topic.name, batch.partition, *values))
     return [_Parked._make(row) for row in cursor.fetchall()]
 
 
 PARKED: Final = f"""
-SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload, reason, settled_at
+SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload, reason, settled_offset
   FROM {CORE}.parked
  WHERE topic = %s AND partition = %s"""
 
-RETRIED: Final = f"{PARKED} AND settled_at = ANY (%s) AND settled_as = 'retried' ORDER BY settled_at, kafka_offset"
+RETRIED: Final = (
+    f"{PARKED} AND settled_offset = ANY (%s) AND settled_as = 'retried' ORDER BY settled_offset, kafka_offset"
+)
 
 HELD_UP: Final = f"""
 SELECT DISTINCT aggregate_id FROM {CORE}.parked
- WHERE topic = %s AND partition = %s AND aggregate_id = ANY (%s) AND settled_at IS NULL
+ WHERE topic = %s AND partition = %s AND aggregate_id = ANY (%s) AND settled_offset IS NULL
 """
 
 TRIED: Final = f"""
-UPDATE {CORE}.parked SET last_tried_at = %s, reason = %s, detail = %s
+UPDATE {CORE}.parked SET last_tried_offset = %s, reason = %s, detail = %s
  WHERE topic = %s AND partition = %s AND kafka_offset = %s
 """
 
 DONE: Final = f"""
-UPDATE {CORE}.parked SET settled_as = %s, settled_at = %s
+UPDATE {CORE}.parked SET settled_as = %s, settled_offset = %s
  WHERE topic = %s AND partition = %s AND kafka_offset = %s
 """

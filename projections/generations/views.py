@@ -60,14 +60,14 @@ def show_in(connection: Connection, projection: Projection, schema: str, into: s
 def _create_view(connection: Connection, view: View, schema: str) -> None:
     """Create or replace the view, unless it was made from the same before: replacing it would wait for its readers."""
     statements = _view_statements(view, schema)
-    made_from = {"view": view.name, "made_from": ";\n".join(statements)}
-    known = text(f"SELECT FROM {CORE}.shown WHERE view = :view AND made_from = :made_from")
-    if connection.execute(known, made_from).first() is not None:
+    defined = {"view": view.name, "definition": ";\n".join(statements)}
+    known = text(f"SELECT FROM {CORE}.view_definitions WHERE view = :view AND definition = :definition")
+    if connection.execute(known, defined).first() is not None:
         return
     for statement in statements:
         # exec_driver_sql: view texts have colons of their own
         connection.exec_driver_sql(statement)
-    connection.execute(text(REMEMBER_VIEW), made_from)
+    connection.execute(text(REMEMBER_VIEW), defined)
 
 
 def _view_statements(view: View, schema: str, into: str = PUBLIC) -> list[str]:
@@ -83,8 +83,8 @@ def _view_statements(view: View, schema: str, into: str = PUBLIC) -> list[str]:
 
 
 REMEMBER_VIEW: Final = f"""
-INSERT INTO {CORE}.shown (view, made_from) VALUES (:view, :made_from)
-ON CONFLICT (view) DO UPDATE SET made_from = excluded.made_from
+INSERT INTO {CORE}.view_definitions (view, definition) VALUES (:view, :definition)
+ON CONFLICT (view) DO UPDATE SET definition = excluded.definition
 """
 
 VIEW_COLUMNS: Final = """
@@ -94,20 +94,21 @@ SELECT attname, atttypid::bigint FROM pg_attribute
 """
 
 JOURNAL_COMMENT: Final = (
-    "The log's index: every accepted record, as it came, but for what spanfold.let_go says has been let go of."
+    "Every accepted record of the topics that have a journal (metrics have none), as it was published. "
+    "spanfold.journal_retention shows from where on it is complete."
 )
 
 JOURNAL_COMMENTS: Final = {
     "topic": "Topic, without the installation's prefix.",
     "partition": "Partition of the topic.",
     "kafka_offset": "Offset in the partition.",
-    "version": "Increasing within an aggregate: offset + 1 on telemetry topics, without holes on conditional ones.",
-    "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
-    "event_type": "Name of the event.",
-    "aggregate_id": "The record's key: the trace id.",
-    "occurred_at": "When it happened, by the publisher's clock.",
-    "log_time": "When the broker appended it.",
-    "payload": "The record's value as it came: Confluent framing and Avro.",
+    "version": "Grows with each record of an aggregate: offset + 1 on telemetry topics, 1, 2, 3, … on conditional topics.",
+    "event_id": "UUID version 8: the event's time in milliseconds, then a hash of what identifies the event.",
+    "event_type": "Type of the event, such as TraceCreated.",
+    "aggregate_id": "The record's key: the id of the event's aggregate, such as the trace id.",
+    "occurred_at": "When the event happened, by the publisher's clock.",
+    "log_time": "When the broker appended the record.",
+    "payload": "The record's value, byte for byte: Confluent's framing, then Avro.",
 }
 
 VERDICTS_SELECT: Final = """
@@ -119,7 +120,7 @@ SELECT topic, partition, kafka_offset, verdict, detail, event_id, event_type, ag
   FROM {schema}.rejected"""
 
 VERDICTS_COMMENT: Final = (
-    "The verdict of every record that has been judged: accepted, as long as the journal has it, or why not. For ever."
+    "The final verdict on each record. Rejected records stay for ever, accepted ones as long as the journal has them."
 )
 
 VERDICTS_COMMENTS: Final = {
@@ -127,10 +128,10 @@ VERDICTS_COMMENTS: Final = {
     "partition": "Partition of the topic.",
     "kafka_offset": "Offset in the partition.",
     "verdict": "accepted, malformed, misrouted, erased, expired, future, duplicate or conflict.",
-    "detail": "Why it was not accepted.",
-    "event_id": "From the header; null if malformed, or its trace was erased.",
-    "event_type": "From the header; null if malformed.",
-    "aggregate_id": "The record's key; null if malformed, or its trace was erased.",
-    "occurred_at": "From the header; null if malformed, or before 4714 BC, where Postgres' time begins.",
-    "log_time": "When the broker appended it.",
+    "detail": "Why the record was rejected; null if it was accepted.",
+    "event_id": "From the record's header; null if the record is malformed or its trace was erased.",
+    "event_type": "From the record's header; null if the record is malformed.",
+    "aggregate_id": "The record's key; null if the record is malformed or its trace was erased.",
+    "occurred_at": "From the record's header; null if the record is malformed, or before 4714 BC, where Postgres' time begins.",
+    "log_time": "When the broker appended the record.",
 }

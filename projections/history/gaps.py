@@ -29,7 +29,7 @@ async def refuse_forgotten(
     postgres: Postgres, topic: Topic, partition: int, aggregate_id: str, event_id: bytes, within_s: float
 ) -> None:
     """OutcomeForgotten when the event may be of a day that is gone: by the time in its id. One that tells none may be of any."""
-    rows = await postgres.rows(DAYS_BEFORE, (topic.name, partition), within_s=within_s)
+    rows = await postgres.rows(KEPT_FROM_DAY, (topic.name, partition), within_s=within_s)
     happened = time_of(event_id)
     if rows and (happened is None or day_of(happened) < rows[0][0]):
         raise OutcomeForgotten(aggregate_id, event_id)
@@ -43,7 +43,7 @@ def day_of(occurred_at: int) -> date:
         return date.min
 
 
-DAYS_BEFORE: Final = f"SELECT days_before FROM {CORE}.let_go WHERE (topic, partition) = (%s, %s)"
+KEPT_FROM_DAY: Final = f"SELECT kept_from_day FROM {CORE}.journal_retention WHERE (topic, partition) = (%s, %s)"
 
 COVERED: Final = f"""
 SELECT max(k.version)
@@ -61,7 +61,7 @@ SELECT max(k.version)
    AND NOT EXISTS (
        SELECT FROM {CORE}.parked p
         WHERE (p.topic, p.partition, p.aggregate_id) = (c.topic, c.partition, %(aggregate)s)
-          AND p.kafka_offset < %(before)s AND (p.settled_at IS NULL OR p.settled_at >= c.next_offset))
+          AND p.kafka_offset < %(before)s AND (p.settled_offset IS NULL OR p.settled_offset >= c.next_offset))
 """
 """The aggregate's version by what the snapshot worker keeps, if that shows that it has no record after the version asked from
 and below the offset; else null.

@@ -191,7 +191,7 @@ SELECT d.verdict, d.kafka_offset, d.version,
        r.verdict, r.detail, coalesce(h.version, 0)
   FROM unnest(%(partitions)s::int[], %(offsets)s::bigint[], %(aggregates)s::text[], %(ids)s::uuid[])
        WITH ORDINALITY AS a (partition, kafka_offset, aggregate_id, event_id, n)
-  LEFT JOIN {CORE}.decided d
+  LEFT JOIN {CORE}.first_verdicts d
     ON (d.topic, d.partition, d.event_id) = (%(topic)s, a.partition, a.event_id)
   LEFT JOIN {{journal}} j
     ON d.verdict = 'accepted' AND (j.aggregate_id, j.version) = (a.aggregate_id, d.version)
@@ -230,7 +230,7 @@ SELECT verdict, kafka_offset, NULL::bigint, detail, 0::bigint
 
 CONDITIONAL_OUTCOME: Final = f"""
 (SELECT d.verdict, d.kafka_offset, d.version, NULL::text AS detail, coalesce(h.version, 0) AS head
-   FROM {CORE}.decided d
+   FROM {CORE}.first_verdicts d
    LEFT JOIN {CORE}.heads h ON (h.topic, h.aggregate_id) = (d.topic, %(aggregate)s)
    LEFT JOIN {{journal}} j ON d.verdict = 'accepted' AND (j.aggregate_id, j.version) = (%(aggregate)s, d.version)
    LEFT JOIN {CORE}.rejected r ON (r.topic, r.partition, r.kafka_offset) = (d.topic, d.partition, d.kafka_offset)
@@ -254,13 +254,13 @@ LIMIT 1
 _EVENTS: Final = f"""
 SELECT c.next_offset, {{head}}, {{version}}, j.kafka_offset,
        (extract(epoch FROM j.log_time) * 1000000)::bigint, j.payload, p.reason, p.detail, p.settled_as,
-       coalesce(g.journal_before, 0)
+       coalesce(g.complete_from_offset, 0)
   FROM {CORE}.checkpoints c
   LEFT JOIN {{journal}} j
     ON j.aggregate_id = %(aggregate)s AND j.partition = c.partition AND {{version}} > %(from_version)s
   LEFT JOIN {CORE}.parked p
     ON (p.topic, p.partition, p.kafka_offset) = (c.topic, c.partition, j.kafka_offset)
-  LEFT JOIN {CORE}.let_go g
+  LEFT JOIN {CORE}.journal_retention g
     ON (g.topic, g.partition) = (c.topic, c.partition)
  WHERE c.topic = %(topic)s AND c.partition = %(partition)s AND c.projection = '{JOURNAL}' AND c.generation = 0
  ORDER BY j.kafka_offset

@@ -89,7 +89,7 @@ SELECT version, state
            ON (c.topic, c.partition, c.projection, c.generation) = (p.topic, p.partition, '{SNAPSHOTS}', %(fold_version)s)
         WHERE (p.topic, p.partition, p.aggregate_id) = (%(topic)s, k.partition, %(aggregate_id)s)
           AND p.settled_as IS DISTINCT FROM 'discarded'
-          AND (p.settled_at IS NULL OR p.settled_at >= c.next_offset))
+          AND (p.settled_offset IS NULL OR p.settled_offset >= c.next_offset))
  ORDER BY version DESC
  LIMIT 1
 """

@@ -42,7 +42,9 @@ def journal_days(connection: Connection[Any], topic: Topic) -> list[JournalDay]:
 
 def let_go_before(connection: Connection[Any], topic: Topic) -> date | None:
     """The first day that has not been let go of."""
-    row = connection.execute(f"SELECT max(days_before) FROM {CORE}.let_go WHERE topic = %s".encode(), (topic.name,))
+    row = connection.execute(
+        f"SELECT max(kept_from_day) FROM {CORE}.journal_retention WHERE topic = %s".encode(), (topic.name,)
+    )
     ((found,),) = row.fetchall()
     return found if isinstance(found, date) else None
 
@@ -116,8 +118,8 @@ SELECT c.relname, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false), p
 LEAVING: Final = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(%s)"
 
 REMEMBER: Final = f"""
-INSERT INTO {CORE}.let_go AS l (topic, partition, journal_before, days_before) VALUES (%s, %s, %s, %s)
+INSERT INTO {CORE}.journal_retention AS l (topic, partition, complete_from_offset, kept_from_day) VALUES (%s, %s, %s, %s)
 ON CONFLICT (topic, partition) DO UPDATE
-   SET journal_before = greatest(l.journal_before, excluded.journal_before),
-       days_before = greatest(l.days_before, excluded.days_before)
+   SET complete_from_offset = greatest(l.complete_from_offset, excluded.complete_from_offset),
+       kept_from_day = greatest(l.kept_from_day, excluded.kept_from_day)
 """

@@ -26,9 +26,9 @@ def horizons_of(connection: Connection[Any], projection: str) -> Horizons:
     return dict(connection.execute(HORIZONS, (projection,)).fetchall())
 
 
-def raise_horizon(connection: Connection[Any], projection: str, table: str, rows_before: datetime) -> None:
+def raise_horizon(connection: Connection[Any], projection: str, table: str, kept_from: datetime) -> None:
     """Rows that lie before this are let go of from now on."""
-    connection.execute(RAISE, (projection, table, rows_before))
+    connection.execute(RAISE, (projection, table, kept_from))
 
 
 def comparable_from(table: Table, horizons: Horizons) -> tuple[Retained, datetime] | None:
@@ -91,11 +91,11 @@ def _trim(
     return deleted
 
 
-HORIZONS: Final = f"SELECT table_name, rows_before FROM {CORE}.horizons WHERE projection = %s"
+HORIZONS: Final = f"SELECT table_name, kept_from FROM {CORE}.retention_horizons WHERE projection = %s"
 
 RAISE: Final = f"""
-INSERT INTO {CORE}.horizons AS h (projection, table_name, rows_before) VALUES (%s, %s, %s)
-ON CONFLICT (projection, table_name) DO UPDATE SET rows_before = greatest(h.rows_before, excluded.rows_before)
+INSERT INTO {CORE}.retention_horizons AS h (projection, table_name, kept_from) VALUES (%s, %s, %s)
+ON CONFLICT (projection, table_name) DO UPDATE SET kept_from = greatest(h.kept_from, excluded.kept_from)
 """
 
 PAGES_OF: Final = "SELECT pg_relation_size(%s::regclass) / current_setting('block_size')::bigint"

@@ -49,7 +49,7 @@ def note(connection: Connection[Any], fed: Fed) -> None:
 
 BEHIND: Final = f"""
 SELECT f.topic, f.partition, f.sequence
-  FROM {CORE}.fed f
+  FROM {CORE}.snapshot_feed f
   JOIN unnest(%s::text[], %s::integer[]) AS a (topic, fold_version) USING (topic)
  WHERE EXISTS (SELECT FROM {CORE}.snapshots s
                 WHERE (s.topic, s.partition) = (f.topic, f.partition) AND s.sequence > f.sequence
@@ -79,5 +79,7 @@ SELECT sequence, aggregate_id, fold_version, version, next_offset, state
 """
 
 NOTE: Final = f"""
-UPDATE {CORE}.fed SET sequence = %(sequence)s WHERE topic = %(topic)s AND partition = %(partition)s AND sequence < %(sequence)s
+UPDATE {CORE}.snapshot_feed
+   SET sequence = %(sequence)s
+ WHERE topic = %(topic)s AND partition = %(partition)s AND sequence < %(sequence)s
 """

@@ -57,7 +57,7 @@ def _made_again(
     return aggregate.evolve_all(aggregate.initial(aggregate_id), recorded)
 
 
-LET_GO: Final = f"SELECT FROM {CORE}.let_go WHERE topic = %(topic)s AND partition = %(partition)s"
+LET_GO: Final = f"SELECT FROM {CORE}.journal_retention WHERE topic = %(topic)s AND partition = %(partition)s"
 
 EVENTS: Final = f"""
 SELECT {{version}} AS version, j.payload
@@ -65,6 +65,6 @@ SELECT {{version}} AS version, j.payload
   LEFT JOIN {CORE}.parked p ON (p.topic, p.partition, p.kafka_offset) = (%(topic)s, j.partition, j.kafka_offset)
  WHERE j.aggregate_id = %(id)s AND j.partition = %(partition)s
    AND CASE WHEN p.kafka_offset IS NULL THEN j.kafka_offset < %(below)s
-            ELSE p.settled_as = 'retried' AND p.settled_at < %(below)s END
+            ELSE p.settled_as = 'retried' AND p.settled_offset < %(below)s END
  ORDER BY 1, j.kafka_offset
 """

@@ -162,7 +162,7 @@ WITH registered AS (
      WHERE t.topic = %(topic)s
     ON CONFLICT DO NOTHING
     RETURNING topic, partition)
-INSERT INTO {CORE}.fed (topic, partition, sequence)
+INSERT INTO {CORE}.snapshot_feed (topic, partition, sequence)
 SELECT topic, partition, 0 FROM registered
 ON CONFLICT DO NOTHING
 """

@@ -265,6 +265,6 @@ RETRIED: Final = f"""
 SELECT kafka_offset, (extract(epoch FROM log_time) * 1000000)::bigint, payload
   FROM {CORE}.parked
  WHERE topic = %(topic)s AND partition = %(partition)s AND settled_as = 'retried'
-   AND settled_at >= %(start)s AND settled_at < %(end)s
+   AND settled_offset >= %(start)s AND settled_offset < %(end)s
  ORDER BY kafka_offset
 """

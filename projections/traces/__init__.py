@@ -25,7 +25,7 @@ class TracesProjection:
     """See spanfold.projections.projection.Projection."""
 
     name = "traces"
-    fold_version = 2
+    fold_version = 1
     topics = (TRACES,)
     metadata = metadata
     views = VIEWS

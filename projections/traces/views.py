@@ -39,7 +39,7 @@ VIEWS: Final = (
             "end_time": "From TraceCompleted or TraceFailed, the later event; null while the trace is open.",
             "duration_ms": "end_time - start_time in milliseconds; negative if the clocks that set them disagree.",
             "tags": "Attributes of TraceCreated, overlaid by those of TraceCompleted or TraceFailed.",
-            "span_count": "Number of its spans, also of those that spanfold.horizons says are gone.",
+            "span_count": "Number of its spans, also of those that spanfold.retention_horizons says are gone.",
             "error_count": "Those of them with status error.",
             "error": "What TraceFailed said.",
             "late_events": "Its spans in spanfold.spans that ended after end_time.",

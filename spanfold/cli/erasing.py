@@ -189,7 +189,9 @@ IS_SERVICE: Final = """
 SELECT EXISTS (SELECT FROM spanfold.error_logs WHERE service_name = %(trace_id)s AND trace_id IS NULL)
 """
 
-LET_GO: Final = "SELECT EXISTS (SELECT FROM spanfold.horizons WHERE (projection, table_name) = ('traces', 'spans'))"
+LET_GO: Final = (
+    "SELECT EXISTS (SELECT FROM spanfold.retention_horizons WHERE (projection, table_name) = ('traces', 'spans'))"
+)
 
 GENERATIONS: Final = """
 SELECT projection, generation, state, fold_version, schema_name FROM spanfold.projections ORDER BY projection, generation

@@ -148,9 +148,9 @@ def _print_records(records: Sequence[ParkedRecord], of: int) -> None:
 
 
 def _state(record: ParkedRecord) -> str:
-    if record.settled_at is not None:
-        return f"{record.state} at {record.settled_at}"
-    return record.state if record.last_tried_at is None else f"parked, tried at {record.last_tried_at}"
+    if record.settled_offset is not None:
+        return f"{record.state} at {record.settled_offset}"
+    return record.state if record.last_tried_offset is None else f"parked, tried at {record.last_tried_offset}"
 
 
 def _counted(count: int, thing: str = "record") -> str:
@@ -273,7 +273,7 @@ def retry(
 
     A fact for each, RecordRetried, is appended to its partition; where that lies, the record is folded, by every replay.
     What still can't be folded stays parked. The exit code is 0 when all were settled, 1 when some are still parked. What
-    became of them is also in SQL: state, settled_at and last_tried_at of spanfold.parked_records.
+    became of them is also in SQL: state, settled_offset and last_tried_offset of spanfold.parked_records.
 
     Example: spanfold parked retry --reason unknown_schema --why 'upgraded to 0.2'
     """
@@ -327,7 +327,9 @@ def _chosen(settings: Settings, fact: Fact, words: Sequence[str], filters: Filte
         records = named(connection, positions_of(words, settings.topic_prefix))
     for record in records:
         if record.state == SETTLED_AS[fact]:
-            notices().print(f"{record.position} was {record.state} before, at offset {record.settled_at}", markup=False)
+            notices().print(
+                f"{record.position} was {record.state} before, at offset {record.settled_offset}", markup=False
+            )
     return to_settle(fact, records, by_position=True)
 
 

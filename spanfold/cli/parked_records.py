@@ -58,8 +58,8 @@ class ParkedRecord:
     occurred_at: str
     log_time: str
     state: str
-    settled_at: int | None
-    last_tried_at: int | None
+    settled_offset: int | None
+    last_tried_offset: int | None
     payload_bytes: int
 
     @property
@@ -174,7 +174,7 @@ def _never_parked(connection: Connection, missing: Sequence[Position]) -> str:
 
 
 _COLUMNS: Final = """topic, partition, kafka_offset, reason, detail, event_id::text AS event_id, event_type, aggregate_id,
-       occurred_at, log_time, state, settled_at, last_tried_at, coalesce(octet_length(payload), 0) AS payload_bytes"""
+       occurred_at, log_time, state, settled_offset, last_tried_offset, coalesce(octet_length(payload), 0) AS payload_bytes"""
 
 _CONDITION: Final = """
  WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)

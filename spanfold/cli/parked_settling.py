@@ -79,7 +79,7 @@ def unfulfilled(fact: Fact, records: Iterable[ParkedRecord]) -> list[str]:
 
 def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
     if record.state not in ("parked", SETTLED_AS[fact]):
-        return f"was {record.state} at offset {record.settled_at}, and a record is settled once"
+        return f"was {record.state} at offset {record.settled_offset}, and a record is settled once"
     if record.reason == BEHIND:
         return "is parked behind an earlier record of its aggregate: settle that one, and this one follows"
     if fact is RecordRetried and record.event_type in ON_EVERY_TOPIC:

@@ -16,13 +16,13 @@ class Gone:
     """Of `partition`, records below this offset may be gone: those of events that happened before that day (UTC)."""
 
     partition: int
-    journal_before: int
-    days_before: date
+    complete_from_offset: int
+    kept_from_day: date
 
     def __str__(self) -> str:
         return (
-            f"events from before {self.days_before} are let go of: of partition {self.partition}, records below offset "
-            f"{self.journal_before} may be missing here"
+            f"events from before {self.kept_from_day} are let go of: of partition {self.partition}, records below offset "
+            f"{self.complete_from_offset} may be missing here"
         )
 
 
@@ -37,7 +37,9 @@ def gone(dsn: str, trace_id: str) -> Gone | None:
     return found.get(int(partitions_of([trace_id.encode()], partitions)[0]))
 
 
-LET_GO: Final = "SELECT partition, journal_before, days_before FROM spanfold.let_go WHERE topic = %(topic)s"
+LET_GO: Final = (
+    "SELECT partition, complete_from_offset, kept_from_day FROM spanfold.journal_retention WHERE topic = %(topic)s"
+)
 
 PARTITIONS: Final = "SELECT count(DISTINCT partition) FROM spanfold.checkpoints WHERE topic = %(topic)s"
 """Every partition has a checkpoint from the beginning."""

@@ -18,7 +18,7 @@ ACCEPTED: Final = "accepted"
 class Logged:
     """One record. Times in µs since 1970 UTC; `occurred_at` is None where its header can't be told.
 
-    `detail` says why it was rejected. `reason` and `reason_detail` say why it was parked; `settled_at` is the offset of the
+    `detail` says why it was rejected. `reason` and `reason_detail` say why it was parked; `settled_offset` is the offset of the
     fact that retried or discarded it, as `settled_as` says. A duplicate's payload is that of the first one.
     """
 
@@ -34,7 +34,7 @@ class Logged:
     reason: str | None
     reason_detail: str | None
     settled_as: str | None
-    settled_at: int | None
+    settled_offset: int | None
 
     @property
     def position(self) -> Position:
@@ -94,7 +94,7 @@ RECORDS: Final = f"""
 SELECT j.partition, j.kafka_offset, (extract(epoch FROM j.log_time) * 1000000)::bigint AS log_time,
        j.event_id::text AS event_id, j.event_type, (extract(epoch FROM j.occurred_at) * 1000000)::bigint AS occurred_at,
        '{ACCEPTED}' AS verdict, NULL AS detail, j.payload,
-       p.reason, p.detail AS reason_detail, nullif(p.state, 'parked') AS settled_as, p.settled_at
+       p.reason, p.detail AS reason_detail, nullif(p.state, 'parked') AS settled_as, p.settled_offset
   FROM spanfold.journal j
   LEFT JOIN spanfold.parked_records p
     ON (p.topic, p.partition, p.kafka_offset) = (j.topic, j.partition, j.kafka_offset)

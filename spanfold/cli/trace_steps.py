@@ -79,8 +79,8 @@ def _facts_by_place(codec: Codec, records: Sequence[Logged]) -> dict[tuple[int, 
             continue
         if record.reason is None:
             facts.setdefault((record.partition, record.kafka_offset), []).append(_fact(codec, record))
-        elif record.settled_as == RETRIED and record.settled_at is not None:
-            facts.setdefault((record.partition, record.settled_at), []).append(_fact(codec, record))
+        elif record.settled_as == RETRIED and record.settled_offset is not None:
+            facts.setdefault((record.partition, record.settled_offset), []).append(_fact(codec, record))
     return facts
 
 
@@ -109,7 +109,7 @@ def _fate(record: Logged, accepted: Mapping[str, Position], there: Set[Position]
     if record.reason is None:
         return "folded", ""
     why = f"{record.reason}: {record.reason_detail}"
-    settled_by = replace(record.position, offset=-1 if record.settled_at is None else record.settled_at)
+    settled_by = replace(record.position, offset=-1 if record.settled_offset is None else record.settled_offset)
     if record.settled_as is None or settled_by not in there:
         return "parked", why
     return record.settled_as, f"by {settled_by}; {why}"

@@ -122,7 +122,7 @@ _FIRST: Final = -62_135_596_800_000_000
 OLDEST_PARKED: Final = f"""
 SELECT topic, partition, kafka_offset, (extract(epoch FROM occurred_at) * 1000000)::bigint
   FROM {CORE}.parked
- WHERE topic = ANY (%s) AND settled_at IS NULL
+ WHERE topic = ANY (%s) AND settled_offset IS NULL
  ORDER BY occurred_at
  LIMIT 1
 """

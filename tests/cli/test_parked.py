@@ -79,7 +79,7 @@ def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Run) 
         "reason": "unknown_schema", "detail": "schema id 7 is unknown here: upgrade, then retry",
         "event_id": listed[1]["event_id"], "event_type": "SpanRecorded", "aggregate_id": "span",
         "occurred_at": "2026-11-18T11:06:40+00:00", "log_time": "2026-11-18T11:06:42+00:00",
-        "state": "parked", "settled_at": None, "last_tried_at": None, "payload_bytes": 2005,
+        "state": "parked", "settled_offset": None, "last_tried_offset": None, "payload_bytes": 2005,
     }  # fmt: skip
 
 
@@ -123,7 +123,9 @@ def test_the_summary_counts_by_topic_and_reason(run: Run) -> None:
 
 
 def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledger) -> None:
-    ledger.execute("UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_at = 9 WHERE kafka_offset = 5")
+    ledger.execute(
+        "UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_offset = 9 WHERE kafka_offset = 5"
+    )
     said = json.loads(invoke("status", "--json").stdout)
     assert said["parked"] == {"invalid": 1, "unknown_schema": 1, "unreadable": 1}, said
 

@@ -55,7 +55,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     prefix = own_servers["SPANFOLD_TOPIC_PREFIX"]
     assert shell.json("migrate", **own_servers)["done"] == [
         *sorted(f"created topic {topic.on_broker(prefix)} with 4 partitions" for topic in installed_topics()),
-        "created the tables of schema version 0008",
+        "created the tables of schema version 0001",
         *(f"created generation 1 of projection {name}" for name in ("logs", "metrics", "services", "traces")),
     ]
     idle = shell("status", **own_servers)
@@ -72,9 +72,9 @@ def test_tables_of_another_fold_version_are_named_and_the_demo_does_not_wait_for
 ) -> None:
     shell.json("migrate", **own_servers)
     with psycopg.connect(own_servers["SPANFOLD_POSTGRES_DSN"], autocommit=True) as connection:
-        connection.execute("UPDATE spanfold_core.generations SET fold_version = 1 WHERE projection = 'traces'")
+        connection.execute("UPDATE spanfold_core.generations SET fold_version = 2 WHERE projection = 'traces'")
     line = (
-        "traces is shown as fold version 1 made it, this code has 2 and leaves it alone: run `spanfold rebuild traces`"
+        "traces is shown as fold version 2 made it, this code has 1 and leaves it alone: run `spanfold rebuild traces`"
     )
     status = shell("status", "--json", **own_servers)
     assert status.returncode == 1

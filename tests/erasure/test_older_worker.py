@@ -94,7 +94,7 @@ def test_the_command_does_not_retry_it(parked: Ledger, invoke: Run) -> None:
 
 def test_the_trace_is_told_also_when_an_earlier_version_has_settled_it(parked: Ledger, invoke: Run) -> None:
     retry(parked)
-    retried = "UPDATE spanfold_core.parked SET settled_as = 'retried', settled_at = %s WHERE kafka_offset = %s"
+    retried = "UPDATE spanfold_core.parked SET settled_as = 'retried', settled_offset = %s WHERE kafka_offset = %s"
     parked.execute(retried, (AT + 1, AT))
     steps = told(invoke, "trace", TRACE, "--history")["history"]
     assert [step["kafka_offset"] for step in steps if step["event_type"] == TraceErased.__name__] == [AT]

@@ -181,7 +181,7 @@ def test_a_record_that_was_retried_before_goes_with_its_trace_in_every_database(
 
 
 def parked(ledger: Ledger) -> list[Any]:
-    query = "SELECT kafka_offset, state, settled_at, payload FROM spanfold.parked_records ORDER BY 1"
+    query = "SELECT kafka_offset, state, settled_offset, payload FROM spanfold.parked_records ORDER BY 1"
     return ledger.execute(query).fetchall()
 
 

@@ -223,5 +223,5 @@ def test_every_lookup_has_an_index(ledger: Ledger, topic: Topic, name: str) -> N
     journal.prepare(ledger, [now_us() // 1000])
     ledger.execute("SET enable_seqscan = off")
     plan = "\n".join(line for (line,) in ledger.execute(f"EXPLAIN {statement}".encode(), parameters))
-    for table in ("journal_", "decided", "heads", "rejected", "parked"):
+    for table in ("journal_", "first_verdicts", "heads", "rejected", "parked"):
         assert f"Seq Scan on {table}" not in plan, plan

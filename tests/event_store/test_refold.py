@@ -24,7 +24,7 @@ from tests.stream_processors.test_parked import told
 JUDGED = {
     "verdicts": "SELECT * FROM spanfold.verdicts WHERE topic = 'spanfold.services' ORDER BY partition, kafka_offset",
     "journal": "SELECT * FROM spanfold_core.journal_services ORDER BY partition, kafka_offset",
-    "decided": "SELECT * FROM spanfold_core.decided ORDER BY topic, partition, event_id",
+    "first_verdicts": "SELECT * FROM spanfold_core.first_verdicts ORDER BY topic, partition, event_id",
     "heads": "SELECT * FROM spanfold_core.heads ORDER BY topic, aggregate_id",
 }
 INSTANCES = "SELECT * FROM spanfold.services ORDER BY instance_id"

@@ -208,7 +208,7 @@ def _verdicts(scene: Scene) -> Verdicts:
         decided = {
             row[0].hex: row[1:]
             for row in _rows(
-                ledger, "SELECT event_id, verdict, version, partition, kafka_offset FROM spanfold_core.decided"
+                ledger, "SELECT event_id, verdict, version, partition, kafka_offset FROM spanfold_core.first_verdicts"
             )
         }
         accepted = defaultdict[str, list[tuple[int, str]]](list)

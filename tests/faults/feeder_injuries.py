@@ -59,7 +59,7 @@ def feeding(worker: Worker) -> tuple[str, int, int]:
 def _fed_by_another(scene: Scene, worker: Worker) -> None:
     """Wait until the partition that it was feeding has been fed further."""
     topic, partition, sequence = feeding(worker)
-    query = "SELECT FROM spanfold_core.fed WHERE topic = %s AND partition = %s AND sequence > %s"
+    query = "SELECT FROM spanfold_core.snapshot_feed WHERE topic = %s AND partition = %s AND sequence > %s"
     with scene.ledger() as ledger:
 
         def fed() -> bool:

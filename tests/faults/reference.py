@@ -183,8 +183,8 @@ class Parked(NamedTuple):
 
     reason: str
     state: str = "parked"
-    settled_at: int | None = None
-    last_tried_at: int | None = None
+    settled_offset: int | None = None
+    last_tried_offset: int | None = None
 
 
 def expected(log: Log, partitions: int) -> dict[str, Table]:
@@ -233,7 +233,7 @@ def _forget(
     journal.pop(position, None)
     verdicts.pop((*position, "accepted"), None)
     if position in parked:
-        parked[position] = parked[position]._replace(state="erased", settled_at=at)
+        parked[position] = parked[position]._replace(state="erased", settled_offset=at)
 
 
 def folded_events(log: Log, partitions: int) -> list[Event]:
@@ -269,10 +269,10 @@ def _settle(parked: dict[Any, Parked], fact: Event) -> None:
     """What cannot be read cannot be read a second time."""
     position = (fact.record.topic.name, fact.record.partition, fact.fields["record_offset"])
     about, at = parked.get(position), fact.record.offset
-    if about is None or about.settled_at is not None:
+    if about is None or about.settled_offset is not None:
         return
-    discarded = {"state": "discarded", "settled_at": at}
-    parked[position] = about._replace(**(discarded if fact.type == "RecordDiscarded" else {"last_tried_at": at}))
+    discarded = {"state": "discarded", "settled_offset": at}
+    parked[position] = about._replace(**(discarded if fact.type == "RecordDiscarded" else {"last_tried_offset": at}))
 
 
 def _trace_tables(events: Sequence[Event]) -> dict[str, Table]:
@@ -459,7 +459,7 @@ QUERIES: Final = {
         SELECT topic, partition, kafka_offset, event_id::text, event_type, aggregate_id, payload, version
           FROM spanfold.journal WHERE {TELEMETRY}""",
     "parked_records": f"""
-        SELECT topic, partition, kafka_offset, reason, state, settled_at, last_tried_at FROM spanfold.parked_records
+        SELECT topic, partition, kafka_offset, reason, state, settled_offset, last_tried_offset FROM spanfold.parked_records
          WHERE {TELEMETRY}""",
     "checkpoints": """
         SELECT topic, partition, projection, next_offset FROM spanfold.checkpoints WHERE projection = 'journal'""",

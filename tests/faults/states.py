@@ -134,7 +134,7 @@ SELECT topic, aggregate_id, version, state FROM spanfold_core.snapshots s
 """
 
 BEHIND: Final = """
-SELECT f.topic, f.partition, f.sequence, max(c.sequence) FROM spanfold_core.fed f
+SELECT f.topic, f.partition, f.sequence, max(c.sequence) FROM spanfold_core.snapshot_feed f
   JOIN (SELECT topic, partition, sequence FROM spanfold_core.snapshots
          UNION ALL
         SELECT topic, partition, sequence FROM spanfold_core.erased) c USING (topic, partition)

@@ -80,7 +80,7 @@ SELECT FROM pg_stat_activity
 def _await_feeding(scene: Scene, worker: Worker) -> None:
     """Wait until the topic has more of the partition that the worker was feeding."""
     topic, partition, _ = feeding(worker)
-    query = "SELECT sequence FROM spanfold_core.fed WHERE (topic, partition) = (%s, %s)"
+    query = "SELECT sequence FROM spanfold_core.snapshot_feed WHERE (topic, partition) = (%s, %s)"
     with scene.ledger() as ledger:
         before = ledger.execute(query, (topic, partition)).fetchall()
         until(lambda: ledger.execute(query, (topic, partition)).fetchall() != before, "more is fed")

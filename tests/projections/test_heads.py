@@ -116,7 +116,9 @@ def test_the_first_verdict_on_an_event_id_is_final_also_a_rejection(orders: Ledg
     commit(orders, [append(1, "a"), append(2, "a", 1, event=7)])
     commit(orders, [append(3, "a", 1, event=8), append(4, "a", 2, event=8)])
     assert verdicts(orders) == ["conflict", "accepted", "duplicate", "accepted", "duplicate"]
-    decided = orders.execute("SELECT kafka_offset, verdict, version FROM spanfold_core.decided ORDER BY 1").fetchall()
+    decided = orders.execute(
+        "SELECT kafka_offset, verdict, version FROM spanfold_core.first_verdicts ORDER BY 1"
+    ).fetchall()
     assert decided == [(0, "conflict", None), (1, "accepted", 1), (3, "accepted", 2)]
 
 
@@ -168,7 +170,7 @@ def told(log: Sequence[tuple[str, int | None, int]]) -> list[str]:
 def test_any_cut_into_batches_gives_the_same_verdicts(
     orders: Ledger, log: list[tuple[str, int | None, int]], size: int
 ) -> None:
-    for table in ("journal_orders", "decided", "heads", "rejected"):
+    for table in ("journal_orders", "first_verdicts", "heads", "rejected"):
         orders.execute(f"DELETE FROM spanfold_core.{table}".encode())
     orders.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
     records = [append(offset, key, expected, event=event) for offset, (key, expected, event) in enumerate(log)]

@@ -96,7 +96,7 @@ def commit(ledger: Ledger, records: Sequence[Record], store: Store | None = None
 
 
 def empty(ledger: Ledger) -> None:
-    tables = ("journal_services", "decided", "heads", "rejected", "parked")
+    tables = ("journal_services", "first_verdicts", "heads", "rejected", "parked")
     for table in (*(f"spanfold_core.{name}" for name in tables), "services_g1.services"):
         ledger.execute(f"DELETE FROM {table}".encode())
     ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")

@@ -65,7 +65,7 @@ def test_what_still_cannot_be_read_stays_parked_and_says_when_it_was_tried(ledge
     commit(ledger, older(), [fact(RecordRetried, SPANS[0], 40)])
     assert states(ledger)[SPANS[0]] == "parked"
     row = ledger.execute(
-        "SELECT last_tried_at, reason FROM spanfold.parked_records WHERE kafka_offset = %s", (SPANS[0],)
+        "SELECT last_tried_offset, reason FROM spanfold.parked_records WHERE kafka_offset = %s", (SPANS[0],)
     ).fetchone()
     assert row == (40, "unknown_schema")
     commit(ledger, Store(installed()), [fact(RecordRetried, SPANS[0], 41, again=1)])
@@ -114,7 +114,7 @@ def test_a_fact_about_a_record_that_has_not_come_yet_settles_nothing_wherever_th
     )  # fmt: skip
     for part in cut([record(early, 0), later], cuts):  # type: ignore[arg-type]
         older().commit(ledger, older().prepare(part))
-    rows = ledger.execute("SELECT kafka_offset, state, last_tried_at FROM spanfold.parked_records").fetchall()
+    rows = ledger.execute("SELECT kafka_offset, state, last_tried_offset FROM spanfold.parked_records").fetchall()
     assert rows == [(1, "parked", None)]
 
 

@@ -246,8 +246,8 @@ class Place:
         """All that a compaction might change."""
         return {
             "rows": rows(self.ledger), "log": self._watermarks(), "days": self.days(),
-            "let go": asked(self.ledger, "SELECT * FROM spanfold.let_go ORDER BY 1, 2"),
-            "horizons": asked(self.ledger, "SELECT * FROM spanfold.horizons ORDER BY 1, 2"),
+            "let go": asked(self.ledger, "SELECT * FROM spanfold.journal_retention ORDER BY 1, 2"),
+            "horizons": asked(self.ledger, "SELECT * FROM spanfold.retention_horizons ORDER BY 1, 2"),
         }  # fmt: skip
 
     def days(self, topic: str = "traces") -> list[str]:

@@ -134,7 +134,7 @@ def mark_of(old: Place, trace_id: str) -> int:
     partition = int(partitions_of([trace_id.encode()], old.topics[TRACES.name].partitions)[0])
     ((mark,),) = asked(
         old.ledger,
-        "SELECT journal_before FROM spanfold.let_go WHERE (topic, partition) = (%s, %s)",
+        "SELECT complete_from_offset FROM spanfold.journal_retention WHERE (topic, partition) = (%s, %s)",
         (TRACES.name, partition),
     )
     return int(mark)

@@ -134,7 +134,7 @@ def test_a_parked_record_keeps_the_rows_around_it(old: Place) -> None:
     assert part(parts, "table", "spans").before == f"end_time and occurred_at {ago(84):%Y-%m-%d}"
     assert "happened" in (words := part(parts, "table", "spans").held_by)
     assert "retry it or discard it" in words
-    old.ledger.execute("UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_at = 1")
+    old.ledger.execute("UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_offset = 1")
     assert part(old.compact(table={"spans": 0}), "table", "spans").before != part(parts, "table", "spans").before
 
 

@@ -111,7 +111,7 @@ def test_a_state_that_can_not_be_read_is_made_again_from_its_events(kept: Ledger
 
 def test_where_its_events_are_gone_nothing_is_loaded(kept: Ledger, stack_settings: Settings) -> None:
     kept.execute("UPDATE spanfold_core.states SET state = %s WHERE aggregate_id = 'trace 9'", (OF_TOMORROW,))
-    kept.execute("INSERT INTO spanfold_core.let_go VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
+    kept.execute("INSERT INTO spanfold_core.journal_retention VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
     with pytest.raises(
         Misconfigured, match=r"state of trace 9 in spanfold\.traces can't be read here .* not all there"
     ):

@@ -87,7 +87,7 @@ def test_what_is_rejected_or_parked_is_in_no_state_and_what_is_retried_is(ledger
     assert (len(state_of(ledger, "trace 0").spans), counts(ledger)) == (1, (2, 0))
     # as if it had been repaired, and retried by the fact at offset 8
     ledger.execute(
-        "UPDATE spanfold_core.parked SET payload = %s, settled_as = 'retried', settled_at = 8", (LOG[1].value,)
+        "UPDATE spanfold_core.parked SET payload = %s, settled_as = 'retried', settled_offset = 8", (LOG[1].value,)
     )
     ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 9 WHERE projection = 'journal'")
     states.commit(ledger, states.prepare(batch([], start=8, end=9)))
@@ -204,7 +204,7 @@ def test_where_its_events_are_gone_the_fold_stops_with_what_to_do(ledger: Ledger
     store.commit(ledger, store.prepare(batch(LOG)))
     states.commit(ledger, states.prepare(batch(LOG[:2])))
     ledger.execute("UPDATE spanfold_core.states SET state = %s", (OF_TOMORROW,))
-    ledger.execute("INSERT INTO spanfold_core.let_go VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
+    ledger.execute("INSERT INTO spanfold_core.journal_retention VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
     with pytest.raises(
         Misconfigured, match=r"state of trace 0 in spanfold\.traces can't be read here .*1400009999.* is unknown"
     ):

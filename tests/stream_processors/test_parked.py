@@ -113,7 +113,7 @@ SETTLING = """
 SELECT j.payload, p.kafka_offset, p.aggregate_id
   FROM spanfold.parked_records p
   JOIN spanfold.journal j
-    ON j.topic = p.topic AND j.partition = p.partition AND j.kafka_offset = p.settled_at
+    ON j.topic = p.topic AND j.partition = p.partition AND j.kafka_offset = p.settled_offset
 """
 
 
@@ -162,7 +162,7 @@ def test_what_older_software_does_not_know_is_folded_once_it_is_upgraded_and_ret
     assert [(each["position"], each["reason"]) for each in still["still_parked"]] == [
         (first["position"], "unknown_schema")
     ]
-    assert still["still_parked"][0]["last_tried_at"] is not None
+    assert still["still_parked"][0]["last_tried_offset"] is not None
     assert worker.stop() == 0
 
     folded_to_the_end(ledger, start())
@@ -222,7 +222,7 @@ def test_wrong_bytes_stay_parked_until_there_is_software_that_reads_them(
     assert vain.returncode == 1
     assert "0 records retried and folded, 3 still parked" in vain.stdout
     assert "2 bytes after the end of TraceCompleted" in vain.stdout
-    assert all(each["last_tried_at"] is not None for each in told(stack_settings, "list"))
+    assert all(each["last_tried_offset"] is not None for each in told(stack_settings, "list"))
     assert worker.stop() == 0
 
     understanding = start(program=as_program("newer"))

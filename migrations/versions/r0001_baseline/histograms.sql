@@ -1,11 +1,4 @@
-"""Histograms in SQL: bucket bounds, quantiles, and adding histograms up."""
-
-from alembic import op
-
-revision = "0002"
-down_revision = "0001"
-
-FUNCTIONS = """
+-- spanfold/projections/traces/duration_histogram.py is its inverse
 CREATE FUNCTION spanfold_core.bucket_upper_ms(bucket smallint) RETURNS numeric
 IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql
 RETURN trim_scale(
@@ -15,7 +8,7 @@ RETURN trim_scale(
     END / 1000
 );
 COMMENT ON FUNCTION spanfold_core.bucket_upper_ms IS
-    'Greatest duration in milliseconds that a bucket of operation_minutes holds; duration_histogram.py is its inverse.';
+    'The greatest duration, in milliseconds, in a duration bucket of operation_minutes.';
 
 CREATE FUNCTION spanfold.quantile(histogram jsonb, q double precision) RETURNS double precision
 IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql
@@ -25,32 +18,34 @@ BEGIN ATOMIC
                    sum(value::numeric) OVER (ORDER BY key::double precision) AS so_far,
                    sum(value::numeric) OVER () AS total
               FROM jsonb_each_text(histogram)) AS buckets
-     WHERE so_far >= q::numeric * total AND so_far > 0
+     WHERE so_far >= q::numeric * total
+       AND so_far > 0
      ORDER BY bound
      LIMIT 1;
 END;
 COMMENT ON FUNCTION spanfold.quantile IS
-    'The upper bound of the bucket that holds the q-quantile (0 to 1) of a histogram {upper bound: count}; null if it is '
-    'empty. Of a duration_histogram that is at most a sixteenth above the true value.';
+    'The q-quantile (0 to 1) of a histogram {upper bound: count}: the upper bound of the bucket that holds it, or null if the '
+    'histogram is empty. For a duration_histogram it is at most 1/16 above the true value.';
 
 CREATE FUNCTION spanfold.histogram_add(one jsonb, other jsonb) RETURNS jsonb
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
     SELECT coalesce(jsonb_object_agg(key, total), '{}')
-      FROM (SELECT key, sum(value::numeric) AS total
+      FROM (SELECT key,
+                   sum(value::numeric) AS total
               FROM (SELECT key, value FROM jsonb_each_text(one)
                      UNION ALL
                     SELECT key, value FROM jsonb_each_text(other)) AS both_of_them
              GROUP BY key) AS totals;
 END;
+COMMENT ON FUNCTION spanfold.histogram_add IS 'The sum of two histograms {upper bound: count}.';
 
 CREATE AGGREGATE spanfold.histogram_sum(jsonb) (
-    sfunc = spanfold.histogram_add, stype = jsonb, initcond = '{}', combinefunc = spanfold.histogram_add, parallel = safe
+    sfunc = spanfold.histogram_add,
+    stype = jsonb,
+    initcond = '{}',
+    combinefunc = spanfold.histogram_add,
+    parallel = safe
 );
 COMMENT ON AGGREGATE spanfold.histogram_sum(jsonb) IS
-    'Adds histograms up: spanfold.quantile(spanfold.histogram_sum(duration_histogram), 0.99).';
-"""
-
-
-def upgrade() -> None:
-    op.execute(FUNCTIONS)
+    'The sum of histograms: spanfold.quantile(spanfold.histogram_sum(duration_histogram), 0.99).';
