@@ -57,9 +57,7 @@ COMMANDS: Final[dict[str, Entry]] = {
         "spanfold.cli.as_of", "as_of", "Show the tables as the log knew them at a moment, in another schema."
     ),
     "snapshot": Entry("spanfold.cli.snapshot", "snapshot", "Take snapshots of aggregates now."),
-    "compact": Entry(
-        "spanfold.cli.compact", "compact", "Let go of what the settings allow and nothing needs any more."
-    ),
+    "prune": Entry("spanfold.cli.prune", "prune", "Let go of what the settings allow and nothing needs any more."),
     "migrate": Entry(
         "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
     ),

@@ -52,7 +52,7 @@ def erase(
     records names nobody. Later records of it are rejected as erased; a rebuild, and the past that `spanfold as-of` shows, leave
     it out. It returns when the tables have passed the facts. There is no way back.
 
-    What it does not reach: Kafka's own bytes, until `spanfold compact` has deleted the log up to the positions that are
+    What it does not reach: Kafka's own bytes, until `spanfold prune` has deleted the log up to the positions that are
     printed; backups of Postgres; what other traces' records say of this one, such as links.
 
     Exit code 1 when nothing is known of the trace, or the answer is no.
@@ -109,7 +109,7 @@ def _report(trace_id: str, anew: bool, found: Found, erased: Mapping[str, Erased
     for each in erased.values():
         screen.print(Text(f"  {each}"), soft_wrap=True)
     screen.print(
-        "Kafka has its bytes until the log is deleted up to and including these records, see `spanfold compact`; backups of "
+        "Kafka has its bytes until the log is deleted up to and including these records, see `spanfold prune`; backups of "
         "Postgres have its rows, and a restored one loses them when it is folded forward.",
         soft_wrap=True,
     )

@@ -95,13 +95,13 @@ class Settings(BaseSettings):
     stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
     unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")
     log_retention_days: DaysByName = Field(
-        default={}, description="by topic: `spanfold compact` deletes records that are older, once nothing needs them"
+        default={}, description="by topic: `spanfold prune` deletes records that are older, once nothing needs them"
     )
     journal_retention_days: DaysByName = Field(
-        default={}, description="by topic: `spanfold compact` drops days of its journal that are older"
+        default={}, description="by topic: `spanfold prune` drops days of its journal that are older"
     )
     table_retention_days: DaysByName = Field(
-        default={}, description="by table (spans, metric_points, …): `spanfold compact` deletes rows that are older"
+        default={}, description="by table (spans, metric_points, …): `spanfold prune` deletes rows that are older"
     )
     snapshot_quiet_s: Annotated[float, _policy("quiet_s")] = Field(
         default=60.0, description="a closed aggregate gets its snapshot so long after its last event"

@@ -1,4 +1,4 @@
-"""One compaction: alone, planned as a whole, carried out part by part."""
+"""One pruning: alone, planned as a whole, carried out part by part."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -20,7 +20,7 @@ from spanfold.stream_processors.prune.retention_context import Site, Watermarks
 from spanfold.stream_processors.rebuild.loading import Nobody, let_others, workplace
 from spanfold.stream_processors.rebuild.replay import LogReader
 
-LOCK: Final = "spanfold compact"
+LOCK: Final = "spanfold prune"
 
 
 class Audience(Protocol):
@@ -40,7 +40,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Compaction:
+class PrunePlan:
     """What can be let go of, and what can't be done any more afterwards."""
 
     steps: Sequence[Step]
@@ -60,15 +60,15 @@ class Compaction:
 
 
 @contextmanager
-def compaction(
+def prune_plan(
     settings: Settings,
     dsn: str,
     topics: Mapping[str, TopicOnBroker],
     projections: Mapping[str, Projection],
-) -> Iterator[Compaction]:
-    """Plan; nothing is changed but by `run`. Until the block ends nobody else compacts, rebuilds, verifies or rolls back.
+) -> Iterator[PrunePlan]:
+    """Plan; nothing is changed but by `run`. Until the block ends nobody else prunes, rebuilds, verifies or rolls back.
 
-    Misconfigured when the settings name what there is not, or another process compacts; LogUnavailable when Kafka is away.
+    Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
     """
     with ExitStack() as stack:
         control = stack.enter_context(psycopg.connect(worker_dsn(dsn, LOCK), autocommit=True))
@@ -90,7 +90,7 @@ def compaction(
         yield _planned(site)
 
 
-def _planned(site: Site) -> Compaction:
+def _planned(site: Site) -> PrunePlan:
     """Tables first, the log last: what is read again needs the log."""
     rows, days, records = tables.plan(site), journals.plan(site), log.plan(site)
     steps = [
@@ -98,7 +98,7 @@ def _planned(site: Site) -> Compaction:
         *(Step(part, _dropping(site, each)) for part, each in days),
         *(Step(part, _deleting(site, part, cut)) for part, cut in records),
     ]
-    return Compaction(steps, [*log.remarks(site, records), *tables.remarks(site)])
+    return PrunePlan(steps, [*log.remarks(site, records), *tables.remarks(site)])
 
 
 def _trimming(site: Site, found: tables.Trimming) -> Callable[[Audience], None]:
@@ -123,4 +123,4 @@ def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Water
 
 def _be_alone(control: psycopg.Connection[tuple[object, ...]]) -> None:
     if control.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (LOCK,)).fetchone() != (True,):
-        raise Misconfigured("another `spanfold compact` is at work on this database: wait for it, or end it first")
+        raise Misconfigured("another `spanfold prune` is at work on this database: wait for it, or end it first")

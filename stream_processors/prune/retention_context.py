@@ -1,4 +1,4 @@
-"""Where a compaction works: the installation, what its checkpoints say, and what the broker says."""
+"""Where a pruning works: the installation, what its checkpoints say, and what the broker says."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -118,7 +118,7 @@ def _be_alone(control: psycopg.Connection[Any], projection: str) -> None:
     holder = control.execute(HOLDER, (key,)).fetchone()
     who = "another session" if holder is None else "pid {} on {}, since {}".format(*holder)
     raise Misconfigured(
-        f"{projection} is being rebuilt, verified, rolled back, loaded as of a time or compacted already, by the Postgres "
+        f"{projection} is being rebuilt, verified, rolled back, loaded as of a time or pruned already, by the Postgres "
         f"session of {who}: wait for it, or end it first"
     )
 

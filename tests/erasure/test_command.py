@@ -210,7 +210,7 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
     assert ledger.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (1,)
     said = subprocess_of(stack_settings, "", "erase", "still to come")
     assert "was erased before" in said.stdout
-    assert "spanfold compact" in said.stdout
+    assert "spanfold prune" in said.stdout
 
 
 def subprocess_of(settings: Settings, answer: str, *words: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""What the tests of compaction share: a log of many days, folded by the store itself, and compactions of it.
+"""What the tests of pruning share: a log of many days, folded by the store itself, and prunings of it.
 
 Topics give records the broker's time. So that the log has a past, records are published with times of their own while the topic
 takes those, as a log has them that was mirrored; afterwards the topic is as it was.
@@ -46,7 +46,7 @@ from spanfold.projections.projection import installed
 from spanfold.projections.states.rows import SNAPSHOTS
 from spanfold.projections.states.store import Folding, StateStore
 from spanfold.schemas.codec import Codec
-from spanfold.stream_processors.prune import Compaction, Part, compaction
+from spanfold.stream_processors.prune import Part, PrunePlan, prune_plan
 from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
 from tests.rebuilds.conftest import Ledger, at_work, command, environment, rows
 from tests.stream_processors.conftest import second_settings, start, until
@@ -201,19 +201,19 @@ class Place:
     ledger: Ledger
 
     @contextmanager
-    def planned(self, **days: Mapping[str, int]) -> Iterator[Compaction]:
-        """A compaction by these retentions: `log`, `journal`, `table`."""
+    def planned(self, **days: Mapping[str, int]) -> Iterator[PrunePlan]:
+        """A pruning by these retentions: `log`, `journal`, `table`."""
         dsn, named = self.settings.postgres_dsn, {f"{name}_retention_days": said for name, said in days.items()}
         settings = self.settings.model_copy(update=named)
         assert dsn
-        with compaction(settings, dsn, self.topics, installed()) as found:
+        with prune_plan(settings, dsn, self.topics, installed()) as found:
             yield found
 
     def plan(self, **days: Mapping[str, int]) -> list[Part]:
         with self.planned(**days) as found:
             return found.parts
 
-    def compact(self, **days: Mapping[str, int]) -> list[Part]:
+    def prune(self, **days: Mapping[str, int]) -> list[Part]:
         with self.planned(**days) as found:
             found.run(Heard())
         return found.parts
@@ -243,7 +243,7 @@ class Place:
             }
 
     def everything(self) -> dict[str, Any]:
-        """All that a compaction might change."""
+        """All that a pruning might change."""
         return {
             "rows": rows(self.ledger), "log": self._watermarks(), "days": self.days(),
             "let go": asked(self.ledger, "SELECT * FROM spanfold.journal_retention ORDER BY 1, 2"),

@@ -39,7 +39,7 @@ def events_of(ago: int) -> list[DomainEvent]:
 def test_days_go_that_no_late_event_can_reach(old: Place) -> None:
     before = old.days()
     assert before[0] == day(130)
-    parts = old.compact(journal={TRACES.name: 0})
+    parts = old.prune(journal={TRACES.name: 0})
     gone = part(parts, "journal", TRACES.name)
     # the last record is of today: of the day `LATE` days before today, an event might still come
     assert old.days() == [each for each in before if each >= day(LATE)]
@@ -49,11 +49,11 @@ def test_days_go_that_no_late_event_can_reach(old: Place) -> None:
     assert left[0][0].timestamp() * 1e6 >= TODAY - LATE * DAY
     assert old.days("logs")[0] == day(130)
     # once more there is nothing to do
-    assert part(old.compact(journal={TRACES.name: 0}), "journal", TRACES.name).days == 0
+    assert part(old.prune(journal={TRACES.name: 0}), "journal", TRACES.name).days == 0
 
 
 def test_a_retention_keeps_more(old: Place) -> None:
-    parts = old.compact(journal={TRACES.name: 60, LOGS.name: 200})
+    parts = old.prune(journal={TRACES.name: 60, LOGS.name: 200})
     assert old.days()[0] == day(60)
     assert part(parts, "journal", TRACES.name).held_by.startswith("60 days before the last record begin on ")
     assert part(parts, "journal", LOGS.name).days == 0
@@ -72,7 +72,7 @@ def test_whoever_stands_far_behind_keeps_the_days_that_it_may_need(old: Place, o
         "UPDATE spanfold_core.checkpoints SET log_time = %s WHERE (projection, topic, partition) = (%s, %s, 1)",
         (log_time, owner, TRACES.name),
     )
-    parts = old.compact(journal={TRACES.name: 0})
+    parts = old.prune(journal={TRACES.name: 0})
     assert old.days()[0] == f"{log_time - timedelta(days=LATE):%Y%m%d}"
     assert f"is at {at} in {TRACES.name}[1], which is of" in part(parts, "journal", TRACES.name).held_by
 
@@ -86,14 +86,14 @@ def test_no_day_goes_of_which_a_snapshot_lacks_a_record(old: Place) -> None:
         (TRACES.name, (TODAY - 70 * DAY) / 1e6),
     )
     place(old.ledger, SNAPSHOTS, TRACES.name, 1, offset)
-    parts = old.compact(journal={TRACES.name: 0})
+    parts = old.prune(journal={TRACES.name: 0})
     assert old.days()[0] == f"{happened:%Y%m%d}"
     assert f"(fold version 1) is at {offset} in {TRACES.name}[1], and " in part(parts, "journal", TRACES.name).held_by
 
 
 async def test_what_is_gone_is_told(old: Place) -> None:
     logged = next(event for _, event in of_day(60) if event.topic == LOGS)
-    old.compact(journal={TRACES.name: 0, LOGS.name: 0})
+    old.prune(journal={TRACES.name: 0, LOGS.name: 0})
     gone, kept = events_of(60)[0], events_of(10)[0]
     async with event_store(old.settings) as store:
         for event in (gone, kept):
@@ -141,7 +141,7 @@ def mark_of(old: Place, trace_id: str) -> int:
 
 
 async def test_without_snapshots_nobody_knows_what_a_trace_had(old: Place) -> None:
-    old.compact(journal={TRACES.name: 0})
+    old.prune(journal={TRACES.name: 0})
     old.ledger.execute("DELETE FROM spanfold_core.checkpoints WHERE projection = %s", (SNAPSHOTS,))
     async with event_store(old.settings) as store:
         with pytest.raises(Compacted):
@@ -151,7 +151,7 @@ async def test_without_snapshots_nobody_knows_what_a_trace_had(old: Place) -> No
 def test_what_comes_again_is_judged_right_before_and_after(old: Place) -> None:
     first = {each["event_id"]: each["verdict"] for each in verdicts(old)}
     assert set(first.values()) == {"accepted"}
-    old.compact(journal={TRACES.name: 0})
+    old.prune(journal={TRACES.name: 0})
     ends = old.log_ends()
     again = [*events_of(60), *events_of(LATE + 3), *events_of(10), *events_of(0)]
     new = [event for _, event in trace("late, but not too late", TODAY - 29 * DAY)]
@@ -177,7 +177,7 @@ def verdicts(old: Place) -> list[dict[str, Any]]:
 
 
 def test_a_day_that_is_gone_is_not_attached_again(old: Place) -> None:
-    old.compact(journal={TRACES.name: 0})
+    old.prune(journal={TRACES.name: 0})
     # a worker that comes back from long ago prepares a batch that others have committed
     Journal(TRACES).prepare(old.ledger, [(TODAY - 80 * DAY) // 1000])
     assert old.days()[0] == day(LATE)
@@ -190,13 +190,13 @@ def test_an_old_transaction_keeps_a_day_and_nobody_else(old: Place, monkeypatch:
         count = "SELECT count(*) FROM spanfold.journal WHERE topic = 'spanfold.traces'"
         ((before,),) = reader.execute(count).fetchall()
         with pytest.raises(StoreUnavailable, match="is dropped when you call this again"):
-            old.compact(journal={TRACES.name: 0})
+            old.prune(journal={TRACES.name: 0})
         assert day(130) in old.days()
         # it goes on seeing what it saw; new ones see what is left, and workers write
         assert reader.execute(count).fetchall() == [(before,)]
         began = time.monotonic()
         old.publish(trace("meanwhile", TODAY + DAY // 24))
         print(f"published and folded in {time.monotonic() - began:.1f} s")
-    parts = old.compact(journal={TRACES.name: 0})
+    parts = old.prune(journal={TRACES.name: 0})
     assert part(parts, "journal", TRACES.name).days > 0
     assert old.days()[0] == day(LATE)

@@ -55,7 +55,7 @@ def test_a_partition_is_cut_where_its_slowest_holder_stands(old: Place, holder: 
     stand, words = HOLDERS[holder]
     stand(old)
     ends = old.log_ends()
-    parts = old.compact(log={TRACES.name: 0})
+    parts = old.prune(log={TRACES.name: 0})
     held = part(parts, "log", TRACES.name, PARTITION)
     assert (held.records, held.before, held.held_by) == (AT, f"offset {AT}", words)
     begins = old.log_begins()
@@ -67,7 +67,7 @@ def test_a_partition_is_cut_where_its_slowest_holder_stands(old: Place, holder: 
 
 def test_a_snapshot_worker_that_has_not_begun_holds_everything(old: Place) -> None:
     old.ledger.execute("DELETE FROM spanfold_core.checkpoints WHERE projection = %s", (SNAPSHOTS,))
-    parts = old.compact(log=ALL)
+    parts = old.prune(log=ALL)
     assert all(first == 0 for (topic, _), first in old.log_begins().items() if topic != LOGS.name)
     assert part(parts, "log", TRACES.name, 0).held_by == "the snapshot worker (fold version 1) is at 0"
     # of logs nobody takes snapshots: that retention is set for them is all that counts
@@ -77,12 +77,12 @@ def test_a_snapshot_worker_that_has_not_begun_holds_everything(old: Place) -> No
 def test_previous_generations_and_those_of_the_past_hold_nothing(old: Place) -> None:
     another_generation(old, "previous", 0)
     another_generation(old, "as_of", 0)
-    old.compact(log={TRACES.name: 0})
+    old.prune(log={TRACES.name: 0})
     assert old.log_begins()[TRACES.name, PARTITION] > AT
 
 
 def test_records_are_kept_for_their_days_by_the_log_s_own_time(old: Place) -> None:
-    old.compact(log={TRACES.name: 30})
+    old.prune(log={TRACES.name: 30})
     since = "(SELECT max(log_time) - interval '30 days' FROM spanfold.checkpoints WHERE projection = 'journal')"
     journal = "FROM spanfold.journal WHERE topic = 'spanfold.traces' AND log_time"
     wanted = asked(old.ledger, f"SELECT partition, min(kafka_offset) {journal} >= {since} GROUP BY 1 ORDER BY 1")
@@ -96,7 +96,7 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
     before = old.everything()
     named = {"log_retention_days": '{"spanfold.traces": 30}', "journal_retention_days": '{"spanfold.traces": 0}',
              "table_retention_days": '{"spans": 60}'}  # fmt: skip
-    said = with_settings(old, named, "compact", "--dry-run")
+    said = with_settings(old, named, "prune", "--dry-run")
     assert said.returncode == 0, said.stderr
     assert old.everything() == before
     for words in ("log spanfold.traces[0]", "30 days before the last record", "no retention set", "log spanfold.metrics",
@@ -118,7 +118,7 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
     ],
 )
 def test_a_setting_that_names_what_there_is_not_is_refused(old: Place, named: dict[str, str], words: str) -> None:
-    done = with_settings(old, named, "compact")
+    done = with_settings(old, named, "prune")
     assert done.returncode == 3, done.stderr
     assert words in done.stderr
 
@@ -136,7 +136,7 @@ def test_after_the_cut_it_is_said_what_can_not_be_made_again(old: Place) -> None
 
 def test_a_projection_that_is_being_rebuilt_keeps_its_log(old: Place) -> None:
     with at_work(old.settings, "traces"):
-        parts = old.compact(log=ALL)
+        parts = old.prune(log=ALL)
         assert part(parts, "log", TRACES.name, 0).held_by.startswith("traces is being rebuilt, verified")
     assert all(old.log_begins()[TRACES.name, partition] == 0 for partition in range(4))
     assert old.log_begins()[LOGS.name, 0] > 0
@@ -146,11 +146,11 @@ def test_what_a_killed_rebuild_left_does_not_let_the_log_go_under_an_as_of(old: 
     another_generation(old, "loading")
     with at_work(old.settings, "traces"):
         another_generation(old, "as_of", 0)
-        parts = old.compact(log={TRACES.name: 0})
+        parts = old.prune(log={TRACES.name: 0})
     assert part(parts, "log", TRACES.name, PARTITION).held_by.startswith("traces is being rebuilt, verified")
     assert all(old.log_begins()[TRACES.name, partition] == 0 for partition in range(4))
 
 
-def test_of_two_compactions_the_second_is_refused(old: Place) -> None:
-    with old.planned(), pytest.raises(Misconfigured, match="another `spanfold compact` is at work"):
+def test_of_two_prunings_the_second_is_refused(old: Place) -> None:
+    with old.planned(), pytest.raises(Misconfigured, match="another `spanfold prune` is at work"):
         old.plan()

@@ -1,4 +1,4 @@
-"""A compaction beside workers, and one that is killed."""
+"""A pruning beside workers, and one that is killed."""
 
 import signal
 import subprocess
@@ -33,8 +33,8 @@ ALL: dict[str, Any] = {
 
 KILLED = """
 import os, signal, sys
-from spanfold.projections import letting_go
-from spanfold.cli import compact, main
+from spanfold.projections.retention import journal_days
+from spanfold.cli import main, prune
 
 left = int(sys.argv.pop(1))
 
@@ -44,31 +44,31 @@ def die():
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Doomed(compact.Screen):
+class Doomed(prune.Screen):
     def step(self, words):
         die()
         super().step(words)
     def trimmed(self, *said):
         die()
 
-compact.Screen = Doomed
+prune.Screen = Doomed
 for name in ("_detach", "_drop"):
-    def step(*said, real=getattr(letting_go, name)):
+    def step(*said, real=getattr(journal_days, name)):
         die()
         return real(*said)
-    setattr(letting_go, name, step)
+    setattr(journal_days, name, step)
 main()
 """
 """`spanfold …` that is killed as by kill -9 before its so many-th step."""
 
 
-def test_a_compaction_that_is_killed_is_gone_on_with(old: Place) -> None:
+def test_a_pruning_that_is_killed_is_gone_on_with(old: Place) -> None:
     """Killed again and again, each time one step later, until it comes to its end."""
     before = old.plan(**ALL)
     env = environment(old.settings) | {f"SPANFOLD_{name.upper()}": value for name, value in NAMED.items()}
     codes = []
     for left in (0, 1, 2, 3, 5, 8, 13, 21, 34, 10_000):
-        argv = [sys.executable, "-c", KILLED, str(left), "compact"]
+        argv = [sys.executable, "-c", KILLED, str(left), "prune"]
         done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=280)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         codes.append(done.returncode)
@@ -97,12 +97,12 @@ def test_a_compaction_that_is_killed_is_gone_on_with(old: Place) -> None:
 
 
 def test_the_command_does_it_and_says_why_not_more(old: Place) -> None:
-    done = with_settings(old, NAMED, "compact")
+    done = with_settings(old, NAMED, "prune")
     assert done.returncode == 0, done.stderr
     print(done.stdout, done.stderr)
     for words in ("log spanfold.traces[0]", "freed", "98 days", "table spans", "logs can't be rebuilt"):
         assert words in done.stdout, done.stdout
-    again = with_settings(old, NAMED, "compact", "--json")
+    again = with_settings(old, NAMED, "prune", "--json")
     assert again.returncode == 0, again.stderr
     told = orjson.loads(again.stdout)
     assert not told["dry_run"]
@@ -140,7 +140,7 @@ class Watch:
 
 WAITING = """
 SELECT pid, xact_start FROM pg_stat_activity
- WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name NOT LIKE 'spanfold compact%%'
+ WHERE datname = current_database() AND wait_event_type = 'Lock' AND application_name NOT LIKE 'spanfold prune%%'
    AND application_name NOT LIKE 'spanfold rebuild%%' AND pid <> pg_backend_pid()
 """
 
@@ -163,7 +163,7 @@ def test_workers_go_on_meanwhile(old: Place, start: Start) -> None:
         with Watch(str(old.settings.postgres_dsn)) as watch:
             for _ in range(3):
                 old.take_states()
-                old.compact(**ALL)
+                old.prune(**ALL)
     finally:
         over.set()
         publisher.join()
@@ -177,7 +177,7 @@ def test_workers_go_on_meanwhile(old: Place, start: Start) -> None:
 
 
 def test_after_it_tables_are_rebuilt_from_snapshots_and_the_same(old: Place) -> None:
-    old.compact(**ALL)
+    old.prune(**ALL)
     before = rows(old.ledger)
     refused = with_settings(old, {}, "rebuild", "traces")
     assert refused.returncode == 3, refused.stdout

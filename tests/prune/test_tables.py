@@ -46,7 +46,7 @@ def unequal(old: Place) -> dict[str, list[str]]:
 
 
 def test_rows_go_that_no_late_event_can_change_and_a_rebuild_does_not_bring_them_back(old: Place) -> None:
-    parts = old.compact(table=EVERY)
+    parts = old.prune(table=EVERY)
     for table in EVERY:
         # seven days more for spans: a call may be found so much later
         days = LATE + 7 if table == "spans" else LATE
@@ -88,7 +88,7 @@ def test_a_rollback_to_what_was_never_trimmed_does_not_bring_rows_back(old: Plac
 
 
 def test_as_of_does_not_bring_them_back_either(old: Place) -> None:
-    old.compact(table={"spans": 60})
+    old.prune(table={"spans": 60})
     with at_work(old.settings) as place:
         past.create_schema(str(old.settings.postgres_dsn), "before", "a test")
         past.as_of(place, "before", past.positions_at(place, ago(55)), 1)
@@ -99,7 +99,7 @@ def test_as_of_does_not_bring_them_back_either(old: Place) -> None:
 
 
 def test_a_table_keeps_its_days(old: Place) -> None:
-    parts = old.compact(table={"metric_points": 90})
+    parts = old.prune(table={"metric_points": 90})
     assert first_of(old.ledger, "metric_points") >= ago(90)  # type: ignore[operator]
     assert first_of(old.ledger, "metric_minutes") < ago(99)  # type: ignore[operator]
     assert part(parts, "table", "metric_minutes").held_by == "no retention set"
@@ -113,7 +113,7 @@ def test_a_generation_that_stands_behind_keeps_rows_that_it_may_change(old: Plac
         "UPDATE spanfold_core.checkpoints SET next_offset = next_offset - 1, log_time = log_time - interval '40 days'"
         " WHERE (projection, topic, partition) = ('traces', 'spanfold.traces', 2) RETURNING log_time",
     )
-    parts = old.compact(table={"operation_minutes": 0})
+    parts = old.prune(table={"operation_minutes": 0})
     said = part(parts, "table", "operation_minutes")
     assert "generation traces/1 (live) is at" in said.held_by
     begins = (log_time - timedelta(days=LATE)).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -129,13 +129,13 @@ def test_a_parked_record_keeps_the_rows_around_it(old: Place) -> None:
         " aggregate_id, %s, log_time, '', '[]' FROM spanfold.journal WHERE topic = 'spanfold.traces' LIMIT 1",
         (happened,),
     )
-    parts = old.compact(table={"operation_minutes": 0, "spans": 0})
+    parts = old.prune(table={"operation_minutes": 0, "spans": 0})
     assert part(parts, "table", "operation_minutes").before == f"minute {happened:%Y-%m-%d}"
     assert part(parts, "table", "spans").before == f"end_time and occurred_at {ago(84):%Y-%m-%d}"
     assert "happened" in (words := part(parts, "table", "spans").held_by)
     assert "retry it or discard it" in words
     old.ledger.execute("UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_offset = 1")
-    assert part(old.compact(table={"spans": 0}), "table", "spans").before != part(parts, "table", "spans").before
+    assert part(old.prune(table={"spans": 0}), "table", "spans").before != part(parts, "table", "spans").before
 
 
 def calls(old: Place) -> int:
@@ -150,7 +150,7 @@ def test_calls_are_counted_right_however_late_their_other_half_comes(new: Place)
     at = child - 7 * DAY
     parents = [(at, span("late", "1", None, "shop", at)), (at, span("apart", "1", None, "shop", at))]
     old.publish([*hundred_days(), *parents])
-    old.compact(table=EVERY)
+    old.prune(table=EVERY)
     before = calls(old)
     old.publish([
         (log_time, span("late", "2", "1", "bank", child)), (log_time, span("apart", "2", "1", "bank", child + 1)),
@@ -162,8 +162,8 @@ def test_calls_are_counted_right_however_late_their_other_half_comes(new: Place)
     assert calls(old) == before + 1
 
 
-def test_what_lies_about_its_time_goes_with_the_next_compaction_and_disturbs_no_comparison(old: Place) -> None:
-    old.compact(table=EVERY)
+def test_what_lies_about_its_time_goes_with_the_next_pruning_and_disturbs_no_comparison(old: Place) -> None:
+    old.prune(table=EVERY)
     lies: list[tuple[int, DomainEvent]] = []
     for number, end in enumerate((0, TODAY - 90 * DAY, TODAY - 40 * DAY, TODAY + 400 * DAY)):
         said: dict[str, Any] = {"end_time": end, "start_time": end}
@@ -173,7 +173,7 @@ def test_what_lies_about_its_time_goes_with_the_next_compaction_and_disturbs_no_
     old.publish(lies)
     assert asked(old.ledger, "SELECT count(*) FROM spanfold.spans WHERE span_id IN ('9', '0')") == [(8,)]
     assert unequal(old) == {}
-    assert part(old.compact(table=EVERY), "table", "spans").records == 0  # by their events' times they are of today
+    assert part(old.prune(table=EVERY), "table", "spans").records == 0  # by their events' times they are of today
     assert unequal(old) == {}
     before = rows(old.ledger)
     with at_work(old.settings) as place:
@@ -182,7 +182,7 @@ def test_what_lies_about_its_time_goes_with_the_next_compaction_and_disturbs_no_
 
 
 def test_a_trace_is_erased_also_when_old_spans_are_gone(old: Place, start: Start) -> None:
-    old.compact(table={"spans": 0})
+    old.prune(table={"spans": 0})
     start(old.settings)
     victims = ["trace 60 1", "trace 10 1"]
     for each in victims:
@@ -197,7 +197,7 @@ def test_a_trace_is_erased_also_when_old_spans_are_gone(old: Place, start: Start
 def test_a_table_of_a_projection_that_is_being_rebuilt_is_left_alone(old: Place) -> None:
     before = rows(old.ledger)
     with at_work(old.settings):
-        parts = old.compact(table={"spans": 0})
+        parts = old.prune(table={"spans": 0})
     assert part(parts, "table", "spans").held_by.startswith("traces is being rebuilt, verified")
     assert rows(old.ledger) == before
     assert TRACES.window_days + TRACES.future_days + 1 == LATE

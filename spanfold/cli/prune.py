@@ -1,4 +1,4 @@
-"""`spanfold compact`: letting go of what the settings allow and nothing needs any more."""
+"""`spanfold prune`: letting go of what the settings allow and nothing needs any more."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from spanfold.cli.output import console, notices, print_json, table
 from spanfold.cli.rebuilding import postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.projections.projection import installed
-from spanfold.stream_processors.prune import Compaction, Part, compaction
+from spanfold.stream_processors.prune import Part, PrunePlan, prune_plan
 
 _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
 
@@ -45,7 +45,7 @@ def _screen() -> Iterator[Screen]:
         yield Screen(shown, progress)
 
 
-def compact(
+def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would go, and why not more; change nothing.")
     ] = False,
@@ -57,26 +57,26 @@ def compact(
     That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how
     many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,
     SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a snapshot or a late event may still need is
-    kept nevertheless, and it is said by whom. Workers go on meanwhile. A compaction that was killed is gone on with when
+    kept nevertheless, and it is said by whom. Workers go on meanwhile. A pruning that was killed is gone on with when
     it is called again.
 
-    Exit codes: 0 done, 3 refused (a setting names what there is not, another compaction runs), 4 Kafka or Postgres away.
+    Exit codes: 0 done, 3 refused (a setting names what there is not, another pruning runs), 4 Kafka or Postgres away.
 
-    Example: SPANFOLD_TABLE_RETENTION_DAYS='{"spans": 60}' spanfold compact --dry-run
+    Example: SPANFOLD_TABLE_RETENTION_DAYS='{"spans": 60}' spanfold prune --dry-run
     """
     settings = running_settings(chosen_settings(home))
     with sigterm_interrupts(), _screen() as screen:
         ours = prepared(settings)
         with (
             postgres_translated("Call it again: it goes on from there"),
-            compaction(settings, named_postgres(settings), ours.topics, installed()) as found,
+            prune_plan(settings, named_postgres(settings), ours.topics, installed()) as found,
         ):
             if not dry_run:
                 found.run(screen)
     _tell(found, dry_run, json)
 
 
-def _tell(found: Compaction, dry_run: bool, json: bool) -> None:
+def _tell(found: PrunePlan, dry_run: bool, json: bool) -> None:
     if json:
         print_json({"dry_run": dry_run, "parts": [asdict(part) for part in found.parts], "remarks": found.remarks})
         return
