@@ -8,22 +8,17 @@ from importlib.resources import files
 from alembic import command
 from alembic.config import Config
 
-from spanfold.postgres.dsn import checked_dsn
+from spanfold.postgres.dsn import sqlalchemy_url
 
 
-def alembic_config(sqlalchemy_url: str) -> Config:
+def alembic_config(url: str) -> Config:
     """Alembic, pointed at this package and at that database."""
     config = Config()
     config.set_main_option("script_location", str(files("spanfold.migrations")))
-    config.set_main_option("sqlalchemy.url", sqlalchemy_url.replace("%", "%%"))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return config
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
     """Bring the database at `dsn` (postgresql://…) to `revision`; several may try at once, one does it."""
     command.upgrade(alembic_config(sqlalchemy_url(dsn)), revision)
-
-
-def sqlalchemy_url(dsn: str) -> str:
-    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver. Misconfigured when it is no URL."""
-    return f"postgresql+psycopg://{checked_dsn(dsn).partition('://')[2]}"

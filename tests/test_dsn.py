@@ -8,9 +8,7 @@ from spanfold.bootstrap import event_store, query_reader
 from spanfold.cli.stack import named_postgres
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
-from spanfold.migrations import sqlalchemy_url
-from spanfold.postgres.conninfo import url_with_defaults
-from spanfold.postgres.dsn import postgres_dsn
+from spanfold.postgres.dsn import postgres_dsn, sqlalchemy_url, url_with_defaults
 
 WRONG = (
     "host=db password=secret",
@@ -54,5 +52,5 @@ def test_a_default_is_added_to_a_url_that_does_not_say_it() -> None:
     assert url_with_defaults(f"{bare}?sslmode=require", connect_timeout="5").endswith(
         "?sslmode=require&connect_timeout=5"
     )
-    said = f"{bare}?connect_timeout=9"
-    assert url_with_defaults(said, connect_timeout="5") == said
+    complete = f"{bare}?connect_timeout=9"
+    assert url_with_defaults(complete, connect_timeout="5") == complete

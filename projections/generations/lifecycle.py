@@ -9,13 +9,14 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 import psycopg
-from sqlalchemy import Connection, create_engine, inspect, pool, text
+from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateIndex, CreateSchema, CreateTable, DropSchema
 
 from spanfold import migrations
 from spanfold.language.errors import Misconfigured
 from spanfold.language.topics import Topic, TopicOnBroker
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.arbiter import arbiter_of
 from spanfold.projections.commit.journal import CORE, JOURNAL
 from spanfold.projections.generations.views import show, show_journals
@@ -50,7 +51,7 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
     Misconfigured when a topic is not the one whose records are in the tables.
     """
     migrations.upgrade(dsn)
-    engine = create_engine(migrations.sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    engine = engine_of(dsn)
     with engine.begin() as connection:
         alone(connection)
         for topic in topics:
@@ -84,7 +85,7 @@ def to_be_rebuilt(dsn: str, projections: Mapping[str, Projection]) -> list[str]:
     """A line about each projection that this code cannot keep up to date, with what to do; the database, which has been prepared,
     is only looked at.
     """
-    engine = create_engine(migrations.sqlalchemy_url(dsn), poolclass=pool.NullPool)
+    engine = engine_of(dsn)
     with engine.connect() as connection:
         lines = [_to_do(connection, each, live_generation(connection, each.name)) for each in projections.values()]
     return [line for line in lines if line]

@@ -19,8 +19,8 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from spanfold.application.messages import NotYetReflected
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.language.positions import Position, missing
-from spanfold.postgres.conninfo import with_defaults
-from spanfold.postgres.pool import Together
+from spanfold.postgres.coalescer import Coalescer
+from spanfold.postgres.pool import pool_of
 from spanfold.projections.projection import installed
 from spanfold.projections.queries import micros
 
@@ -67,17 +67,15 @@ class Reader:
         self, dsn: str, *, connections: int = 8, wait_s: float = WAIT_S, statement_s: float = STATEMENT_S
     ) -> None:
         self._wait_s, self._statement_s = wait_s, statement_s
-        self._checkpoints: Together[str, list[Checkpoint]] = Together(self._ask_checkpoints)
-        self._pool = AsyncConnectionPool(
+        self._checkpoints: Coalescer[str, list[Checkpoint]] = Coalescer(self._ask_checkpoints)
+        self._pool = pool_of(
             _conninfo(dsn, statement_s),
+            "spanfold queries",
+            connections=connections,
+            timeout_s=CONNECT_S,
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=_configure,
             check=AsyncConnectionPool.check_connection,
-            min_size=1,
-            max_size=connections,
-            timeout=CONNECT_S,
-            name="spanfold queries",
-            open=False,
         )
 
     async def __aenter__(self) -> Self:
@@ -164,10 +162,10 @@ class Reader:
 
 
 def _conninfo(dsn: str, statement_s: float) -> str:
-    """The DSN of connections that can't write, with what it does not say itself."""
+    """The DSN of connections that can't write."""
     own = conninfo_to_dict(dsn).get("options") or ""
     options = f"{own} -c default_transaction_read_only=on -c statement_timeout={int(statement_s * 1000)}".strip()
-    return make_conninfo(with_defaults(dsn, application_name="spanfold queries", connect_timeout="5"), options=options)
+    return make_conninfo(dsn, options=options)
 
 
 def bounded(query: object, bounds: Mapping[str, str]) -> tuple[list[sql.Composable], dict[str, Any]]:

@@ -4,8 +4,6 @@ First it is remembered, in one transaction, what is to go: from then on reads fr
 attaches these days again. Then each day is detached and dropped; whoever is killed in between leaves that to the next one.
 """
 
-import random
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -15,6 +13,7 @@ from psycopg import Connection, errors, sql
 
 from spanfold.language.errors import StoreUnavailable
 from spanfold.language.topics import Topic
+from spanfold.postgres.retries import while_locked
 from spanfold.projections.commit.journal import CORE, days_lock, journal_table
 
 LOCK_TIMEOUT: Final = "200ms"
@@ -80,17 +79,13 @@ def drop(connection: Connection[Any], topic: Topic, days: Sequence[JournalDay]) 
 
 
 def _patiently(connection: Connection[Any], topic: Topic, day: JournalDay, step: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            return step(connection, topic, day)  # type: ignore[no-any-return]
-        except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-            if time.monotonic() > deadline:
-                raise StoreUnavailable(
-                    f"{CORE}.{day.table} is let go of, but transactions that see it have not ended within {PATIENCE_S:.0f} s "
-                    "(pg_stat_activity tells whose): it is dropped when you call this again"
-                ) from error
-        time.sleep(random.uniform(0.1, 0.3))  # noqa: S311  (it is no secret)
+    try:
+        while_locked(PATIENCE_S)(step, connection, topic, day)
+    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
+        raise StoreUnavailable(
+            f"{CORE}.{day.table} is still held by open transactions after {PATIENCE_S:.0f} s (pg_stat_activity shows whose): "
+            "run again to drop it"
+        ) from error
 
 
 def _detach(connection: Connection[Any], topic: Topic, day: JournalDay) -> None:

@@ -33,7 +33,8 @@ from spanfold.language.partitioning import partitions_of
 from spanfold.language.positions import Position
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Topic
-from spanfold.postgres.pool import Postgres, Together
+from spanfold.postgres.coalescer import Coalescer
+from spanfold.postgres.pool import Postgres
 from spanfold.producers.appender import Appender
 from spanfold.projections.history import snapshots
 from spanfold.projections.history.progress import Progress
@@ -61,9 +62,9 @@ class KafkaEventStore:
         self._appender, self._codec = appender, Codec()
         self._reader = HistoryReader(postgres)
         self._ends = LogEnds(found)
-        self._answers: dict[str, Together[Asked, Answer]] = {}
+        self._answers: dict[str, Coalescer[Asked, Answer]] = {}
         self._asked_ends = {
-            committed: Together(partial(self._ends_of, committed=committed)) for committed in (True, False)
+            committed: Coalescer(partial(self._ends_of, committed=committed)) for committed in (True, False)
         }
 
     async def append_event(self, event: DomainEvent, expected_version: ExpectedVersion = ANY) -> Appended:
@@ -160,10 +161,10 @@ class KafkaEventStore:
             raise answer
         return answer
 
-    def _together(self, topic: Topic) -> Together[Asked, Answer]:
+    def _together(self, topic: Topic) -> Coalescer[Asked, Answer]:
         if topic.name not in self._answers:
             ask: Callable[[Sequence[Asked]], object] = partial(self._reader.answers, topic, within_s=self._timeout_s)
-            self._answers[topic.name] = Together(ask)  # type: ignore[arg-type]
+            self._answers[topic.name] = Coalescer(ask)  # type: ignore[arg-type]
         return self._answers[topic.name]
 
     async def _judged_to_the_end(self, topic: Topic, at: int, deadline: float, *, committed: bool) -> None:

@@ -1,7 +1,11 @@
-"""The Postgres that settings name. A DSN holds a password: no message here repeats it."""
+"""The DSN of Postgres: named by the settings, checked, and completed. A DSN holds a password: no message here repeats it."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
+from urllib.parse import quote, urlencode
+
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
@@ -11,7 +15,7 @@ _BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 def postgres_dsn(settings: Settings) -> str:
-    """The DSN of the settings. Misconfigured when none is named, or what is named is no postgresql:// URL."""
+    """The DSN of the settings. Misconfigured when none is set, or it is no postgresql:// URL."""
     if not settings.postgres_dsn:
         raise Misconfigured("no Postgres is named: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
     return checked_dsn(settings.postgres_dsn)
@@ -24,5 +28,26 @@ def checked_dsn(dsn: str) -> str:
             "the Postgres DSN (SPANFOLD_POSTGRES_DSN) is no URL: write it as postgresql://user:password@host:port/database"
         )
     if _BARE_PERCENT.search(dsn):
-        raise Misconfigured("the Postgres DSN (SPANFOLD_POSTGRES_DSN) has a bare %: in a URL it is written as %25")
+        raise Misconfigured("the Postgres DSN (SPANFOLD_POSTGRES_DSN) has a bare %: write it as %25 in a URL")
     return dsn
+
+
+def sqlalchemy_url(dsn: str) -> str:
+    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver. Misconfigured when it is no URL."""
+    return f"postgresql+psycopg://{checked_dsn(dsn).partition('://')[2]}"
+
+
+def with_defaults(dsn: str, **defaults: str) -> str:
+    """The DSN as keywords and values, with those of these libpq parameters that it does not set itself."""
+    return make_conninfo(dsn, **_not_set(dsn, defaults))
+
+
+def url_with_defaults(url: str, **defaults: str) -> str:
+    """The same for a DSN that is a URL and has to stay one."""
+    added = urlencode(_not_set(url, defaults), quote_via=quote)
+    return f"{url}{'&' if '?' in url else '?'}{added}" if added else url
+
+
+def _not_set(dsn: str, defaults: Mapping[str, str]) -> dict[str, str]:
+    own = conninfo_to_dict(dsn)
+    return {name: value for name, value in defaults.items() if name not in own}

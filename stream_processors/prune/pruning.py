@@ -11,7 +11,7 @@ from spanfold.application.aggregates import installed_aggregates
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.postgres.connections import connect
 from spanfold.projections.projection import Projection
 from spanfold.projections.retention.log_readers import holders
 from spanfold.stream_processors.prune import journals, log, tables
@@ -71,7 +71,7 @@ def prune_plan(
     Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
     """
     with ExitStack() as stack:
-        control = stack.enter_context(psycopg.connect(worker_dsn(dsn, LOCK), autocommit=True))
+        control = stack.enter_context(connect(dsn, LOCK))
         _be_alone(control)
         stack.callback(let_others, control)
         busy = {}

@@ -9,11 +9,11 @@ from typing import Final
 import psycopg
 from confluent_kafka import TopicPartition
 from psycopg import sql
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import text
 
 from spanfold.language.errors import InvalidInput, Misconfigured
 from spanfold.language.positions import Position
-from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.shadow import Positions
@@ -95,7 +95,7 @@ def erased_since(place: Workplace, until: Positions) -> set[str]:
 
 def drop(dsn: str, into: str) -> Sequence[str]:
     """Drop what an as-of made; returns the projections that were in it. InvalidInput when the schema is none of ours."""
-    with create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool).begin() as connection:
+    with engine_of(dsn).begin() as connection:
         comment = connection.execute(text(COMMENT), {"into": into}).scalar_one_or_none()
         if not str(comment).startswith(OURS):
             raise InvalidInput(f"there is no schema {into} that `spanfold as-of` has made")

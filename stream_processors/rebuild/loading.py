@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import psycopg
-from sqlalchemy import Engine, create_engine, pool
+from sqlalchemy import Engine
 from sqlalchemy import text as sql_text
 
 from spanfold.application.aggregates import aggregate_of
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.migrations import sqlalchemy_url
-from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.postgres.connections import connect
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.journal import JOURNAL
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.lifecycle import GenerationRow
@@ -100,12 +100,10 @@ def workplace(
     Misconfigured when another process is at work on them.
     """
     options = {"options": f"-c default_tablespace={tablespace}"} if tablespace else {}
-    engine = create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=options)
+    engine = engine_of(dsn, **options)
     gc_tuning.tune()
     with ExitStack() as stack:
-        control = stack.enter_context(
-            psycopg.connect(worker_dsn(dsn, f"spanfold rebuild {projection.name}"), autocommit=True)
-        )
+        control = stack.enter_context(connect(dsn, f"spanfold rebuild {projection.name}"))
         _be_alone(control, projection.name)
         stack.callback(let_others, control)
         yield Workplace(settings, dsn, engine, control, projection, topics, audience)
@@ -135,7 +133,7 @@ class Loading:
     def __init__(self, place: Workplace, generation: GenerationRow, workers: int) -> None:
         self._place, self._generation, self._workers = place, generation, workers
         self._shadow = Shadow(place.projection, generation.number, generation.schema)
-        self._connection = psycopg.connect(worker_dsn(place.dsn, "spanfold load"), autocommit=True)
+        self._connection = connect(place.dsn, "spanfold load")
         self.reader = LogReader(place.settings)
         self.folded = 0
         """Records passed so far, by this process or for it."""
@@ -156,8 +154,10 @@ class Loading:
                 self._place.audience.step(f"loading states of {name}[{partition}]")
                 aggregate = aggregate_of(self._place.topics[name].topic)
                 where = Place(aggregate.topic, partition, aggregate.fold_version)
-                dsn = worker_dsn(self._place.dsn, "spanfold load states")
-                with psycopg.connect(dsn, autocommit=True) as reading, states_of(reading, aggregate, where) as standing:
+                with (
+                    connect(self._place.dsn, "spanfold load states") as reading,
+                    states_of(reading, aggregate, where) as standing,
+                ):
                     count += self._shadow.commit_states(self._connection, where, standing)
         return count
 

@@ -22,7 +22,7 @@ from spanfold.kafka.client import kafka_config
 from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, Partition, TopicOnBroker
-from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.postgres.connections import connect
 from spanfold.projections.states import StateStore, feeding
 from spanfold.projections.states.feeding import Change, Fed
 from spanfold.stream_processors.worker.health import FEEDING
@@ -71,7 +71,7 @@ class Feeder:
         }  # fmt: skip
         self._id = f"{settings.topic_prefix}{settings.group}-snapshots"
         self._to = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
-        self._dsn = worker_dsn(dsn, "spanfold feeder")
+        self._dsn = dsn
         self._names = {found.name: found.topic.name for found in topics}
         self._store, self._watch = store, watch
         self._fed = Counter(
@@ -127,7 +127,7 @@ class Feeder:
         if not owned:
             return
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True)
+            self._connection = connect(self._dsn, "spanfold feeder")
         for place in self._store.due(self._connection):
             if place in owned:
                 self._store.take_due(self._connection, *place)

@@ -1,11 +1,9 @@
 """Commits prepared batches in a thread of its own, over one connection, for as long as it takes.
 
-Errors that a retry may help (connection lost, server shutting down, deadlock, serialization, disk full) are retried with
-backoff and jitter while the partition is kept; all others end the worker.
+Errors that may pass (spanfold.postgres.retries lists them) are retried while the partition is kept; all others end the worker.
 """
 
 import asyncio
-import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +13,12 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import psycopg
 import structlog
 from psycopg import Connection
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    retry_if_exception,
-    sleep_using_event,
-    stop_when_event_set,
-    wait_random_exponential,
-)
+from tenacity import RetryCallState
 
-from spanfold.language.errors import Misconfigured, StoreUnavailable
-from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.language.errors import StoreUnavailable
+from spanfold.language.retries import error_of
+from spanfold.postgres import retries
+from spanfold.postgres.connections import connect
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Outcome
 from spanfold.stream_processors.worker.metrics import Metrics
@@ -34,42 +27,8 @@ Result = TypeVar("Result")
 
 log = structlog.get_logger("spanfold.committer")
 
-TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
-"""SQLSTATE classes: connection exception, transaction rollback, insufficient resources, object not in prerequisite
-state (lock not available), operator intervention, system error."""
-
 STOP_S: Final = 5.0
 """How long a commit may take once the worker has been told to stop."""
-
-
-REFUSAL: Final = re.compile(
-    r"FATAL: .*(authentication failed|does not exist|no pg_hba\.conf entry)|no password supplied"
-)
-"""How a server turns a client away for good: classes 28 and 3D, whose SQLSTATE libpq does not tell of a connection that was
-never made. A server that says it in another language is taken for one that is away.
-"""
-
-
-def is_refusal(error: BaseException) -> bool:
-    """Whether Postgres doesn't let this client in: a wrong user, password or database."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    return REFUSAL.search(str(error)) is not None if error.sqlstate is None else error.sqlstate[:2] in ("28", "3D")
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether doing the same again may succeed. A connection that broke without an SQLSTATE counts as such."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    if error.sqlstate is None:
-        return isinstance(error, psycopg.OperationalError | psycopg.InterfaceError) and not is_refusal(error)
-    # 25P03: the session was ended because its transaction had been idle for too long
-    return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate == "25P03"
-
-
-def refused(error: BaseException | None) -> Misconfigured:
-    """What a worker that is not let in ends with; libpq's text names the server and not the password."""
-    return Misconfigured(f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {' '.join(str(error).split())}")
 
 
 class Prepared(Protocol):
@@ -99,7 +58,7 @@ class Committer(Generic[P]):
     """One connection, one thread: batches are committed in the order in which they were handed over."""
 
     def __init__(self, dsn: str, store: BatchStore[P], metrics: Metrics, name: str = "spanfold projector") -> None:
-        self._dsn = worker_dsn(dsn, name)
+        self._dsn, self._name = dsn, name
         self._store = store
         self._metrics = metrics
         self._connection: Connection[Any] | None = None
@@ -127,26 +86,19 @@ class Committer(Generic[P]):
         return self._patiently(lambda connection: self._store.commit(connection, prepared))
 
     def _patiently(self, work: Callable[[Connection[Any]], Result]) -> Result:
-        attempts = Retrying(
-            retry=retry_if_exception(is_transient),
-            wait=wait_random_exponential(multiplier=0.2, max=5.0),
-            stop=stop_when_event_set(self._stopping),
-            sleep=sleep_using_event(self._stopping),
-            before_sleep=self._start_over,
-            reraise=True,
-        )
+        attempts = retries.until_stopped(self._stopping, self._start_over)
         try:
             return attempts(lambda: work(self._connected()))
         except psycopg.OperationalError as error:
-            if is_refusal(error):
-                raise refused(error) from error
+            if retries.is_login_refused(error):
+                raise retries.translated(error) from error
             if self._stopping.is_set():
                 raise StoreUnavailable(f"stopped while Postgres was away: {error}") from error
             raise
 
     def _connected(self) -> Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = psycopg.connect(self._dsn, autocommit=True)
+            self._connection = connect(self._dsn, self._name)
         return self._connection
 
     def _start_over(self, state: RetryCallState) -> None:
@@ -155,9 +107,8 @@ class Committer(Generic[P]):
         """
         if self._connection is not None:
             self._connection.close()
-        error = state.outcome.exception() if state.outcome else None
         self._metrics.postgres_retries.inc()
-        log.warning("postgres_retry", attempt=state.attempt_number, error=str(error).strip())
+        log.warning("postgres_retry", attempt=state.attempt_number, error=str(error_of(state)).strip())
 
     def stop(self) -> None:
         """Let a retry that is waiting give up; the batch at hand is finished or left uncommitted as a whole. A statement

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 from spanfold.kafka.client import kafka_config
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
-from spanfold.postgres.worker_dsn import worker_dsn
+from spanfold.postgres.connections import connect
 from spanfold.stream_processors.worker import health
 from spanfold.stream_processors.worker.committer import BatchStore
 from spanfold.stream_processors.worker.health import KAFKA, POSTGRES
@@ -43,7 +43,7 @@ class Watch:
         self._interval_s = settings.watch_interval_s
         self._names = {found.name: found.topic.name for found in topics}
         self._admin = AdminClient(kafka_config(settings))
-        self._dsn = worker_dsn(dsn, "spanfold watch")
+        self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
         self._store = store
         self.metrics = metrics
@@ -109,7 +109,7 @@ class Watch:
         self._note(health.asked, POSTGRES)
         try:
             if self._connection is None or self._connection.closed:
-                self._connection = psycopg.connect(self._dsn, autocommit=True)
+                self._connection = connect(self._dsn, "spanfold watch")
             rows = self._connection.execute(self._store.checkpoints.encode()).fetchall()
         except psycopg.Error as error:
             with suppress(psycopg.Error):

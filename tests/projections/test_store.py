@@ -15,7 +15,7 @@ from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated,
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Gap, Outcome, Store
 from spanfold.projections.generations import lifecycle

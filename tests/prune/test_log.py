@@ -7,7 +7,7 @@ from sqlalchemy import create_engine, pool
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES
-from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.journal import JOURNAL
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed

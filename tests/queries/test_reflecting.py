@@ -25,7 +25,7 @@ from spanfold.language.positions import Position
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.language.topics import SERVICES, TRACES
-from spanfold.postgres.conninfo import url_with_defaults
+from spanfold.postgres.dsn import url_with_defaults
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.queries import micros
 from spanfold.projections.queries.traces import page_of_traces

@@ -13,7 +13,7 @@ from spanfold.language.events import TraceEvent
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import TRACES
-from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generations import lifecycle

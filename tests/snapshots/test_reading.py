@@ -13,7 +13,7 @@ from spanfold.application.aggregates import AggregateState, TraceAggregate
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
-from spanfold.migrations import sqlalchemy_url
+from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.shadow import Shadow
