@@ -125,7 +125,7 @@ async def test_what_is_parked_is_named_until_it_is_settled(
         assert [(each.version, each.event.event_type) for each in history] == [
             (1, "ServiceRegistered"), (3, "ServiceRegistered"),
         ]  # fmt: skip
-        assert reader.version == 4
+        assert history.version == 4
         # the fact took a version, and commands go on
         assert (await execute(store, ServiceAggregate, healthy(instance), retry)).version == 5
 

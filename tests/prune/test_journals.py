@@ -189,7 +189,7 @@ def test_an_old_transaction_keeps_a_day_and_nobody_else(old: Place, monkeypatch:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         count = "SELECT count(*) FROM spanfold.journal WHERE topic = 'spanfold.traces'"
         ((before,),) = reader.execute(count).fetchall()
-        with pytest.raises(StoreUnavailable, match="is dropped when you call this again"):
+        with pytest.raises(StoreUnavailable, match="run again to drop it"):
             old.prune(journal={TRACES.name: 0})
         assert day(130) in old.days()
         # it goes on seeing what it saw; new ones see what is left, and workers write
