@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test faults check lock bench clean
+.PHONY: help setup demo test faults check docs lock bench clean
 
 help: ## Show these verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: setup ## Generate docs/settings.md from the settings class
+	$(BIN)/python -m spanfold.language.settings_reference > docs/settings.md
 
 bench: setup ## The projector beside the overlapped baseline, alternating runs: WORKLOAD=traces, or WORKLOAD=spans
 	$(BIN)/python -m benchmarks --workload $(or $(WORKLOAD),traces)

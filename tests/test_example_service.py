@@ -115,7 +115,7 @@ def test_eight_clients_at_once_keep_the_rules_and_the_tables_are_what_the_log_sa
 
         assert typed(received)["version"] == 1
         problem = typed(refused)
-        assert (problem["status"], problem["detail"]) == (409, "3 pieces are ordered, 2 are available")
+        assert (problem["status"], problem["detail"]) == (409, "3 pieces ordered, but only 2 available")
 
     counts = json.loads(run(clients, surroundings))
     print("clients:", counts)

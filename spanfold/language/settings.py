@@ -58,65 +58,81 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SPANFOLD_", extra="ignore", frozen=True)
 
-    home: Path = Field(default_factory=default_home, description="where the embedded stack keeps its data and state")
+    home: Path = Field(default_factory=default_home, description="folder of the embedded stack's data, logs and state")
     kafka_bootstrap: str | None = Field(default=None, description="host:port[,host:port…] of an existing Kafka")
-    kafka_security_protocol: SecurityProtocol = Field(default="PLAINTEXT", description="SASL_SSL, SSL, …")
-    kafka_sasl_mechanism: SaslMechanism = Field(default="", description="PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512")
-    kafka_sasl_username: str = ""
-    kafka_sasl_password: SecretStr = SecretStr("")
-    kafka_ssl_cafile: str = Field(default="", description="PEM file of who signs brokers; else the system's")
+    kafka_security_protocol: SecurityProtocol = Field(default="PLAINTEXT", description="how clients connect to Kafka")
+    kafka_sasl_mechanism: SaslMechanism = Field(
+        default="", description="SASL mechanism; required with SASL_PLAINTEXT and SASL_SSL"
+    )
+    kafka_sasl_username: str = Field(default="", description="SASL user name")
+    kafka_sasl_password: SecretStr = Field(default=SecretStr(""), description="SASL password")
+    kafka_ssl_cafile: str = Field(
+        default="", description="PEM file of the certificate authority that signs the brokers; default: the system's"
+    )
     kafka_ssl_certfile: str = Field(default="", description="PEM file of this client's certificate and its chain")
-    kafka_ssl_keyfile: str = Field(default="", description="PEM file of the certificate's private key")
-    kafka_ssl_key_password: SecretStr = SecretStr("")
+    kafka_ssl_keyfile: str = Field(default="", description="PEM file of this client's private key")
+    kafka_ssl_key_password: SecretStr = Field(default=SecretStr(""), description="password of the private key")
     kafka_ssl_check_hostname: bool = Field(
-        default=True, description="whether a broker's certificate must name its host"
+        default=True, description="whether a broker's certificate must match its host name"
     )
     postgres_dsn: str | None = Field(default=None, description="postgresql://… of an existing Postgres")
-    topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="put before every topic's name")
-    partitions: int = Field(default=4, ge=1, le=1000, description="partitions of a telemetry topic; for life")
+    topic_prefix: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]*$", description="prefix of every topic's name")
+    partitions: int = Field(
+        default=4, ge=1, le=1000, description="partitions of each topic; can't be changed once the topics exist"
+    )
     replication_factor: int = Field(default=1, ge=1, description="replicas of each topic")
     min_insync_replicas: int = Field(default=1, ge=1, description="min.insync.replicas of each topic")
     group: str = Field(default="spanfold", description="prefix of the workers' consumer groups")
-    session_timeout_s: float = Field(default=10.0, ge=6, description="after kill -9 partitions wait this long")
+    session_timeout_s: float = Field(
+        default=10.0, ge=6, description="seconds before the partitions of a killed worker go to another one"
+    )
     batch_records: int = Field(
-        default=20_000, ge=1, description="records of one poll, hence of one transaction, at most"
+        default=20_000, ge=1, description="maximum records per poll, and so per Postgres transaction"
     )
-    fetch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes of one fetch per partition")
+    fetch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes per fetch and partition")
     parked_share_limit: float = Field(
-        default=0.5, gt=0, le=1, description="a worker stops when more of a topic's recent records can't be folded"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="a worker stops if a larger share of a topic's recent records can't be folded",
     )
-    worker_host: str = Field(default="127.0.0.1", description="where a worker serves /metrics and /healthz")
-    worker_port: int = Field(default=0, ge=0, le=65535, description="port of the same; 0 is a free one")
-    otlp_host: str = Field(default="127.0.0.1", description="where OTLP/HTTP is taken")
-    otlp_port: int = Field(default=4318, ge=0, le=65535, description="port of the same; 0 is a free one")
-    api_host: str = Field(default="127.0.0.1", description="where commands and queries are taken over HTTP")
-    api_port: int = Field(default=4380, ge=0, le=65535, description="port of the same; 0 is a free one")
-    watch_interval_s: float = Field(default=5.0, gt=0, description="a worker asks so often how far it is behind")
-    stalled_after_s: float = Field(default=60.0, gt=0, description="behind, and not moving for so long, is unwell")
-    unowned_after_s: float = Field(default=300.0, gt=0, description="a worker without partitions is unwell then")
+    worker_host: str = Field(default="127.0.0.1", description="address where a worker serves /metrics and /healthz")
+    worker_port: int = Field(default=0, ge=0, le=65535, description="port where a worker does; 0 picks a free one")
+    otlp_host: str = Field(default="127.0.0.1", description="address where OTLP/HTTP is served")
+    otlp_port: int = Field(
+        default=4318, ge=0, le=65535, description="port where OTLP/HTTP is served; 0 picks a free one"
+    )
+    api_host: str = Field(default="127.0.0.1", description="address where commands and queries are served over HTTP")
+    api_port: int = Field(default=4380, ge=0, le=65535, description="port where they are served; 0 picks a free one")
+    watch_interval_s: float = Field(default=5.0, gt=0, description="seconds between two measurements of a worker's lag")
+    stalled_after_s: float = Field(
+        default=60.0, gt=0, description="seconds without progress, while behind the log, before /healthz fails"
+    )
+    unowned_after_s: float = Field(default=300.0, gt=0, description="seconds without partitions before /healthz fails")
     log_retention_days: DaysByName = Field(
-        default={}, description="by topic: `spanfold prune` deletes records that are older, once nothing needs them"
+        default={},
+        description="by topic: `spanfold prune` deletes Kafka records older than this, once nothing needs them",
     )
     journal_retention_days: DaysByName = Field(
-        default={}, description="by topic: `spanfold prune` drops days of its journal that are older"
+        default={}, description="by topic: `spanfold prune` drops days of the journal older than this"
     )
     table_retention_days: DaysByName = Field(
-        default={}, description="by table (spans, metric_points, …): `spanfold prune` deletes rows that are older"
+        default={}, description="by table (spans, metric_points, …): `spanfold prune` deletes rows older than this"
     )
     snapshot_quiet_s: Annotated[float, _policy("quiet_s")] = Field(
-        default=60.0, description="a closed aggregate gets its snapshot so long after its last event"
+        default=60.0, description="seconds between the last event of a closed aggregate and its snapshot"
     )
     snapshot_every_records: Annotated[int, _policy("every_records")] = Field(
-        default=1_000, description="an aggregate's records between two snapshots"
+        default=1_000, description="records of an aggregate between two snapshots"
     )
     snapshot_at_least_every_s: Annotated[float, _policy("at_least_every_s")] = Field(
-        default=3_600.0, description="a record is in a snapshot after so long at the latest"
+        default=3_600.0, description="maximum seconds before a record is in a snapshot"
     )
     snapshot_policies: dict[str, Annotated[PolicyChanges, AfterValidator(_checked_changes)]] = Field(
         default_factory=dict,
-        description="""other ones by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
+        description="""exceptions by aggregate, as JSON: {"trace": {"quiet_s": 10, "every_records": 500}}""",
     )
-    log_level: str = "INFO"
+    log_level: str = Field(default="INFO", description="least severe level that is logged: DEBUG, INFO, WARNING, ERROR")
 
     @property
     def snapshot_policy(self) -> SnapshotPolicy:

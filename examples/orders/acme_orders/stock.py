@@ -1,4 +1,4 @@
-"""The aggregate: what may happen to a product's stock, and what it is after that."""
+"""The aggregate: which changes of a product's stock are allowed, and the state after each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -54,7 +54,7 @@ class StockState:
 
 
 class Stock(Aggregate[StockState]):
-    """A product's stock: it never falls below zero, and what is shipped has been paid."""
+    """A product's stock: it never falls below zero, and only paid orders are shipped."""
 
     topic = ORDERS
     events = (StockReceived, OrderPlaced, OrderPaid, OrderShipped, OrderCancelled)
@@ -66,24 +66,26 @@ class Stock(Aggregate[StockState]):
 
     @staticmethod
     def decide(state: StockState, command: Any) -> Sequence[Event]:
-        said = {"aggregate_id": command.aggregate_id, "occurred_at": command.timestamp, "source": command.source}
+        header = {"aggregate_id": command.aggregate_id, "occurred_at": command.timestamp, "source": command.source}
         match command:
             case ReceiveStock(quantity=quantity):
-                _refuse_unless(quantity > 0, f"{quantity} pieces can't be received: say how many there are")
-                return [StockReceived(quantity=quantity, **said)]
+                _refuse_unless(quantity > 0, f"{quantity} pieces can't be received: the quantity must be positive")
+                return [StockReceived(quantity=quantity, **header)]
             case PlaceOrder():
-                return _place(state, command, said)
+                return _place(state, command, header)
             case PayOrder(order_id=order_id):
-                return [OrderPaid(order_id=order_id, **said)] if _may(state, order_id, "paid", "placed") else []
+                return [OrderPaid(order_id=order_id, **header)] if _may(state, order_id, "paid", "placed") else []
             case ShipOrder(order_id=order_id):
                 may = _may(state, order_id, "shipped", "paid")
                 return (
-                    [OrderShipped(order_id=order_id, quantity=state.orders[order_id].quantity, **said)] if may else []
+                    [OrderShipped(order_id=order_id, quantity=state.orders[order_id].quantity, **header)] if may else []
                 )
             case CancelOrder(order_id=order_id):
                 may = _may(state, order_id, "cancelled", "placed", "paid")
                 return (
-                    [OrderCancelled(order_id=order_id, quantity=state.orders[order_id].quantity, **said)] if may else []
+                    [OrderCancelled(order_id=order_id, quantity=state.orders[order_id].quantity, **header)]
+                    if may
+                    else []
                 )
             case unknown:
                 assert_never(unknown)
@@ -112,23 +114,24 @@ class Stock(Aggregate[StockState]):
         return StockState(plain["available"], {name: Order(**order) for name, order in plain["orders"].items()})
 
 
-def _place(state: StockState, command: PlaceOrder, said: Mapping[str, Any]) -> Sequence[Event]:
-    """The order, and its payment where it came with it: one record, so nobody sees the one without the other."""
+def _place(state: StockState, command: PlaceOrder, header: Mapping[str, Any]) -> Sequence[Event]:
+    """The order, and its payment if it is paid at once: one record, so nobody sees one without the other."""
     quantity, order_id = command.quantity, command.order_id
-    _refuse_unless(order_id not in state.orders, f"there is an order {order_id}: give the new one an id of its own")
-    _refuse_unless(quantity > 0, f"{quantity} pieces can't be ordered")
-    _refuse_unless(quantity <= state.available, f"{quantity} pieces are ordered, {state.available} are available")
-    placed = OrderPlaced(order_id=order_id, quantity=quantity, **said)
-    return [placed, OrderPaid(order_id=order_id, **said)] if command.paid else [placed]
+    _refuse_unless(order_id not in state.orders, f"order {order_id} exists already: give the new one another id")
+    _refuse_unless(quantity > 0, f"{quantity} pieces can't be ordered: the quantity must be positive")
+    _refuse_unless(quantity <= state.available, f"{quantity} pieces ordered, but only {state.available} available")
+    placed = OrderPlaced(order_id=order_id, quantity=quantity, **header)
+    return [placed, OrderPaid(order_id=order_id, **header)] if command.paid else [placed]
 
 
 def _may(state: StockState, order_id: str, status: str, *before: str) -> bool:
-    """Whether the order is to become so; False when it is so already. CommandRefused when it can't."""
+    """Whether the order changes to this status; False if it has it already. CommandRefused if it can't."""
     order = state.orders.get(order_id)
     if order is None:
-        raise CommandRefused(f"there is no order {order_id}: place it first")
+        raise CommandRefused(f"order {order_id} does not exist: place it first")
     _refuse_unless(
-        order.status in (status, *before), f"order {order_id} is {order.status}: only {' or '.join(before)} is {status}"
+        order.status in (status, *before),
+        f"order {order_id} is {order.status}; only {' or '.join(before)} orders can be {status}",
     )
     return order.status != status
 
