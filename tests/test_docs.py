@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import typer
 
 from spanfold.language.settings import Settings
 from spanfold.language.settings_reference import reference
+from spanfold.language.topics import SNAPSHOTS_TOPIC, installed_topics
 
 app = importlib.import_module("spanfold.cli.app")
 USAGE_ERROR: Any = typer.BadParameter.__base__
@@ -27,6 +29,11 @@ PATH = re.compile(r"[\w.-]+(/[\w.*-]+)+/?")
 FILE = re.compile(r"[\w-]+\.(py|md|toml|json|yml|avsc)")
 MODULE = re.compile(r"spanfold(\.\w+){2,}")
 VARIABLE = re.compile(r"SPANFOLD_[A-Z_]*[A-Z]\b(?!…)")
+
+TOPICS = {topic.short_name for topic in installed_topics()} | {SNAPSHOTS_TOPIC.rpartition(".")[2]}
+ENTRY_POINT_GROUPS = {"topics", "schemas", "aggregates", "projections"}
+ROOMS = {path.stem for path in (ROOT / "spanfold").iterdir()}
+OTHER_NAMES = TOPICS | ENTRY_POINT_GROUPS | ROOMS
 
 of_each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
@@ -185,3 +192,23 @@ def test_every_make_target_exists(document: Path) -> None:
         *(block for kind, block in FENCED.findall(document.read_text()) if kind == "sh"),
     ]
     assert {target for text in code for target in re.findall(r"^make ([a-z]+)", text, re.MULTILINE)} <= targets
+
+
+# SQL
+
+
+def test_every_view_and_function_exists(ledger: psycopg.Connection[Any]) -> None:
+    for document in DOCUMENTS:
+        for name in set(re.findall(r"\bspanfold\.([a-z_]+)\b(?![./])", document.read_text())) - OTHER_NAMES:
+            query = "SELECT to_regclass('spanfold.' || %(name)s) IS NOT NULL OR to_regproc('spanfold.' || %(name)s) IS NOT NULL"
+            (exists,) = ledger.execute(query, {"name": name}).fetchone() or (False,)
+            assert exists, (document.name, name)
+
+
+def test_readme_lists_every_view(ledger: psycopg.Connection[Any]) -> None:
+    query = "SELECT table_name FROM information_schema.views WHERE table_schema = 'spanfold'"
+    table = (ROOT / "README.md").read_text().partition("### In SQL")[2].partition("\n### ")[0]
+    listed = re.findall(
+        r"`([a-z_]+)`", "".join(line.split("|")[1] for line in table.splitlines() if line.startswith("|"))
+    )
+    assert sorted(listed) == sorted(name for (name,) in ledger.execute(query))
