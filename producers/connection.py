@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from confluent_kafka import KafkaError, Message, Producer
 
 from spanfold.kafka.client import kafka_config
-from spanfold.kafka.kafka_errors import Trouble
+from spanfold.kafka.kafka_errors import KafkaErrorLog
 
 if TYPE_CHECKING:
     from spanfold.language.settings import Settings
@@ -46,7 +46,7 @@ class Connection:
 
     def __init__(self, settings: Settings, *, linger_ms: float, message_timeout_s: float) -> None:
         config = producer_config(settings, linger_ms=linger_ms, message_timeout_s=message_timeout_s)
-        self.trouble: Trouble = config["error_cb"]
+        self.error_log: KafkaErrorLog = config["error_cb"]
         self.producer = Producer(config)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="spanfold-publisher", daemon=True)

@@ -274,7 +274,7 @@ class TelemetryPublisher:
 
     def _explained(self, error: SpanfoldError) -> SpanfoldError:
         connection = self._connection
-        return connection.trouble.explained(error) if connection else error
+        return connection.error_log.explained(error) if connection else error
 
     def _no_room(self) -> LogUnavailable:
         return LogUnavailable(

@@ -4,18 +4,21 @@ from types import TracebackType
 from typing import Final, Self
 
 import httpx
-from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt
 
 from spanfold.application.ports import Notification, NotificationFailed
+from spanfold.language.retries import backoff
 
 ATTEMPTS: Final = 3
+FIRST_PAUSE_S: Final = 0.1
+LONGEST_PAUSE_S: Final = 2.0
 IDEMPOTENCY_KEY: Final = "Idempotency-Key"
 
 
 class WebhookNotifications:
     """A NotificationService: each notification is POSTed to `url` as JSON {id, kind, subject, details}, with its id in the
-    header Idempotency-Key. What may pass (no connection, no answer within `timeout_s`, 429, 5xx) is tried again, three times
-    in all. Use it in an `async with`, or call aclose().
+    header Idempotency-Key. What may pass (no connection, no answer within `timeout_s`, 429, 5xx) is tried ATTEMPTS times in
+    all. Use it in an `async with`, or call aclose().
     """
 
     def __init__(self, url: str, *, timeout_s: float = 5.0, headers: dict[str, str] | None = None) -> None:
@@ -24,9 +27,9 @@ class WebhookNotifications:
 
     async def notify(self, notification: Notification) -> None:
         attempts = AsyncRetrying(
-            retry=retry_if_exception(_may_pass),
+            retry=retry_if_exception(_is_transient),
             stop=stop_after_attempt(ATTEMPTS),
-            wait=wait_random_exponential(multiplier=0.1, max=2),
+            wait=backoff(FIRST_PAUSE_S, LONGEST_PAUSE_S),
             reraise=True,
         )
         try:
@@ -47,7 +50,7 @@ class WebhookNotifications:
         response.raise_for_status()
 
     async def aclose(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         await self._client.aclose()
 
     async def __aenter__(self) -> Self:
@@ -59,7 +62,7 @@ class WebhookNotifications:
         await self.aclose()
 
 
-def _may_pass(error: BaseException) -> bool:
+def _is_transient(error: BaseException) -> bool:
     if isinstance(error, httpx.HTTPStatusError):
         return error.response.status_code == httpx.codes.TOO_MANY_REQUESTS or error.response.is_server_error
     return isinstance(error, httpx.TransportError)

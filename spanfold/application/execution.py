@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.application.event_store import ANY, Appended, Conflict, Consistency, EventStore, Snapshot
@@ -12,6 +12,7 @@ from spanfold.application.messages import DomainCommand
 from spanfold.language.errors import CommandRefused
 from spanfold.language.events import DomainEvent
 from spanfold.language.positions import Position
+from spanfold.language.retries import backoff
 from spanfold.language.topics import TopicKind
 
 A = TypeVar("A", bound=Aggregate[Any])
@@ -45,7 +46,7 @@ class Retry:
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(Conflict),
             stop=stop_after_attempt(self.attempts),
-            wait=wait_random_exponential(multiplier=self.first_wait_s, max=self.longest_wait_s),
+            wait=backoff(self.first_wait_s, self.longest_wait_s),
             reraise=True,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from spanfold.kafka.kafka_errors import Trouble
+from spanfold.kafka.kafka_errors import KafkaErrorLog
 from spanfold.kafka.security import librdkafka_security
 from spanfold.language.errors import Misconfigured
 
@@ -16,7 +16,7 @@ def kafka_config(settings: Settings) -> dict[str, Any]:
     """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named,
     or when the settings of its security contradict each other.
 
-    Trouble goes to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
+    Connection errors go to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
     """
     if not settings.kafka_bootstrap:
         raise Misconfigured("no Kafka is named: set SPANFOLD_KAFKA_BOOTSTRAP to host:port, or run `spanfold up`")
@@ -24,6 +24,6 @@ def kafka_config(settings: Settings) -> dict[str, Any]:
         "bootstrap.servers": settings.kafka_bootstrap,
         "client.id": "spanfold",
         "log_level": 2,  # librdkafka's own lines come several a second while Kafka is away, and land on standard error
-        "error_cb": Trouble(settings),
+        "error_cb": KafkaErrorLog(settings),
         **librdkafka_security(settings),
     }

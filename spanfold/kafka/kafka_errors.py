@@ -1,4 +1,4 @@
-"""What librdkafka says of its connections: logged, and remembered for whoever has to explain why nothing arrives."""
+"""The connection errors that librdkafka reports: logged, and kept for the message that explains why nothing arrives."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from spanfold.language.settings import Settings
 
 RECENT_S: Final = 30.0
-"""librdkafka tries again every ten seconds at most, and then says again what is wrong."""
+"""librdkafka reconnects at least every ten seconds, and reports the error again then."""
 
 _REFUSALS: Final = frozenset({KafkaError._AUTHENTICATION, KafkaError._SSL, KafkaError.SASL_AUTHENTICATION_FAILED})
-_OF_TLS: Final = "SSL routines"
-"""A broker that doesn't like our certificate hangs up, and OpenSSL alone says why."""
+_TLS_ERROR: Final = "SSL routines"
+"""A broker that rejects our certificate hangs up, and only OpenSSL reports why."""
 
 _CUT_SHORT: Final = ("Disconnected", "disconnected", "ransport failure", "timed out")
-"""In a refusal's text: the broker went away in the middle of it, and may think otherwise next time."""
+"""In the text of a refusal: the broker went away meanwhile, and may accept this client next time."""
 
-_SAYS_NOTHING: Final = frozenset({KafkaError._ALL_BROKERS_DOWN})
+_UNINFORMATIVE: Final = frozenset({KafkaError._ALL_BROKERS_DOWN})
 
 
-class Trouble:
-    """A client's error_cb. It is called by whoever polls the client."""
+class KafkaErrorLog:
+    """A client's error_cb, called by whoever polls the client."""
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -41,34 +41,36 @@ class Trouble:
 
     def __call__(self, error: KafkaError) -> None:
         """Log it, at most one line in ten seconds, and remember it."""
-        self._log.warning("Kafka is in trouble; spanfold keeps trying", reason=error.str())
-        if error.code() in _REFUSALS or _OF_TLS in error.str():
+        self._log.warning("Kafka reports an error; spanfold keeps trying", reason=error.str())
+        if error.code() in _REFUSALS or _TLS_ERROR in error.str():
             self._refused = (self._clock(), error.str())
-        if error.code() not in _SAYS_NOTHING:
+        if error.code() not in _UNINFORMATIVE:
             self._last = (self._clock(), error.str())
 
     def check(self) -> None:
-        """Misconfigured when Kafka has refused this client for good: it will not think otherwise next time."""
+        """Misconfigured when Kafka has refused this client for good."""
         refused = self._recent(self._refused)
         if refused and not any(words in refused for words in _CUT_SHORT):
             raise self._refusal(refused)
 
     def explained(self, error: SpanfoldError) -> SpanfoldError:
-        """The same error, or a better one: Misconfigured when Kafka refuses this client, else with what was last heard."""
+        """The same error, or a better one: Misconfigured when Kafka refuses this client, else with the last error reported."""
         if not isinstance(error, LogUnavailable):
             return error
         if refused := self._recent(self._refused):
             return self._refusal(refused)
         if last := self._recent(self._last):
-            return LogUnavailable(f"{error}; last heard: {last}")
-        # a listener of another kind than ours hangs up without a word
+            return LogUnavailable(f"{error}; last error: {last}")
+        # a listener with another protocol hangs up without an error
         return LogUnavailable(
             f"{error}; does it speak SPANFOLD_KAFKA_SECURITY_PROTOCOL={self._settings.kafka_security_protocol}?"
         )
 
-    def _refusal(self, said: str) -> Misconfigured:
+    def _refusal(self, reason: str) -> Misconfigured:
         kafka = self._settings.kafka_bootstrap
-        return Misconfigured(f"Kafka at {kafka} refuses this client: {what_to_check(self._settings)}. It said: {said}")
+        return Misconfigured(
+            f"Kafka at {kafka} refuses this client: {what_to_check(self._settings)}. It said: {reason}"
+        )
 
-    def _recent(self, heard: tuple[float, str] | None) -> str | None:
-        return heard[1] if heard and self._clock() - heard[0] < RECENT_S else None
+    def _recent(self, reported: tuple[float, str] | None) -> str | None:
+        return reported[1] if reported and self._clock() - reported[0] < RECENT_S else None

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicParti
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
 from spanfold.kafka.client import kafka_config
-from spanfold.kafka.topics import patiently
+from spanfold.kafka.retries import while_settling
 from spanfold.language.errors import LogUnavailable, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics
@@ -54,7 +54,7 @@ def bounds_of(consumer: Consumer, topic: str, partition: int) -> Bounds:
     it is asked again.
     """
     at = TopicPartition(topic, partition)
-    first, end = patiently(ANSWER_S, lambda: consumer.get_watermark_offsets(at, timeout=ANSWER_S))
+    first, end = while_settling(ANSWER_S, lambda: consumer.get_watermark_offsets(at, timeout=ANSWER_S))
     return first, end
 
 
@@ -67,8 +67,8 @@ def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition,
     try:
         admin = AdminClient(kafka_config(settings))
         partitions = _partitions(admin, settings)
-        starts = patiently(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST, committed))
-        ends = patiently(ANSWER_S, lambda: _listed(admin, partitions, _LATEST, committed))
+        starts = while_settling(ANSWER_S, lambda: _listed(admin, partitions, _EARLIEST, committed))
+        ends = while_settling(ANSWER_S, lambda: _listed(admin, partitions, _LATEST, committed))
     except KafkaException as error:
         raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
     return {each: (starts[where], ends[where]) for where, each in partitions.items()}

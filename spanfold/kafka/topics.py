@@ -1,6 +1,6 @@
 """The topics on the broker: created with spanfold's settings, checked against them, never altered silently."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -13,16 +13,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public 
     OffsetSpec,
     ResourceType,
 )
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_fixed
 
 from spanfold.kafka.client import kafka_config
-from spanfold.kafka.kafka_errors import Trouble
-from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.kafka.kafka_errors import KafkaErrorLog
+from spanfold.kafka.retries import translated, while_settling
+from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, Topic, TopicOnBroker, installed_topics
 
-Asked = TypeVar("Asked")
-Result = TypeVar("Result")
+Request = TypeVar("Request")
 
 POLL_S: Final = 0.05
 
@@ -64,9 +63,9 @@ def ensure_snapshots_topic(settings: Settings, *, timeout_s: float = 30.0) -> st
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
         _create_missing(admin, [name], settings, snapshots_config(settings))
-        policy = patiently(timeout_s, lambda: _configs(admin, [name]))[name].get("cleanup.policy")
+        policy = while_settling(timeout_s, lambda: _configs(admin, [name]))[name].get("cleanup.policy")
     except KafkaException as error:
-        raise admin.trouble.explained(_translated(error, settings)) from error
+        raise admin.error_log.explained(translated(error, settings)) from error
     if policy != "compact":
         raise Misconfigured(
             f"{name} has cleanup.policy={policy}, expected compact: it keeps the latest snapshot of each key"
@@ -90,11 +89,11 @@ def ensure_topics(
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
         created = _create_missing(admin, sorted(wanted), settings, topic_config(settings))
-        found = patiently(timeout_s, lambda: _described(admin, wanted))
-        patiently(timeout_s, lambda: _answer(admin, [each for each in found if each.name in created]))
-        configs = patiently(timeout_s, lambda: _configs(admin, sorted(wanted)))
+        found = while_settling(timeout_s, lambda: _described(admin, wanted))
+        while_settling(timeout_s, lambda: _answer(admin, [each for each in found if each.name in created]))
+        configs = while_settling(timeout_s, lambda: _configs(admin, sorted(wanted)))
     except KafkaException as error:
-        raise admin.trouble.explained(_translated(error, settings)) from error
+        raise admin.error_log.explained(translated(error, settings)) from error
     if differences := _differences(found, configs, settings):
         raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
     return {each.topic.name: each for each in found}
@@ -108,9 +107,11 @@ def changes_of(settings: Settings, known: Iterable[TopicOnBroker], *, timeout_s:
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        found = patiently(timeout_s, lambda: _described(admin, {each.name: each.topic for each in before.values()}))
+        found = while_settling(
+            timeout_s, lambda: _described(admin, {each.name: each.topic for each in before.values()})
+        )
     except KafkaException as error:
-        raise admin.trouble.explained(_translated(error, settings)) from error
+        raise admin.error_log.explained(translated(error, settings)) from error
     return [_change(before[each.name], each) for each in found if each != before[each.name]]
 
 
@@ -126,44 +127,21 @@ def _change(before: TopicOnBroker, now: TopicOnBroker) -> str:
     )
 
 
-def patiently(timeout_s: float, work: Callable[[], Result]) -> Result:
-    """Do it again while a broker does not know yet what the controller has just created or moved; then raises what it raised."""
-    attempts = Retrying(
-        retry=retry_if_exception(_is_settling),
-        stop=stop_after_delay(timeout_s),
-        wait=wait_fixed(POLL_S),
-        reraise=True,
-    )
-    return attempts(work)
-
-
-_SETTLING: Final = frozenset(
-    {
-        KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION,
-        KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH, KafkaError.OFFSET_NOT_AVAILABLE,
-    }
-)  # fmt: skip
-
-
-def _is_settling(error: BaseException) -> bool:
-    return isinstance(error, KafkaException) and error.args[0].code() in _SETTLING
-
-
 @dataclass(frozen=True)
 class _Admin:
-    """An admin client whose troubles are heard while it waits."""
+    """An admin client whose connection errors are seen while it waits."""
 
     client: AdminClient
-    trouble: Trouble
+    error_log: KafkaErrorLog
     timeout_s: float
 
-    def settled(self, asked: "dict[Asked, Future[Any]]") -> "dict[Asked, Future[Any]]":
+    def settled(self, requests: "dict[Request, Future[Any]]") -> "dict[Request, Future[Any]]":
         """The same once all have an answer; Misconfigured as soon as Kafka refuses this client."""
-        while wait(asked.values(), POLL_S).not_done:
-            self.client.poll(0)  # now the client's troubles are told
-            self.trouble.check()
+        while wait(requests.values(), POLL_S).not_done:
+            self.client.poll(0)  # calls error_cb
+            self.error_log.check()
         self.client.poll(0)
-        return asked
+        return requests
 
 
 def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, config: dict[str, str]) -> set[str]:
@@ -228,22 +206,3 @@ def _differences(
                     f"`kafka-configs.sh --alter --topic {each.name} --add-config {key}={expected}`"
                 )
     return lines
-
-
-_OUT_OF_REACH: Final = frozenset(
-    {
-        KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError.REQUEST_TIMED_OUT,
-        KafkaError.NOT_CONTROLLER, KafkaError.BROKER_NOT_AVAILABLE, KafkaError.LEADER_NOT_AVAILABLE,
-        KafkaError.NETWORK_EXCEPTION,
-    }
-)  # fmt: skip
-
-_STARTING: Final = "fenced"
-"""In the refusal to make a topic: the brokers are known to the controller, and not up yet."""
-
-
-def _translated(error: KafkaException, settings: Settings) -> LogUnavailable | Misconfigured:
-    cause: KafkaError = error.args[0]
-    if cause.code() in _OUT_OF_REACH or cause.retriable() or _STARTING in cause.str():
-        return LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {cause.str()}")
-    return Misconfigured(f"Kafka at {settings.kafka_bootstrap} refused: {cause.str()}")

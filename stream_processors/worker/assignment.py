@@ -2,15 +2,16 @@
 tables stand.
 """
 
-import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 import structlog
 from faust.types import TP
 
 from spanfold.kafka.topics import changes_of
-from spanfold.language.errors import LogUnavailable, Misconfigured
+from spanfold.language.errors import Misconfigured
+from spanfold.language.retries import error_of, while_log_unavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.stream_processors.worker.committer import BatchStore, Committer
@@ -45,13 +46,9 @@ class Assignment:
 
     async def _refuse_changes(self, names: set[str]) -> None:
         topics = [self._topics[name] for name in sorted(names)]
-        while True:
-            try:
-                changes = await asyncio.to_thread(changes_of, self._settings, topics, timeout_s=ANSWER_S)
-            except LogUnavailable as error:
-                log.warning("asking_again", why=str(error))
-                await asyncio.sleep(PAUSE_S)
-            else:
-                break
+        ask = partial(changes_of, self._settings, topics, timeout_s=ANSWER_S)
+        changes = await while_log_unavailable(
+            ask, PAUSE_S, lambda state: log.warning("asking_again", why=str(error_of(state)))
+        )
         if changes:
             raise Misconfigured("; ".join(changes))
