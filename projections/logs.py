@@ -4,13 +4,13 @@ The journal has decided which of them are duplicates, so the rows are copied str
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, Literal, assert_never, cast
+from typing import Any, Final, assert_never, cast
 
 from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, MetaData, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
-from spanfold.language.topics import LOGS
+from spanfold.language.topics import LOGS, LogEventType
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
 from spanfold.projections.commit.reading import Fact
 from spanfold.projections.projection import View
@@ -85,7 +85,7 @@ class LogsProjection:
     def fold(self, facts: Sequence[Fact]) -> LogsPartial:
         rows: LogsPartial = []
         for offset, event_type, fields in facts:
-            match cast(Literal["ErrorLogged"], event_type):
+            match cast(LogEventType, event_type):
                 case "ErrorLogged":
                     rows.append(_row(offset, fields))
                 case unknown:

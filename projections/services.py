@@ -8,13 +8,13 @@ two says. So parts may be combined in any order, and what is shown is what Servi
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, assert_never, cast
+from typing import Any, Final, assert_never, cast
 
 from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, Integer, MetaData, SmallInteger, Table, Text
 from sqlalchemy.dialects.postgresql import JSONB
 
-from spanfold.language.topics import SERVICES
+from spanfold.language.topics import SERVICES, ServiceEventType
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
 from spanfold.projections.commit.reading import Fact
 from spanfold.projections.projection import View
@@ -120,7 +120,7 @@ class ServicesProjection:
             number = numbers[offset] = numbers.get(offset, -1) + 1
             instance = partial.setdefault(fields["aggregate_id"], InstancePartial())
             place = (offset, number, fields["occurred_at"])
-            match cast(Literal["ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"], event_type):
+            match cast(ServiceEventType, event_type):
                 case "ServiceRegistered":
                     instance.registered = _later(instance.registered, (*place, *_registered(fields)))
                 case "ServiceHealthChanged":

@@ -5,8 +5,9 @@ one point the greatest event id wins, and an event that comes again is the one t
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple, assert_never, cast
+from typing import NamedTuple, assert_never, cast
 
+from spanfold.language.topics import MetricEventType
 from spanfold.projections.commit.reading import Fact
 from spanfold.schemas.codec import Fields
 
@@ -30,7 +31,7 @@ def fold(facts: Sequence[Fact]) -> MetricsPartial:
     """The partial of some facts; neither their order nor their repetition matters."""
     partial: MetricsPartial = {}
     for offset, event_type, fields in facts:
-        match cast(Literal["MetricUpdated"], event_type):
+        match cast(MetricEventType, event_type):
             case "MetricUpdated":
                 _contend(
                     partial, (fields["aggregate_id"], fields["occurred_at"]), Point(fields["event_id"], -offset, fields)

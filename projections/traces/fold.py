@@ -7,8 +7,9 @@ lies in one partition, because its key is the trace id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal, TypeVar, assert_never, cast
+from typing import Any, Final, TypeVar, assert_never, cast
 
+from spanfold.language.topics import TraceEventType
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import Fact
 from spanfold.projections.traces.duration_histogram import bucket_of
@@ -55,8 +56,6 @@ class TracesPartial:
 
 
 Columns = TypeVar("Columns", CreatedColumns, ClosedColumns)
-
-TraceEventType = Literal["TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"]
 
 
 def fold(facts: Sequence[Fact]) -> TracesPartial:

@@ -1,25 +1,24 @@
-"""The JSON face of events, for people and for HTTP:
+"""Events as JSON, for people and for HTTP:
 
     {"event_type": "TraceCreated", "aggregate_id": "4bf92f35…", "event_data": {"service_name": …, "operation_name": …}}
 
-Beside these an event may carry `event_id` (a UUID), `occurred_at` and `source`; `event_data` holds the type's own
-fields, named as in language.events. Times are RFC 3339 text with an offset (digits beyond µs are cut) or integers, µs
-since 1970 UTC.
+An event may also carry `event_id` (a UUID), `occurred_at` and `source`. `event_data` has the fields of its type, named as in
+spanfold.language.events. A time is RFC 3339 text with an offset (digits beyond µs are cut off) or an integer, µs since 1970 UTC.
 
-| absent       | taken from                                                                        |
-|--------------|-----------------------------------------------------------------------------------|
-| event_id     | what the event is: the same facts given twice are the same event                  |
+| if absent    | its default                                                                                          |
+|--------------|------------------------------------------------------------------------------------------------------|
+| event_id     | derived from the event's content: the same facts sent twice are the same event                       |
 | occurred_at  | event_data (TraceCreated: start_time, others: end_time), so that a retry is the same event; else now |
-| start_time   | TraceCreated: occurred_at                                                         |
-| end_time     | TraceCompleted, TraceFailed: occurred_at                                          |
+| start_time   | TraceCreated: occurred_at                                                                            |
+| end_time     | TraceCompleted, TraceFailed: occurred_at                                                             |
 | aggregate_id | ErrorLogged: trace_id, else service_name; MetricUpdated: the series of service_name, scope, name and labels |
-| source       | the caller                                                                        |
+| source       | the caller                                                                                           |
 """
 
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Final
+from typing import Any, Final, assert_never, cast
 
 from spanfold.language import metric_json
 from spanfold.language.errors import InvalidInput
@@ -44,13 +43,13 @@ from spanfold.language.json_values import (
     time_us,
     wrong,
 )
-from spanfold.language.topics import BATCH, NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED
+from spanfold.language.topics import BATCH, NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, PublishableEventType
 
 MAX_NAME_CHARACTERS: Final = 512
-"""Of an aggregate id, a span id, a source, and a service's or operation's name."""
+"""The longest aggregate id, span id, source, service name and operation name."""
 
 MAX_KEY_BYTES: Final = 512
-"""Of an aggregate id, which is the record's key: the log's readers reject what is longer."""
+"""The longest aggregate id in UTF-8. It is the record's key, and a record with a longer key is rejected."""
 
 ENVELOPE: Final = ("event_type", "aggregate_id", "event_id", "occurred_at", "source", "event_data")
 
@@ -94,29 +93,16 @@ _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     },
 }
 
-_OWN_TIME: Final = {
-    "TraceCreated": "start_time",
-    "SpanRecorded": "end_time",
-    "TraceCompleted": "end_time",
-    "TraceFailed": "end_time",
-}
-"""The field whose time is the event's time."""
-
 _TIMES: Final = ("start_time", "end_time")
 
 PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*NOT_FOLDED, BATCH))
-"""The types that anybody may publish."""
-
-
-def own_fields(event_type: str) -> tuple[str, ...]:
-    """The names that `event_data` of this type may have. KeyError for a type that nobody knows."""
-    return tuple(each.name for each in _own_fields(event_type))
+"""The event types that anyone may publish."""
 
 
 def event_from_json(obj: Any, now_us: int, source: str) -> Event:
-    """The event that the JSON object (as json.loads returns it) describes; `source` is used when it names none.
+    """The event that a JSON object (as json.loads returns it) describes; `now_us` and `source` are defaults.
 
-    InvalidInput says which field is wrong, unknown or missing, and what was expected.
+    InvalidInput names the field that is wrong, unknown or missing, and says what was expected.
     """
     envelope = mapping(obj, "event")
     refuse_unknown(envelope, ENVELOPE, "event")
@@ -124,10 +110,10 @@ def event_from_json(obj: Any, now_us: int, source: str) -> Event:
     event_type = _event_type(envelope["event_type"])
     refuse_missing(envelope, () if event_type in _AGGREGATE_OF else ("aggregate_id",), "event")
     data = _data(event_type, envelope.get("event_data", {}))
-    own_time = _OWN_TIME.get(event_type, "")
-    occurred_at = time_us(envelope.get("occurred_at", data.get(own_time, now_us)), "occurred_at")
-    if own_time and event_type != SpanRecorded.__name__:
-        data.setdefault(own_time, occurred_at)
+    time_field = _time_field(event_type)
+    occurred_at = time_us(envelope.get("occurred_at", data.get(time_field, now_us)), "occurred_at")
+    if time_field and event_type != SpanRecorded.__name__:
+        data.setdefault(time_field, occurred_at)
     _complete(event_type, data)
     return EVENT_TYPES[event_type](
         aggregate_id=_aggregate_id(event_type, envelope, data),
@@ -139,14 +125,14 @@ def event_from_json(obj: Any, now_us: int, source: str) -> Event:
 
 
 def event_to_json(event: Event) -> dict[str, Any]:
-    """The inverse of event_from_json, with nothing left out; times are RFC 3339 in UTC."""
-    data = {each.name: getattr(event, each.name) for each in _own_fields(event.event_type)}
+    """The inverse of event_from_json. Nothing is left out, and times are RFC 3339 in UTC."""
+    data = {own.name: getattr(event, own.name) for own in _own_fields(event.event_type)}
     for name in _TIMES:
         if data.get(name) is not None:
             data[name] = time_text(data[name])
     if isinstance(event, SpanRecorded):
-        data["events"] = [{**each, "time": time_text(each["time"])} for each in event.events]
-        data["links"] = [dict(each) for each in event.links]
+        data["events"] = [{**span_event, "time": time_text(span_event["time"])} for span_event in event.events]
+        data["links"] = [dict(link) for link in event.links]
     if isinstance(event, MetricUpdated):
         data = metric_json.as_json(data)
     return {
@@ -159,26 +145,37 @@ def event_to_json(event: Event) -> dict[str, Any]:
     }
 
 
-def _event_type(value: Any) -> str:
+def _event_type(value: Any) -> PublishableEventType:
     if value in ON_EVERY_TOPIC:
-        raise InvalidInput(f"event_type: {value} is about a parked record, and comes from `spanfold parked` only")
+        raise InvalidInput(f"event_type: {value} settles a parked record; only `spanfold parked` publishes it")
     if value == TRACE_ERASED:
-        raise InvalidInput(
-            f"event_type: {value} comes from `spanfold erase` only, which appends it to every topic of the trace"
-        )
+        raise InvalidInput(f"event_type: {value} erases a trace; only `spanfold erase` publishes it, to every topic")
     if not isinstance(value, str) or value not in PUBLISHABLE:
         hint = closest(value, PUBLISHABLE)
-        raise InvalidInput(f"event_type: unknown type {value!r}{hint}; known are {', '.join(PUBLISHABLE)}")
-    return value
+        raise InvalidInput(f"event_type: unknown type {value!r}{hint}; use one of {', '.join(PUBLISHABLE)}")
+    return cast(PublishableEventType, value)
+
+
+def _time_field(event_type: PublishableEventType) -> str:
+    """The field of event_data that has the event's time; empty if none has."""
+    match event_type:
+        case "TraceCreated":
+            return "start_time"
+        case "SpanRecorded" | "TraceCompleted" | "TraceFailed":
+            return "end_time"
+        case "MetricUpdated" | "ErrorLogged" | "ServiceRegistered" | "ServiceHealthChanged" | "ServiceDeregistered":
+            return ""
+        case unknown:
+            assert_never(unknown)
 
 
 def _aggregate_id(event_type: str, envelope: Mapping[str, Any], data: Mapping[str, Any]) -> str:
-    """What was given, else what the type derives it from."""
+    """The one in the envelope, else the one that the type derives from its data."""
     derived = _AGGREGATE_OF[event_type](data) if event_type in _AGGREGATE_OF else None
-    given = envelope.get("aggregate_id", derived)
-    if event_type == ErrorLogged.__name__ and data.get("trace_id") and given != derived:
-        raise wrong("aggregate_id", f"the trace_id {derived}, or nothing at all", given)
-    aggregate_id = str(_NAME(given, "aggregate_id"))
+    named = envelope.get("aggregate_id", derived)
+    if event_type == ErrorLogged.__name__ and data.get("trace_id") and named != derived:
+        raise wrong("aggregate_id", f"the trace_id {derived}, or nothing at all", named)
+    aggregate_id = str(_NAME(named, "aggregate_id"))
     if len(aggregate_id.encode()) > MAX_KEY_BYTES:
         raise wrong("aggregate_id", f"at most {MAX_KEY_BYTES} bytes of UTF-8", aggregate_id)
     return aggregate_id
@@ -205,26 +202,27 @@ def _event_id(value: Any) -> bytes:
 
 
 def _data(event_type: str, value: Any) -> dict[str, Any]:
-    given = mapping(value, "event_data")
-    refuse_unknown(given, own_fields(event_type), f"event_data of {event_type}")
+    data = mapping(value, "event_data")
+    refuse_unknown(data, [own.name for own in _own_fields(event_type)], f"event_data of {event_type}")
     readers = {**_READERS, **_READERS_OF_TYPE.get(event_type, {})}
-    return {name: readers[name](item, f"event_data.{name}") for name, item in given.items()}
+    return {name: readers[name](item, f"event_data.{name}") for name, item in data.items()}
 
 
 def _complete(event_type: str, data: dict[str, Any]) -> None:
     if event_type == SpanRecorded.__name__:
         data.setdefault("parent_span_id", None)
-    required = [each.name for each in _own_fields(event_type) if not _has_default(each)]
+    required = [own.name for own in _own_fields(event_type) if not _has_default(own)]
     refuse_missing(data, required, f"event_data of {event_type}")
     if event_type == SpanRecorded.__name__ and data["end_time"] < data["start_time"]:
-        raise InvalidInput("event_data: end_time lies before start_time")
+        raise InvalidInput("event_data: end_time is before start_time")
     if event_type == MetricUpdated.__name__:
         metric_json.refuse_incoherent(data)
 
 
 def _own_fields(event_type: str) -> list[Field[Any]]:
-    return [each for each in fields(EVENT_TYPES[event_type]) if each.name not in ENVELOPE]
+    """The fields that `event_data` of this type may have. KeyError for a type that nobody knows."""
+    return [own for own in fields(EVENT_TYPES[event_type]) if own.name not in ENVELOPE]
 
 
-def _has_default(each: Field[Any]) -> bool:
-    return each.default is not MISSING or each.default_factory is not MISSING
+def _has_default(own: Field[Any]) -> bool:
+    return own.default is not MISSING or own.default_factory is not MISSING

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, get_args
 
 from spanfold.language.ids import event_id
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, topic_named, topic_of
@@ -275,19 +275,18 @@ class TraceErased(DomainEvent):
 
 
 TraceEvent = TraceCreated | SpanRecorded | TraceCompleted | TraceFailed
+MetricEvent = MetricUpdated
+LogEvent = ErrorLogged
 ServiceEvent = ServiceRegistered | ServiceHealthChanged | ServiceDeregistered
-Event = (
-    TraceEvent | MetricUpdated | ErrorLogged | ServiceEvent | RecordRetried | RecordDiscarded | TraceErased | EventBatch
-)
+Event = TraceEvent | MetricEvent | LogEvent | ServiceEvent | RecordRetried | RecordDiscarded | TraceErased | EventBatch
+"""The classes of the types that topics.py declares for each topic, and of those that every topic may carry."""
 
-EVENT_TYPES: Final[dict[str, type[Event]]] = {
-    cls.__name__: cls
-    for cls in (
-        TraceCreated, SpanRecorded, TraceCompleted, TraceFailed, MetricUpdated, ErrorLogged,
-        ServiceRegistered, ServiceHealthChanged, ServiceDeregistered, RecordRetried, RecordDiscarded, TraceErased,
-        EventBatch,
-    )
-}  # fmt: skip
+EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in get_args(Event)}
+
+
+def events_of(topic: Topic) -> tuple[type[Event], ...]:
+    """The classes of a topic's event types, in the topic's order. KeyError when one of them is not spanfold's."""
+    return tuple(EVENT_TYPES[event_type] for event_type in topic.event_types)
 
 
 def series_id(resource: Tags, scope: str, name: str, labels: Tags) -> str:

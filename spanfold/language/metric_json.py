@@ -1,4 +1,4 @@
-"""The fields of a MetricUpdated in JSON: how each is read, and which of them go together."""
+"""The fields of a MetricUpdated in JSON: how they are read, and which ones go together."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -46,7 +46,7 @@ READERS: Final[dict[str, Reader]] = {
     "scope": text,
     "labels": tags,
 }
-"""The scales are those that OpenTelemetry's data model asks for."""
+"""The range of `scale` is the one in OpenTelemetry's data model."""
 
 _DISTRIBUTION: Final = frozenset({"temporality", "count", "sum", "min", "max"})
 _OF_KIND: Final[Mapping[str, frozenset[str]]] = {
@@ -66,15 +66,17 @@ _NOT_COMMON: Final = frozenset().union(*_OF_KIND.values())
 
 
 def refuse_incoherent(data: Mapping[str, Any]) -> None:
-    """InvalidInput when a point lacks what its kind needs, has what its kind can't have, or its buckets don't add up."""
+    """InvalidInput when a field is missing or wrong for the point's kind, or its buckets don't add up."""
     kind = data.get("kind", "gauge")
     missing = [name for name in _REQUIRED[kind] if data.get(name) is None]
     if missing:
         raise InvalidInput(f"event_data: a point of kind {kind} needs {', '.join(missing)}")
-    # what is null, false, 0 or empty says nothing: event_to_json leaves nothing out
+    # null, false, 0 and empty are defaults, and event_to_json writes them too
     foreign = [name for name in sorted(_NOT_COMMON - _OF_KIND[kind]) if data.get(name) not in (None, False, 0, ())]
     if foreign:
-        raise InvalidInput(f"event_data: a point of kind {kind} has no {', '.join(foreign)}; `kind` says which it is")
+        raise InvalidInput(
+            f"event_data: a point of kind {kind} can't have {', '.join(foreign)}; `kind` says what it is"
+        )
     if kind == "histogram":
         _refuse_buckets(data["count"], data.get("bounds", ()), data.get("bucket_counts", ()))
 
@@ -83,17 +85,15 @@ def _refuse_buckets(count: int, bounds: tuple[float, ...], counts: tuple[int, ..
     if not bounds and not counts:
         return
     if len(counts) != len(bounds) + 1:
-        raise InvalidInput(
-            f"event_data: {len(bounds)} bounds make {len(bounds) + 1} buckets, bucket_counts has {len(counts)}"
-        )
+        raise InvalidInput(f"event_data: {len(bounds)} bounds need {len(bounds) + 1} bucket_counts, got {len(counts)}")
     if any(map(isnan, bounds)) or not all(lower < upper for lower, upper in pairwise(bounds)):
-        raise InvalidInput("event_data.bounds: expected numbers that ascend")
+        raise InvalidInput("event_data.bounds: expected numbers in ascending order")
     if sum(counts) != count:
-        raise InvalidInput(f"event_data: the bucket_counts add up to {sum(counts)}, count is {count}")
+        raise InvalidInput(f"event_data: bucket_counts add up to {sum(counts)}, but count is {count}")
 
 
 def as_json(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with what JSON has no number for as text, and with lists for tuples."""
+    """The fields as JSON: NaN and infinities as text, tuples as lists."""
     return {name: _value(value) if name in _NUMBERS else value for name, value in data.items()}
 
 
@@ -102,5 +102,5 @@ _NUMBERS: Final = frozenset({"value", "sum", "min", "max", "bounds"})
 
 def _value(value: Any) -> Any:
     if isinstance(value, tuple):
-        return [number_text(each) for each in value]
+        return [number_text(bound) for bound in value]
     return None if value is None else number_text(value)

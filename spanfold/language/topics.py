@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from spanfold.language.errors import Misconfigured
 
@@ -73,31 +73,40 @@ class TopicOnBroker:
     partitions: int
 
 
+TraceEventType = Literal["TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"]
+MetricEventType = Literal["MetricUpdated"]
+LogEventType = Literal["ErrorLogged"]
+ServiceEventType = Literal["ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"]
+PublishableEventType = TraceEventType | MetricEventType | LogEventType | ServiceEventType
+"""The event types of each topic, declared here and nowhere else. Whoever handles a topic's events matches on its alias and ends
+on assert_never: so a new type is a type error wherever it must be handled.
+"""
+
 TRACES: Final = Topic(
     name="spanfold.traces",
     kind=TopicKind.TELEMETRY,
-    event_types=("TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"),
+    event_types=get_args(TraceEventType),
     erasable=True,
 )
 
 METRICS: Final = Topic(
     name="spanfold.metrics",
     kind=TopicKind.TELEMETRY,
-    event_types=("MetricUpdated",),
+    event_types=get_args(MetricEventType),
     journaled=False,
 )
 
 LOGS: Final = Topic(
     name="spanfold.logs",
     kind=TopicKind.TELEMETRY,
-    event_types=("ErrorLogged",),
+    event_types=get_args(LogEventType),
     erasable=True,
 )
 
 SERVICES: Final = Topic(
     name="spanfold.services",
     kind=TopicKind.CONDITIONAL,
-    event_types=("ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"),
+    event_types=get_args(ServiceEventType),
 )
 
 ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")

@@ -136,7 +136,7 @@ def test_strict_sends_nothing_when_a_line_is_bad(run: Run, read_all: ReadAll, tm
         (("--type", "TraceCompleted", "events.jsonl"), "either flags or JSON lines"),
         (("--type", "TraceCompleted"), "missing aggregate_id"),
         (("--type", "MetricUpdated", "--service", "s", "--name", "n", "--value", "x"), "value: expected a number"),
-        (("--type", "RecordDiscarded", "--aggregate-id", "t"), "comes from `spanfold parked` only"),
+        (("--type", "RecordDiscarded", "--aggregate-id", "t"), "only `spanfold parked` publishes it"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--tag", "novalue"), "expected key=value"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--data", "[]"), "expected a JSON object"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--at", "noon"), "occurred_at: expected a time"),

@@ -5,7 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, assert_never
 
 import psycopg
 import pytest
@@ -38,20 +38,26 @@ def told(events: Iterable[TraceEvent]) -> Rows:
             event.aggregate_id, {"created": None, "closed": None, "spans": [], "last_event_at": event.occurred_at}
         )
         trace["last_event_at"] = max(trace["last_event_at"], event.occurred_at)
-        if isinstance(event, SpanRecorded):
-            trace["spans"].append(event)
-            spans.append(event)
-        else:
-            owned = "created" if isinstance(event, TraceCreated) else "closed"
-            before = trace[owned]
-            if before is None or (event.occurred_at, event.event_id) > (before.occurred_at, before.event_id):
-                trace[owned] = event
+        match event:
+            case SpanRecorded():
+                trace["spans"].append(event)
+                spans.append(event)
+            case TraceCreated():
+                trace["created"] = _later(trace["created"], event)
+            case TraceCompleted() | TraceFailed():
+                trace["closed"] = _later(trace["closed"], event)
+            case unknown:
+                assert_never(unknown)
     return Rows(
         {trace_id: _trace_row(trace) for trace_id, trace in traces.items()},
         Counter(map(_span_row, spans)),
         _operations(spans),
         _dependencies(spans),
     )
+
+
+def _later(one: TraceEvent | None, other: TraceEvent) -> TraceEvent:
+    return other if one is None or (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id) else one
 
 
 def _trace_row(trace: Row) -> Row:

@@ -5,11 +5,11 @@ It has no commands: a measurement is published, and nothing refuses it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, assert_never
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.language.errors import CommandRefused
-from spanfold.language.events import MetricUpdated
+from spanfold.language.events import MetricEvent, MetricUpdated, events_of
 from spanfold.language.topics import METRICS
 
 
@@ -27,7 +27,7 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
     """A metric's series."""
 
     topic = METRICS
-    events = (MetricUpdated,)
+    events = events_of(METRICS)
     commands = ()
     snapshot = "MetricSeriesSnapshot"
 
@@ -36,17 +36,18 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
         return MetricSeriesState(aggregate_id)
 
     @staticmethod
-    def decide(state: MetricSeriesState, command: Any) -> Sequence[MetricUpdated]:
+    def decide(state: MetricSeriesState, command: Any) -> Sequence[MetricEvent]:
         raise CommandRefused(
             f"a metric's series takes no commands, got {type(command).__name__}: publish MetricUpdated"
         )
 
     @staticmethod
-    def evolve(state: MetricSeriesState, event: MetricUpdated) -> MetricSeriesState:
-        held = state.latest
-        if held is not None and (event.occurred_at, event.event_id) <= (held.occurred_at, held.event_id):
-            return state
-        return replace(state, latest=event)
+    def evolve(state: MetricSeriesState, event: MetricEvent) -> MetricSeriesState:
+        match event:
+            case MetricUpdated():
+                return _with_point(state, event)
+            case unknown:
+                assert_never(unknown)
 
     @staticmethod
     def as_plain(state: MetricSeriesState) -> Mapping[str, Any]:
@@ -62,3 +63,10 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
             name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
         }
         return MetricSeriesState(plain["series_id"], MetricUpdated(**latest))
+
+
+def _with_point(state: MetricSeriesState, point: MetricUpdated) -> MetricSeriesState:
+    held = state.latest
+    if held is not None and (point.occurred_at, point.event_id) <= (held.occurred_at, held.event_id):
+        return state
+    return replace(state, latest=point)

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.application.domain.services import Health, health_named
 from spanfold.application.messages import DomainCommand
 from spanfold.language.errors import CommandRefused
-from spanfold.language.events import ServiceDeregistered, ServiceEvent, ServiceHealthChanged, ServiceRegistered
+from spanfold.language.events import (
+    ServiceDeregistered,
+    ServiceEvent,
+    ServiceHealthChanged,
+    ServiceRegistered,
+    events_of,
+)
 from spanfold.language.topics import SERVICES
 
 
@@ -67,7 +73,7 @@ class ServiceAggregate(Aggregate[ServiceState]):
     """A service's instance."""
 
     topic = SERVICES
-    events = (ServiceRegistered, ServiceHealthChanged, ServiceDeregistered)
+    events = events_of(SERVICES)
     commands = (RegisterService, ChangeServiceHealth, DeregisterService)
     snapshot = "ServiceInstanceSnapshot"
 
@@ -108,6 +114,8 @@ class ServiceAggregate(Aggregate[ServiceState]):
                 return replace(state, instance=changed)
             case ServiceDeregistered():
                 return replace(state, instance=None)
+            case unknown:
+                assert_never(unknown)
 
     @staticmethod
     def as_plain(state: ServiceState) -> Mapping[str, Any]:

@@ -7,7 +7,7 @@ event_id), as in the read models (spanfold.projections.traces.fold).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, assert_never, cast
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.application.messages import DomainCommand, Micros
@@ -21,6 +21,7 @@ from spanfold.language.events import (
     TraceCreated,
     TraceEvent,
     TraceFailed,
+    events_of,
 )
 from spanfold.language.topics import TRACES
 
@@ -129,7 +130,7 @@ class TraceAggregate(Aggregate[TraceState]):
     """A trace. `start_trace`, `complete_trace`, `fail_trace` and `add_span` decide and return the new events."""
 
     topic = TRACES
-    events = (TraceCreated, SpanRecorded, TraceCompleted, TraceFailed)
+    events = events_of(TRACES)
     commands = (StartTrace, CompleteTrace, FailTrace, AddSpan)
     snapshot = "TraceSnapshot"
 
@@ -180,7 +181,7 @@ class TraceAggregate(Aggregate[TraceState]):
             for event, version in recorded
             if isinstance(event, SpanRecorded)
         }
-        return _evolved(state, [event for event, _ in recorded], versions)
+        return _evolved(state, [cast(TraceEvent, event) for event, _ in recorded], versions)
 
     @staticmethod
     def is_closed(state: TraceState) -> bool:
@@ -218,7 +219,7 @@ class TraceAggregate(Aggregate[TraceState]):
         return TraceState(plain["trace_id"], created, closed, spans, plain["last_event_at"], versions)
 
 
-def _evolved(state: TraceState, events: Sequence[Any], versions: Mapping[Identity, int]) -> TraceState:
+def _evolved(state: TraceState, events: Sequence[TraceEvent], versions: Mapping[Identity, int]) -> TraceState:
     """The state after these events, in any order; `versions` are those of their spans."""
     created, closed, last = state.created, state.closed, state.last_event_at
     spans: dict[Identity, SpanRecorded] = {}
@@ -232,6 +233,8 @@ def _evolved(state: TraceState, events: Sequence[Any], versions: Mapping[Identit
                 created = _later(created, event)
             case TraceCompleted() | TraceFailed():
                 closed = _later(closed, event)
+            case unknown:
+                assert_never(unknown)
     return TraceState(
         state.trace_id,
         created,
