@@ -1,7 +1,9 @@
 """A topic's event types are declared once, and a new one is noticed by every fold, reference and property test."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from types import UnionType
 from typing import Any, get_args
 
@@ -20,9 +22,11 @@ from spanfold.language.events import (
     TraceEvent,
     events_of,
 )
-from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic
+from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, TopicKind, installed_topics
 from spanfold.projections.projection import Projection, installed
 from tests import test_event_json_laws as in_json
+from tests.faults import load
+from tests.faults import reference as faulty
 from tests.projections import reference, test_logs, test_metrics, test_services
 from tests.projections import strategies as of_traces
 
@@ -108,3 +112,9 @@ any_example = settings(
 def test_property_tests_draw_every_type_of_their_topic(laws: str, event_type: str) -> None:
     events, _ = DRAWN[laws]
     assert find(events, lambda event: event.event_type == event_type, settings=any_example)
+
+
+def test_the_load_of_fault_schedules_has_every_type_of_the_telemetry_topics() -> None:
+    telemetry = [topic for topic in installed_topics() if topic.kind is TopicKind.TELEMETRY]
+    drawn = {event.event_type for event in islice(load.events(random.Random(1), now_us=0), 2000)}
+    assert drawn == {event_type for topic in telemetry for event_type in topic.event_types} == faulty.FOLDED

@@ -29,6 +29,9 @@ NAME: Final = 200
 PROJECTED: Final = ("spanfold.traces", "spanfold.metrics", "spanfold.logs", "spanfold.services")
 """The topics that projections fold, one each."""
 
+FOLDED: Final = {"TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed", "MetricUpdated", "ErrorLogged"}
+"""The event types of telemetry topics that this reference knows."""
+
 Table = Mapping[Any, Any]
 
 
@@ -214,6 +217,7 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
         elif event.type != "TraceErased":
             events.append(event)
     events = [event for event in events if key_of(event.record) not in before.erased]
+    assert {event.type for event in events} <= FOLDED, "this reference must learn a new event type"
     for position in (each for each, key in keys.items() if key in before.erased):
         _forget(position, before.erased[keys[position]], verdicts, journal, parked)
     checkpoints = {(topic, partition, "journal"): end for (topic, partition), end in log.ends.items()}
