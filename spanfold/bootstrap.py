@@ -3,9 +3,10 @@
 | function                                                   | what it makes                                    |
 |------------------------------------------------------------|--------------------------------------------------|
 | event_store, command_bus, query_bus, telemetry_repository  | what an application uses, in its own process     |
+| installation                                               | what the functions of spanfold.operations take   |
 | run_projector, run_snapshot_worker                         | the workers                                      |
 | serve_otlp                                                 | the OTLP/HTTP door                               |
-| serve_api                                                  | commands and queries over HTTP                   |
+| serve_api                                                  | commands, queries and operations over HTTP       |
 
 Imports are inside the functions, so that a process loads only what it runs.
 """
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from spanfold.language.settings import Settings
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
     from spanfold.application.buses import CommandBus, Middleware, QueryBus
     from spanfold.application.event_store import EventStore
+    from spanfold.http.operations import Operation
+    from spanfold.operations.installation import Installation
     from spanfold.projections.queries import Reader
 
 TIMEOUT_S: Final = 30.0
@@ -56,6 +60,16 @@ async def event_store(
         Postgres(postgres_dsn(chosen)) as postgres,
     ):
         yield KafkaEventStore(chosen, postgres, appender, timeout_s)
+
+
+def installation(settings: Settings | None = None) -> Installation:
+    """What operations work on: the servers of these settings, else those of the stack that runs on their home.
+
+    report = erase(installation(), "4bf92f3577b34da6a3ce929d0e0e4736", why="ticket 4711")
+    """
+    from spanfold.operations.installation import Installation, environment_settings
+
+    return Installation.of(settings or environment_settings())
 
 
 @asynccontextmanager
@@ -182,6 +196,7 @@ def serve_api(settings: Settings, host: str, port: int, started: Callable[[str],
 async def _serve_api(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
     from spanfold.http.api import api_app
     from spanfold.http.api_metrics import ApiMetrics
+    from spanfold.http.operations import operations_router
     from spanfold.http.serving import serve
     from spanfold.kafka.broker import Broker
 
@@ -194,4 +209,15 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
             of_kafka, of_postgres = await asyncio.gather(asyncio.to_thread(broker.problems), opened.problems())
             return [*of_kafka, *of_postgres]
 
-        await serve(api_app(commands, queries, problems, metrics), host, port, started)
+        operations = operations_router(http_operations(installation(settings)))
+        await serve(api_app(commands, queries, problems, metrics, operations), host, port, started)
+
+
+def http_operations(target: Installation) -> dict[str, Operation]:
+    """The operations that the API offers under /operations, by name."""
+    from spanfold.http.operations import Operation
+    from spanfold.operations import erasure
+
+    return {
+        "erase": Operation("POST", partial(erasure.erase, target)),
+    }

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spanfold.http.plain import plain
+
 UNBOUNDED_WIDTH: Final = 1_000_000
 
 Cell = str | Text | int | None
@@ -55,6 +57,11 @@ def cell(value: Cell) -> Text:
     return value if isinstance(value, Text) else Text(str(value))
 
 
+def print_result(value: Any) -> None:
+    """The result of an operation, as the HTTP API answers it; see spanfold.http.plain."""
+    print_json(plain(value))
+
+
 def print_json(value: Any) -> None:
     """One JSON document, indented."""
     sys.stdout.write(orjson.dumps(value, default=jsonable, option=orjson.OPT_INDENT_2).decode() + "\n")
@@ -82,3 +89,11 @@ def jsonable(value: Any) -> Any:
             return list(value)
         case _:
             return str(value)
+
+
+def one_line(value: Any) -> str:
+    """A text as it is, else JSON; what a terminal would obey or not show stands as an escape."""
+    text = value if isinstance(value, str) else orjson.dumps(value, default=jsonable).decode()
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -10,8 +10,8 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
-from spanfold.cli.output import console, notices, print_json, print_json_rows, table
-from spanfold.cli.parked_payload import decoded, hex_dump, one_line
+from spanfold.cli.output import console, notices, one_line, print_json, print_json_rows, table
+from spanfold.cli.parked_payload import decoded, hex_dump
 from spanfold.cli.parked_records import (
     Filters,
     ParkedRecord,
@@ -36,11 +36,11 @@ from spanfold.cli.parked_settling import (
     what_became_of,
 )
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
-from spanfold.cli.visible import wait_until_visible
 from spanfold.language.errors import InvalidInput, SpanfoldError
 from spanfold.language.events import RecordDiscarded, RecordRetried
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
+from spanfold.operations.visibility import wait_until_visible
 from spanfold.producers.publisher import TelemetryPublisher
 
 DUMPED_BYTES: Final = 1024

@@ -4,9 +4,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, Final
 
-import orjson
-
-from spanfold.cli.output import jsonable
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.ids import id_text
 from spanfold.schemas.catalogue import committed
@@ -49,14 +46,6 @@ def _shown(name: str, value: Any) -> Any:
             return [_shown("", item) for item in value]
         case _:
             return value
-
-
-def one_line(value: Any) -> str:
-    """A text as it is, else JSON; what a terminal would obey or not show stands as an escape."""
-    text = value if isinstance(value, str) else orjson.dumps(value, default=jsonable).decode()
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def hex_dump(payload: bytes) -> Iterator[str]:

@@ -1,8 +1,5 @@
 """Settling parked records: a fact for each is appended where the record lies, and what became of it is read back."""
 
-import getpass
-import os
-import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +11,7 @@ from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured
 from spanfold.language.events import DomainEvent, RecordDiscarded, RecordRetried
 from spanfold.language.positions import Position
 from spanfold.language.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
+from spanfold.operations.installation import user_at_host
 from spanfold.producers.delivery import Delivery, Outcome
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.commit.reading import BEHIND
@@ -127,15 +125,6 @@ def facts_about(
                 why=why,
             ),
         )
-
-
-def user_at_host() -> str:
-    """Who does this: user@host. A user without a name is their number."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"
 
 
 def what_became_of(dsn: str, positions: Sequence[Position]) -> Settled:

@@ -12,13 +12,13 @@ from rich.progress import Progress, SpinnerColumn, TaskProgressColumn, TextColum
 from spanfold.cli.output import console, notices, print_json_rows
 from spanfold.cli.publishing import Sent, events_of_lines, parsed, send
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
-from spanfold.cli.visible import wait_until_visible
 from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import InvalidInput
 from spanfold.language.event_json import PUBLISHABLE, event_from_json
 from spanfold.language.events import ErrorLogged, Event, MetricUpdated
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
+from spanfold.operations.visibility import wait_until_visible
 from spanfold.producers.publisher import TelemetryPublisher
 
 SOURCE: Final = "spanfold-cli"

@@ -7,9 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 from rich.text import Text
 
-from spanfold.cli.erasing import erasures_of
-from spanfold.cli.output import console, notices, print_json
-from spanfold.cli.parked_payload import one_line
+from spanfold.cli.output import console, notices, one_line, print_json
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.cli.trace_gone import Gone, gone
 from spanfold.cli.trace_log import AsOf, Logged, as_of, before, records_of, similar
@@ -18,6 +16,7 @@ from spanfold.cli.waterfall import Bar, head_line, waterfall
 from spanfold.language.errors import InvalidInput
 from spanfold.language.json_values import time_text
 from spanfold.language.topics import TRACES
+from spanfold.operations.erasure import erasures_of
 
 SHOWN_CHARACTERS: Final = 80
 """Of one value in a line of history."""

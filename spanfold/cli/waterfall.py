@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from rich.text import Text
 
-from spanfold.cli.parked_payload import one_line
+from spanfold.cli.output import one_line
 
 BAR_WIDTH: Final = 40
 

@@ -9,7 +9,6 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from spanfold.cli.visible import wait_until_visible
 from spanfold.demo.counted import records_between
 from spanfold.demo.load import Served, Watch, run_load
 from spanfold.demo.processes import running_shop
@@ -17,6 +16,7 @@ from spanfold.demo.report import Report, read_report
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
+from spanfold.operations.visibility import wait_until_visible
 
 VISIBLE_TIMEOUT_S = 120.0
 

@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import orjson
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import choose_encoder
 from pydantic import TypeAdapter, ValidationError
@@ -29,6 +29,8 @@ E = TypeVar("E", Command, Query)
 
 MAX_BODY_BYTES: Final = 1 << 20
 
+HERE: Final = "there are POST /commands, POST /queries, /operations, GET /healthz and GET /metrics"
+
 _COMMANDS: Final = TypeAdapter(Command)
 _QUERIES: Final = TypeAdapter(Query)
 
@@ -36,14 +38,18 @@ Problems = Callable[[], Awaitable[list[str]]]
 """What keeps messages from being answered now, each in a sentence."""
 
 
-def api_app(commands: CommandBus, queries: QueryBus, problems: Problems, metrics: ApiMetrics) -> FastAPI:
-    """The application; the buses stay their owner's."""
+def api_app(
+    commands: CommandBus, queries: QueryBus, problems: Problems, metrics: ApiMetrics, *routers: APIRouter
+) -> FastAPI:
+    """The application, with the routes of these routers beside its own; the buses stay their owner's."""
     app = FastAPI(title="spanfold", openapi_url=None)
+    for router in routers:
+        app.include_router(router)
 
     @app.post("/commands")
     async def send_command(request: Request) -> Response:
         async def carry_out() -> dict[str, Any]:
-            command = envelope(await _body(request), Command, _COMMANDS)
+            command = envelope(await json_body(request), Command, _COMMANDS)
             return {"command_id": command.command_id, **_told(await commands.send(command))}
 
         return await _answer(carry_out, commands.handled)
@@ -51,7 +57,7 @@ def api_app(commands: CommandBus, queries: QueryBus, problems: Problems, metrics
     @app.post("/queries")
     async def ask_query(request: Request) -> Response:
         async def ask() -> dict[str, Any]:
-            query = envelope(await _body(request), Query, _QUERIES)
+            query = envelope(await json_body(request), Query, _QUERIES)
             return {"query_id": query.query_id, **_told(await queries.ask(query))}
 
         return await _answer(ask, queries.handled)
@@ -70,7 +76,7 @@ def api_app(commands: CommandBus, queries: QueryBus, problems: Problems, metrics
     @app.exception_handler(HTTPException)
     async def no_such_page(_: Request, error: HTTPException) -> JSONResponse:
         status = HTTPStatus(error.status_code)
-        return problem(status, status.phrase, "there are POST /commands, POST /queries, GET /healthz and GET /metrics")
+        return problem(status, status.phrase, HERE)
 
     return app
 
@@ -97,7 +103,7 @@ async def _answer(carry_out: Callable[[], Awaitable[dict[str, Any]]], known: tup
         return problem_of(error, known)
 
 
-async def _body(request: Request) -> dict[str, Any]:
+async def json_body(request: Request) -> dict[str, Any]:
     """The JSON object of the body. NotJson, TooLarge."""
     body = bytearray()
     async for chunk in request.stream():

@@ -4,9 +4,11 @@
 |--------|----------------------------------------------------------------------------|-----------------------------|
 | 400    | the body is no JSON object                                                 | the caller's                |
 | 404    | nobody handles the type; `known` lists those that are handled              | the caller's                |
+|        | what an operation was to work on does not exist                            |                             |
 | 409    | a rule refuses the command, or other appends keep coming between: `actual` | the caller's, after a look  |
 | 410    | the events that were asked for are no longer kept                          | the caller's                |
 | 413    | the body is too large                                                      | the caller's                |
+| 415    | an operation's fields are not sent as application/json                     | the caller's                |
 | 422    | a field is wrong, missing or unknown, or the log rejects the event         | the caller's                |
 | 500    | the installation is not as it must be, or a parked record holds the        | the operator's              |
 |        | aggregate up: `position`                                                   |                             |
@@ -21,7 +23,14 @@ from fastapi.responses import JSONResponse
 
 from spanfold.application.event_store import Compacted, Conflict, HeldUp, OutcomeForgotten, OutcomeUnknown, Rejected
 from spanfold.application.messages import NotYetReflected, UnknownMessage
-from spanfold.language.errors import CommandRefused, InvalidInput, LogUnavailable, SpanfoldError, StoreUnavailable
+from spanfold.language.errors import (
+    CommandRefused,
+    InvalidInput,
+    LogUnavailable,
+    NotFound,
+    SpanfoldError,
+    StoreUnavailable,
+)
 from spanfold.language.ids import id_text
 
 RETRY_AFTER_S: Final = 2
@@ -40,6 +49,7 @@ _STATUS_OF: Final[tuple[tuple[type[SpanfoldError], HTTPStatus], ...]] = (
     (NotJson, HTTPStatus.BAD_REQUEST),
     (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
     (UnknownMessage, HTTPStatus.NOT_FOUND),
+    (NotFound, HTTPStatus.NOT_FOUND),
     (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
     (CommandRefused, HTTPStatus.CONFLICT),
     (Conflict, HTTPStatus.CONFLICT),

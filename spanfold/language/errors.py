@@ -2,6 +2,7 @@
 
 SpanfoldError
   InvalidInput        the caller's fault: what was given is wrong and never retried             exit code 2
+    NotFound          what was named does not exist                                              exit code 1
   CommandRefused      the caller's fault: what was wished breaks a rule of its aggregate         exit code 2
   Misconfigured       the operator's fault: settings, topics or tables are not as they must be  exit code 3
   LogUnavailable      Kafka's fault: worth retrying                                              exit code 4
@@ -20,6 +21,12 @@ class InvalidInput(SpanfoldError):
     """What the caller gave can't be used: a wrong field, a value out of range, an unknown event type."""
 
     exit_code = 2
+
+
+class NotFound(InvalidInput):
+    """What the caller named does not exist: nothing is known of a trace, no such parked record."""
+
+    exit_code = 1
 
 
 class CommandRefused(SpanfoldError):

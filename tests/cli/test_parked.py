@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from typer.testing import Result
 
-from spanfold.cli.parked_payload import hex_dump, one_line
+from spanfold.cli.output import one_line
+from spanfold.cli.parked_payload import hex_dump
 from spanfold.language.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
 from spanfold.language.events import SpanRecorded, TraceCompleted
 from spanfold.language.partitioning import partitions_of

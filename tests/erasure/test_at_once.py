@@ -13,11 +13,12 @@ import pytest
 from spanfold.application.aggregates import TraceAggregate
 from spanfold.application.event_store import Snapshot
 from spanfold.bootstrap import event_store
-from spanfold.cli.erasing import look_up, refuse
 from spanfold.language.events import TraceCompleted
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
+from spanfold.operations.erasure import contents_to_erase
+from spanfold.operations.installation import Installation
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Store
 from spanfold.projections.history.snapshots import SAVE
@@ -138,14 +139,13 @@ def test_what_there_is_of_a_trace_is_counted_as_of_one_moment(ledger: Ledger, st
     with ThreadPoolExecutor(1) as pool, psycopg.connect(dsn) as holding:
         # which is counted between the rows of spans and the spans that the trace has counted
         holding.execute("LOCK TABLE logs_g1.error_logs")
-        counting = pool.submit(look_up, dsn, TRACE)
+        counting = pool.submit(contents_to_erase, Installation(stack_settings), TRACE)
         until_it_waits(ledger, counting)
         commit(ledger, store, [batch(LOG[14:22])])
         holding.rollback()
         found = counting.result(60)
-    refuse(TRACE, found, even_if_unknown=False)
     assert (found.rows["spans"], found.span_count) == (1, 1)
-    assert look_up(dsn, TRACE).span_count == 2
+    assert contents_to_erase(Installation(stack_settings), TRACE).span_count == 2
 
 
 def until_it_waits(ledger: Ledger, done: Future[Any]) -> None:

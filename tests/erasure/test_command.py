@@ -117,8 +117,8 @@ def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
 
     said = done(stack_settings, "erase", TRACE, "--yes", "--why", "asked for")
     assert said["rows"] == {"traces": 1, "spans": 12, "error_logs": 3, "snapshots": 0}
-    assert [fact["topic"] for fact in said["facts"]] == ["spanfold.traces", "spanfold.logs"]
-    assert said["still_has_it"] == []
+    assert [each["position"].partition("/")[0] for each in said["erasures"]] == ["spanfold.traces", "spanfold.logs"]
+    assert said["kept_in"] == []
     assert tables_with(ledger, TRACE) == []
 
     # it comes again: from its publisher, from another one a day later, and with a span that nobody knew
@@ -162,7 +162,7 @@ def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
 
     told = command(stack_settings, "trace", TRACE)
     assert told.returncode == 1
-    assert f"trace {TRACE} was erased: {said['facts'][0]['position']}" in told.stderr
+    assert f"trace {TRACE} was erased: {said['erasures'][0]['position']}" in told.stderr
 
 
 def wait_for_tables(ledger: Ledger) -> None:
@@ -184,7 +184,7 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
 
     nobody = subprocess_of(stack_settings, "", "erase", TRACE)
     assert nobody.returncode == 2
-    assert "say --yes" in nobody.stderr
+    assert "pass --yes" in nobody.stderr
     no = subprocess_of(stack_settings, "n\n", "erase", TRACE)
     assert no.returncode == 1
     assert "spanfold.spans" in no.stderr
@@ -204,7 +204,7 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
     assert not early["erased_before"]
     again = done(stack_settings, "erase", "still to come")
     assert again["erased_before"]
-    assert again["facts"] == early["facts"]
+    assert again["erasures"] == early["erasures"]
     publish(stack_settings, TraceCompleted(aggregate_id="still to come", occurred_at=NOW, source="test", end_time=NOW))
     folded(ledger, stack_settings, worker)
     assert ledger.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (1,)

@@ -14,13 +14,13 @@ import typer
 from typer.testing import CliRunner, Result
 
 from spanfold.cli.publish import publish
-from spanfold.cli.visible import wait_until_visible
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.kafka.topics import ensure_topics
 from spanfold.language import settings as settings_module
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.language.events import series_id
 from spanfold.language.settings import Settings
+from spanfold.operations.visibility import wait_until_visible
 
 Run = Callable[..., Result]
 ReadAll = Callable[[int], list[Any]]

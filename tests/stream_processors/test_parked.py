@@ -21,10 +21,10 @@ import psycopg
 import pytest
 
 from spanfold.bootstrap import run_projector
-from spanfold.cli.parked_settling import user_at_host
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceEvent
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings, settings
+from spanfold.operations.installation import user_at_host
 from spanfold.schemas.catalogue import Catalogue, RegisteredSchema
 from spanfold.schemas.codec import Codec, Fields
 from tests.stream_processors.conftest import PROJECTOR, Start, folded_to_the_end

@@ -1,4 +1,4 @@
-"""Waiting until the read models show what was published."""
+"""Waiting until the read models show what was appended."""
 
 import time
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import psycopg
 
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.topics import Partition
+from spanfold.operations.postgres_errors import unreachable_postgres
 
 POLL_S: Final = 0.05
 
@@ -19,7 +20,7 @@ SELECT topic, partition, min(next_offset)
 """
 
 
-def wait_until_visible(postgres_dsn: str, ends: Mapping[Partition, int], timeout_s: float) -> None:
+def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float) -> None:
     """Return when the journal and all live projections have reached `ends` (the next offset of each partition).
 
     StoreUnavailable when they have not within `timeout_s`, or Postgres can't be reached; it names a partition that is
@@ -27,28 +28,28 @@ def wait_until_visible(postgres_dsn: str, ends: Mapping[Partition, int], timeout
     """
     deadline = time.monotonic() + timeout_s
     try:
-        with psycopg.connect(postgres_dsn, autocommit=True, connect_timeout=max(2, int(timeout_s))) as connection:
+        with psycopg.connect(dsn, autocommit=True, connect_timeout=max(2, int(timeout_s))) as connection:
             while behind := _behind(connection, ends):
                 if time.monotonic() >= deadline:
                     raise StoreUnavailable(_still(behind, ends, timeout_s))
                 time.sleep(POLL_S)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured(
-            "this database has no read models yet: `spanfold up` or a worker's start makes them"
+            "this database has no read models yet: `spanfold up` or a worker's start creates them"
         ) from error
     except psycopg.OperationalError as error:
-        raise StoreUnavailable(f"Postgres can't be reached: {error}") from error
+        raise unreachable_postgres(error) from error
 
 
 def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) -> dict[Partition, int]:
     """The partitions that are not there yet, and where they are."""
     reached = {(topic, partition): offset for topic, partition, offset in connection.execute(REACHED)}
-    return {each: reached.get(each, 0) for each, end in ends.items() if reached.get(each, 0) < end}
+    return {partition: reached.get(partition, 0) for partition, end in ends.items() if reached.get(partition, 0) < end}
 
 
 def _still(behind: Mapping[Partition, int], ends: Mapping[Partition, int], timeout_s: float) -> str:
     (topic, partition), reached = next(iter(behind.items()))
     return (
         f"all is in the log, but not yet visible after {timeout_s:g} s: partition {partition} of {topic} is folded up to "
-        f"offset {reached} of {ends[topic, partition]}. Does a worker run? `spanfold status` tells"
+        f"offset {reached} of {ends[topic, partition]}. Does a worker run? See `spanfold status`"
     )

@@ -1,0 +1,59 @@
+"""Postgres' errors, as an operator should read them: one line each, without the DSN, which may hold a password."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psycopg
+
+from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
+
+
+def unreachable_postgres(error: BaseException | None) -> StoreUnavailable:
+    """What libpq says, on one line: it names the server, and not the password."""
+    return StoreUnavailable(f"Postgres can't be used: {' '.join(str(error).split())}")
+
+
+@contextmanager
+def reads_translated() -> Iterator[None]:
+    """Within the block Misconfigured says that the database lacks a table of spanfold, StoreUnavailable that Postgres does not
+    answer.
+    """
+    try:
+        yield
+    except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
+        raise Misconfigured(
+            "this database is not up to date: run `spanfold migrate`, or start a worker, which does the same"
+        ) from error
+    except psycopg.OperationalError as error:
+        raise unreachable_postgres(error) from error
+
+
+@contextmanager
+def writes_translated(afterwards: str = "The live tables are as they were") -> Iterator[None]:
+    """Within the block errors of psycopg and SQLAlchemy become StoreUnavailable: what Postgres said, and how things stand."""
+    from sqlalchemy.exc import DBAPIError  # imported here: it takes longer than most operations
+
+    try:
+        yield
+    except (psycopg.Error, DBAPIError) as error:
+        raise _failed(error.orig if isinstance(error, DBAPIError) else error, afterwards) from error
+
+
+def _failed(error: BaseException | None, afterwards: str) -> StoreUnavailable:
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        words = " ".join(str(error).split())
+        return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). {afterwards}")
+    return unreachable_postgres(error)
+
+
+def statement_error(error: psycopg.Error, statement: str) -> InvalidInput | StoreUnavailable:
+    """One line about a statement that failed: what is wrong, and at which line and column."""
+    diag = error.diag
+    if diag.message_primary is None or (error.sqlstate or "")[:2] in ("08", "57"):
+        return unreachable_postgres(error)
+    place = ""
+    if diag.statement_position:
+        before = statement[: int(diag.statement_position) - 1]
+        place = f" at line {before.count(chr(10)) + 1}, column {len(before) - (before.rfind(chr(10)) + 1) + 1}"
+    more = "".join(f"; {text}" for text in (diag.message_detail, diag.message_hint) if text)
+    return InvalidInput(f"SQL error{place}: {diag.message_primary}{more} ({error.sqlstate})".replace("\n", " "))

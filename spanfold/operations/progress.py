@@ -1,0 +1,27 @@
+"""Who hears what an operation is doing while it works."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+
+class ProgressListener(Protocol):
+    """Hears of the steps of an operation. What a listener raises ends the operation in order, as Ctrl-C does."""
+
+    def step(self, text: str) -> None:
+        """A step begins."""
+
+    def advanced(self, done: int, total: int, unit: str) -> None:
+        """So many of the step's units are done; `unit` is their name in the plural."""
+
+    def waiting(self, holders: Sequence[str]) -> None:
+        """These sessions hold the operation up; none any more when there are none."""
+
+
+class NullProgress:
+    """Hears everything and shows nothing."""
+
+    def step(self, text: str) -> None: ...
+
+    def advanced(self, done: int, total: int, unit: str) -> None: ...
+
+    def waiting(self, holders: Sequence[str]) -> None: ...

@@ -1,0 +1,54 @@
+"""Read-only sessions on the read models, and values as JSON has them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
+from spanfold.operations.postgres_errors import reads_translated
+
+OPTIONS: Final = "-c search_path=spanfold,public -c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO"
+CONNECT_TIMEOUT_S: Final = 5
+
+
+def read_only(dsn: str, application_name: str) -> str:
+    """The DSN of a session that can't write, whose tables need no schema, and whose times are UTC."""
+    own = conninfo_to_dict(dsn).get("options")
+    return make_conninfo(dsn, options=f"{own or ''} {OPTIONS}".strip(), application_name=application_name)
+
+
+@contextmanager
+def reading(dsn: str, application_name: str) -> Iterator[psycopg.Connection[Any]]:
+    """A read-only session; errors within the block are those of `reads_translated`."""
+    with (
+        reads_translated(),
+        psycopg.connect(read_only(dsn, application_name), connect_timeout=CONNECT_TIMEOUT_S) as connection,
+    ):
+        yield connection
+
+
+class TextLoader(Loader):
+    """Keeps what Postgres writes: Python's dates and times end at the year 9999, Postgres' don't."""
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode()
+
+
+class IsoLoader(TextLoader):
+    """A time as ISO 8601, in UTC where it has a zone."""
+
+    def load(self, data: Buffer) -> str:
+        text = super().load(data).replace(" ", "T", 1)
+        return f"{text}:00" if text.endswith("+00") else text
+
+
+class FiniteLoader(TextLoader):
+    """A number; those that JSON lacks are the texts NaN, Infinity and -Infinity, as in tags."""
+
+    def load(self, data: Buffer) -> Any:
+        text = super().load(data)
+        return text if text[-1].isalpha() else float(text)
