@@ -32,7 +32,7 @@ from spanfold.projections.commit.reading import BEHIND, REFUSED
 from spanfold.projections.commit.settlements import held_up
 from spanfold.projections.commit.unfolded import write_parked, write_rejected
 from spanfold.projections.commit.verdicts import Judged
-from spanfold.projections.generations.lifecycle import KEPT
+from spanfold.projections.generation_states import AT_REST, KEPT_UP, sql_list
 from spanfold.projections.projection import Projection
 from spanfold.schemas.codec import Codec
 
@@ -239,15 +239,13 @@ def _count(names: Any) -> dict[str, int]:
     return counts
 
 
-_KEPT: Final = "({})".format(", ".join(f"'{state}'" for state in KEPT))
-
 LOCK_CHECKPOINTS: Final = f"""
 SELECT projection, generation, next_offset
   FROM {CORE}.checkpoints c
  WHERE topic = %s AND partition = %s
    AND (projection = '{JOURNAL}' OR EXISTS (
        SELECT FROM {CORE}.generations g
-        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {_KEPT}))
+        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {sql_list(KEPT_UP)}))
  ORDER BY projection, generation
    FOR UPDATE
 """
@@ -256,14 +254,14 @@ CHECKPOINTS: Final = f"""
 SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.projection = '{JOURNAL}' OR g.state IN {_KEPT}
+ WHERE c.projection = '{JOURNAL}' OR g.state IN {sql_list(KEPT_UP)}
 """
 
 RESTING_GENERATIONS: Final = f"""
 SELECT projection, generation, g.schema_name, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.topic = %s AND c.partition = %s AND g.state IN ('previous', 'as_of')
+ WHERE c.topic = %s AND c.partition = %s AND g.state IN {sql_list(AT_REST)}
  ORDER BY projection, generation
    FOR UPDATE OF c
 """
@@ -271,6 +269,6 @@ SELECT projection, generation, g.schema_name, g.fold_version, c.next_offset
 KEPT_GENERATIONS: Final = f"""
 SELECT projection, generation, schema_name, fold_version
   FROM {CORE}.generations
- WHERE state IN {_KEPT}
+ WHERE state IN {sql_list(KEPT_UP)}
  ORDER BY projection, generation
 """

@@ -19,17 +19,9 @@ from spanfold.language.topics import Topic, TopicOnBroker
 from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.arbiter import arbiter_of
 from spanfold.projections.commit.journal import CORE, JOURNAL
+from spanfold.projections.generation_states import LOADED_IN_BULK, GenerationState
 from spanfold.projections.generations.views import show, show_journals
 from spanfold.projections.projection import Projection
-
-LOADED: Final = ("loading", "as_of")
-"""States of generations that a replay fills, beside the workers."""
-
-BEGUN: Final = ("loading", "following")
-"""States of a generation that is about to become live, or that somebody has left so."""
-
-KEPT: Final = ("live", "following")
-"""States of generations that workers keep up with the log: a following one is about to become live."""
 
 _PREPARE_LOCK: Final = 0x70726570
 
@@ -41,7 +33,7 @@ class GenerationRow:
     number: int
     schema: str
     fold_version: int
-    state: str
+    state: GenerationState
 
 
 def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> list[str]:
@@ -76,7 +68,7 @@ def _prepare_projection(connection: Connection, projection: Projection) -> str:
     live = live_generation(connection, projection.name)
     if to_do := _to_do(connection, projection, live):
         return to_do
-    live = live or create_generation(connection, projection, "live")
+    live = live or create_generation(connection, projection, GenerationState.LIVE)
     show(connection, projection, live.schema)
     return ""
 
@@ -103,7 +95,8 @@ def _to_do(connection: Connection, projection: Projection, live: GenerationRow |
 def _left_alone(connection: Connection, projection: Projection, live: GenerationRow) -> str:
     """What to do about a live generation that another version of the code has made."""
     name, own = projection.name, projection.fold_version
-    before = any(each.fold_version == own for each in generations_of(connection, name) if each.state == "previous")
+    previous = generations_of(connection, name, GenerationState.PREVIOUS)
+    before = any(each.fold_version == own for each in previous)
     way_out = (
         f"start this process with the newer code, or go back with `spanfold rollback {name}`"
         if before
@@ -148,17 +141,21 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
 
 def live_generation(connection: Connection, projection: str) -> GenerationRow | None:
     """The projection's live generation, if it has one."""
-    return next((each for each in generations_of(connection, projection) if each.state == "live"), None)
+    return next(iter(generations_of(connection, projection, GenerationState.LIVE)), None)
 
 
-def generations_of(connection: Connection, projection: str) -> list[GenerationRow]:
-    """All of the projection's generations, oldest first."""
-    found = connection.execute(text(GENERATIONS), {"p": projection})
-    return [GenerationRow(*row) for row in found]
+def generations_of(connection: Connection, projection: str, *states: GenerationState) -> list[GenerationRow]:
+    """The projection's generations in these states, all without one; oldest first."""
+    rows = connection.execute(text(GENERATIONS), {"p": projection})
+    generations = [
+        GenerationRow(number, schema, fold_version, GenerationState(state))
+        for number, schema, fold_version, state in rows
+    ]
+    return [each for each in generations if not states or each.state in states]
 
 
 def create_generation(
-    connection: Connection, projection: Projection, state: str, schema: str | None = None
+    connection: Connection, projection: Projection, state: GenerationState, schema: str | None = None
 ) -> GenerationRow:
     """Create the tables of a new generation in a schema of their own, and register it with checkpoints at 0.
 
@@ -170,7 +167,7 @@ def create_generation(
     translated = connection.execution_options(schema_translate_map={None: created.schema})
     for table in projection.metadata.sorted_tables:
         translated.execute(CreateTable(table))
-    create_indexes(connection, projection, created, [True] if state in LOADED else [True, False])
+    create_indexes(connection, projection, created, [True] if state in LOADED_IN_BULK else [True, False])
     connection.execute(text(ADD_GENERATION), {"p": projection.name, **asdict(created)})
     add_checkpoints(connection, projection.name, created.number, projection.topics)
     return created
@@ -210,7 +207,7 @@ def drop_generation(connection: Connection, projection: str, generation: Generat
         ) from error
 
 
-def set_state(connection: Connection, projection: str, generation: GenerationRow, state: str) -> None:
+def set_state(connection: Connection, projection: str, generation: GenerationRow, state: GenerationState) -> None:
     """Register that the generation is in this state now."""
     connection.execute(text(SET_STATE), {"state": state, "p": projection, "g": generation.number})
 

@@ -4,12 +4,12 @@ Nothing is judged here. Which records were rejected or parked, what was retried 
 up, so that a generation has the rows that it would have had if it had been live from the start.
 """
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 from psycopg import Connection
 
 from spanfold.language.errors import Misconfigured
+from spanfold.language.positions import NextOffsets
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.checkpoints import lock_checkpoint
 from spanfold.projections.commit.erasure import erasures_in
@@ -20,9 +20,6 @@ from spanfold.projections.projection import FoldsStates, Projection
 from spanfold.projections.states.reading import NEVER_TOO_IDLE, Standing
 from spanfold.projections.states.rows import Place
 from spanfold.schemas.codec import Codec
-
-Positions = Mapping[tuple[str, int], int]
-"""Next offsets by (topic, partition)."""
 
 
 class Shadow:
@@ -48,11 +45,11 @@ class Shadow:
             where = (batch.topic.name, batch.partition)
             locked = lock_checkpoint(cursor, *where, self._projection.name, self._number)
             if locked is None:
-                raise Misconfigured(f"{self._schema} has no checkpoint for {where[0]}[{where[1]}]: load it anew")
+                raise Misconfigured(f"{self._schema} has no checkpoint for {where[0]}/{where[1]}: load it anew")
             next_offset, judged_to = locked
             if next_offset < batch.start or batch.end > judged_to:
                 raise Misconfigured(
-                    f"{where[0]}[{where[1]}]: a batch of [{batch.start}, {batch.end}) leaves a gap after {next_offset}, or is "
+                    f"{where[0]}/{where[1]}: a batch of [{batch.start}, {batch.end}) leaves a gap after {next_offset}, or is "
                     f"not judged yet (up to {judged_to})"
                 )
             excluded = looked_up(cursor, prepared, judged_to)
@@ -83,13 +80,13 @@ class Shadow:
         return count
 
 
-def positions_of(connection: Connection[Any], projection: str, generation: int) -> dict[tuple[str, int], int]:
+def next_offsets_of(connection: Connection[Any], projection: str, generation: int) -> NextOffsets:
     """Where the generation stands in each partition; the journal is generation 0 of JOURNAL."""
-    rows = connection.execute(POSITIONS, (projection, generation))
+    rows = connection.execute(NEXT_OFFSETS, (projection, generation))
     return {(topic, partition): next_offset for topic, partition, next_offset in rows}
 
 
-POSITIONS: Final = (
+NEXT_OFFSETS: Final = (
     f"SELECT topic, partition, next_offset FROM {CORE}.checkpoints WHERE projection = %s AND generation = %s"
 )
 

@@ -14,18 +14,16 @@ from psycopg import errors
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
-from spanfold.language.errors import SpanfoldError
+from spanfold.language.errors import LogUnavailable, SpanfoldError
+from spanfold.language.positions import NextOffsets
 from spanfold.projections.commit.journal import CORE, JOURNAL
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations.lifecycle import GenerationRow, alone, live_generation, set_state
-from spanfold.projections.generations.shadow import Positions
 from spanfold.projections.generations.views import show
 from spanfold.projections.projection import Projection
 
-FoldRest = Callable[[psycopg.Connection[Any], Positions], None]
-"""Folds the generation up to these positions over this connection, whose transaction holds the locks."""
-
-Blocked = Callable[[float], None]
-"""Is told for how long commits had to wait, in seconds, also by an attempt that failed."""
+FoldRest = Callable[[psycopg.Connection[Any], NextOffsets], None]
+"""Folds the generation up to these offsets over this connection, whose transaction holds the locks."""
 
 CHECKPOINTS_TIMEOUT: Final = "800ms"
 """For the workers' commits to end; the next ones wait behind us meanwhile."""
@@ -33,13 +31,13 @@ CHECKPOINTS_TIMEOUT: Final = "800ms"
 VIEWS_TIMEOUT: Final = "800ms"
 """For the queries that run to end; readers that come now wait behind us for so long."""
 
-
 FROZEN_TIMEOUT: Final = "5s"
+"""A process that is frozen in this transaction holds its locks for so long at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session that something has to wait for, and the snapshot by which it was met."""
+    """A session of Postgres that holds the work up, and the snapshot by which it was recognised."""
 
     pid: int
     user: str
@@ -53,92 +51,94 @@ class Session:
         return f"pid {self.pid} ({self.user}, {self.application or 'no name'}), in a transaction since {self.since}: {self.query}"
 
 
-class Occupied(SpanfoldError):
-    """A reader keeps a view, see `readers`, or commits took too long; nothing was changed."""
-
-
-def hand_over(
-    engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest, blocked: Blocked
-) -> None:
-    """Fold the rest and mark the generation as following. Raises Occupied."""
-    with _Locked(engine, projection, generation, fold_rest, blocked) as locked:
-        set_state(locked.connection, projection.name, generation, "following")
-
-
-def swap(
-    engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest, blocked: Blocked
-) -> None:
-    """Fold the rest, if there is any, and make the generation the live one. Raises Occupied."""
-    with _Locked(engine, projection, generation, fold_rest, blocked, views=True) as locked:
-        live = live_generation(locked.connection, projection.name)
-        if live is not None:
-            set_state(locked.connection, projection.name, live, "previous")
-        set_state(locked.connection, projection.name, generation, "live")
-
-
-class _Locked:
-    """A transaction that holds every checkpoint of the journal, the live generation and this one, which is at the journal's; with
-    `views` also these, which it has pointed at the generation before commits had to wait.
+class Postponed(SpanfoldError):
+    """Nothing was changed, and it may be tried again: a reader holds a view (see `readers`), commits took too long, or Kafka
+    did not answer; then `log_unavailable`. Commits waited for `blocked_s` seconds meanwhile.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        projection: Projection,
-        generation: GenerationRow,
-        fold_rest: FoldRest,
-        blocked: Blocked,
-        views: bool = False,
-    ) -> None:
-        self._engine, self._projection, self._generation, self._fold_rest = engine, projection, generation, fold_rest
-        self._blocked, self._views = blocked, views
-        self._began: float | None = None
+    def __init__(self, why: BaseException, blocked_s: float) -> None:
+        super().__init__(str(why))
+        self.log_unavailable = isinstance(why, LogUnavailable)
+        self.blocked_s = blocked_s
 
-    def __enter__(self) -> "_Locked":
-        self.connection = self._engine.connect()
-        try:
-            self._point_the_views()
-            # whoever is frozen here lets go soon
-            self.connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_TIMEOUT}'"))
-            ends = self._lock()
-            self._fold_rest(_raw(self.connection), ends)
-        except BaseException as error:
-            self._let_go()
-            cause = error.orig if isinstance(error, DBAPIError) else error
-            if isinstance(cause, errors.LockNotAvailable | errors.QueryCanceled):
-                raise Occupied(str(cause)) from error
+
+def hand_over(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
+    """Fold the rest and mark the generation as following. Returns how long commits waited (s). Raises Postponed."""
+
+    def mark(connection: Connection) -> None:
+        set_state(connection, projection.name, generation, GenerationState.FOLLOWING)
+
+    return _take_over(engine, projection, generation, fold_rest, mark, views=False)
+
+
+def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
+    """Fold the rest, if there is any, and make the generation the live one. Returns how long commits waited (s). Raises
+    Postponed.
+    """
+
+    def mark(connection: Connection) -> None:
+        live = live_generation(connection, projection.name)
+        if live is not None:
+            set_state(connection, projection.name, live, GenerationState.PREVIOUS)
+        set_state(connection, projection.name, generation, GenerationState.LIVE)
+
+    return _take_over(engine, projection, generation, fold_rest, mark, views=True)
+
+
+def _take_over(
+    engine: Engine,
+    projection: Projection,
+    generation: GenerationRow,
+    fold_rest: FoldRest,
+    mark: Callable[[Connection], None],
+    *,
+    views: bool,
+) -> float:
+    """One transaction: with `views`, point them at the generation, before commits have to wait; lock the checkpoints of the
+    journal, the live generation and this one; bring this one to where the journal is; `mark` it.
+    """
+    locking_since: float | None = None
+    try:
+        with engine.connect() as connection:  # a transaction that is not committed is rolled back when it closes
+            if views:
+                _point_views(connection, projection, generation)
+            connection.execute(text(f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_TIMEOUT}'"))
+            _limit_locking(connection)
+            locking_since = time.monotonic()
+            judged = _lock_checkpoints(connection, projection, generation)
+            fold_rest(_raw(connection), judged)
+            mark(connection)
+            connection.commit()
+    except (DBAPIError, errors.LockNotAvailable, errors.QueryCanceled, LogUnavailable) as error:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(cause, errors.LockNotAvailable | errors.QueryCanceled | LogUnavailable):
             raise
-        return self
+        raise Postponed(cause, _seconds_since(locking_since)) from error
+    return _seconds_since(locking_since)
 
-    def _point_the_views(self) -> None:
-        if self._views:
-            alone(self.connection)
-            self.connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
-            show(self.connection, self._projection, self._generation.schema)
 
-    def _lock(self) -> Positions:
-        """Lock the checkpoints; returns the journal's."""
-        topics = [topic.name for topic in self._projection.topics]
-        wanted = {"p": self._projection.name, "g": self._generation.number, "topics": topics}
-        self.connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
-        # of all locks together: each has others behind it
-        self.connection.execute(text(f"SET LOCAL statement_timeout = '{CHECKPOINTS_TIMEOUT}'"))
-        self._began = time.monotonic()
-        rows = self.connection.execute(text(LOCK), wanted).all()
-        self.connection.execute(text("SET LOCAL statement_timeout = 0"))
-        return {(topic, partition): at for topic, partition, owner, _, at in rows if owner == JOURNAL}
+def _point_views(connection: Connection, projection: Projection, generation: GenerationRow) -> None:
+    alone(connection)
+    connection.execute(text(f"SET LOCAL lock_timeout = '{VIEWS_TIMEOUT}'"))
+    show(connection, projection, generation.schema)
 
-    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
-        try:
-            if kind is None:
-                self.connection.commit()
-        finally:
-            self._let_go()
 
-    def _let_go(self) -> None:
-        self.connection.close()
-        if self._began is not None:
-            self._blocked(time.monotonic() - self._began)
+def _limit_locking(connection: Connection) -> None:
+    connection.execute(text(f"SET LOCAL lock_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+    # of all locks together: each has others behind it
+    connection.execute(text(f"SET LOCAL statement_timeout = '{CHECKPOINTS_TIMEOUT}'"))
+
+
+def _lock_checkpoints(connection: Connection, projection: Projection, generation: GenerationRow) -> NextOffsets:
+    """Lock the checkpoints; returns the journal's."""
+    topics = [topic.name for topic in projection.topics]
+    rows = connection.execute(text(LOCK), {"p": projection.name, "g": generation.number, "topics": topics}).all()
+    connection.execute(text("SET LOCAL statement_timeout = 0"))
+    return {(topic, partition): offset for topic, partition, owner, _, offset in rows if owner == JOURNAL}
+
+
+def _seconds_since(began: float | None) -> float:
+    return 0.0 if began is None else time.monotonic() - began
 
 
 def _raw(connection: Connection) -> psycopg.Connection[Any]:
@@ -160,7 +160,7 @@ SELECT c.topic, c.partition, c.projection, c.generation, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
  WHERE c.topic = ANY (:topics)
-   AND (c.projection = '{JOURNAL}' OR (c.projection = :p AND (g.state = 'live' OR g.generation = :g)))
+   AND (c.projection = '{JOURNAL}' OR (c.projection = :p AND (g.state = '{GenerationState.LIVE}' OR g.generation = :g)))
  ORDER BY c.topic, c.partition, c.projection, c.generation
    FOR UPDATE OF c
 """

@@ -11,13 +11,14 @@ from spanfold.cli.positions import position_of
 from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.language.errors import InvalidInput
+from spanfold.language.positions import NextOffsets
 from spanfold.language.settings import Settings
-from spanfold.projections.generations.shadow import Positions
 from spanfold.projections.projection import Projection
-from spanfold.stream_processors.rebuild import as_of as past
-from spanfold.stream_processors.rebuild.loading import Workplace
+from spanfold.stream_processors.rebuild import as_of_schemas as past
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
 
-Find = Callable[[Workplace], Positions]
+Find = Callable[[RebuildContext], NextOffsets]
 
 
 def as_of(
@@ -48,7 +49,7 @@ def as_of(
     settings = running_settings(chosen_settings(home))
     if drop is not None:
         with postgres_translated():
-            dropped = past.drop(named_postgres(settings), drop)
+            dropped = past.drop_schema(named_postgres(settings), drop)
         if as_json:
             print_json({"schema": drop, "dropped": dropped})
         else:
@@ -81,12 +82,12 @@ def _make(
     erased: set[str] = set()
     try:
         for projection in wanted:
-            with ours.at_work(projection) as place:
-                until = find(place)
-                folded[projection.name] = past.as_of(place, into, until, workers)
-                erased |= past.erased_since(place, until)
+            with ours.at_work(projection) as context:
+                until = find(context)
+                folded[projection.name] = rebuilding.as_of(context, into, until, workers)
+                erased |= past.erased_since(context, until)
     except BaseException:
-        past.drop(dsn, into)
+        past.drop_schema(dsn, into)
         raise
     return folded, len(erased)
 
@@ -101,10 +102,10 @@ def _parsed(words: Sequence[str], prefix: str) -> tuple[Find, list[str]]:
     if positions and not moments:
         named = {(each.topic, each.partition): each.offset for each in positions.values()}
         names = names or _folded_from({topic for topic, _ in named})
-        return lambda place: past.positions_for(place, named), names
+        return lambda context: past.offsets_for(context, named), names
     if len(moments) == 1 and not positions:
         (moment,) = moments.values()
-        return lambda place: past.positions_at(place, moment), names
+        return lambda context: past.offsets_at(context, moment), names
     raise InvalidInput(
         "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition), not "
         f"{' '.join(words)!r}"

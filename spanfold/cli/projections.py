@@ -11,6 +11,7 @@ from spanfold.cli.rebuilding import Names, chosen, prepared
 from spanfold.cli.sql import reading
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.projections.projection import Projection, installed, why_not_from_states
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
 
 projections = typer.Typer(
     invoke_without_command=True,
@@ -110,9 +111,7 @@ def drop_previous(names: Names = None, home: Home = None) -> None:
     settings, wanted = running_settings(chosen_settings(home)), chosen(names)
     ours = prepared(settings)
     for projection in wanted:
-        with ours.at_work(projection) as place:
-            previous = [each for each in place.all() if each.state == "previous"]
-            for each in previous:
-                place.drop(each)
-        words = ", ".join(f"dropped generation {each.number}" for each in previous) or "no previous generation"
+        with ours.at_work(projection) as context:
+            dropped = rebuilding.drop_previous(context)
+        words = ", ".join(f"dropped generation {each.number}" for each in dropped) or "no previous generation"
         console().print(f"{projection.name}: {words}")

@@ -11,10 +11,9 @@ from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, 
 from spanfold.language.errors import InvalidInput
 from spanfold.projections.projection import Projection
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from spanfold.stream_processors.rebuild.comparing import RowsDiffer
-from spanfold.stream_processors.rebuild.following import follow
-from spanfold.stream_processors.rebuild.loading import Workplace
-from spanfold.stream_processors.rebuild.rebuild import Result
+from spanfold.stream_processors.rebuild.compare import RowsDiffer
+from spanfold.stream_processors.rebuild.rebuild import RebuildReport, follow
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
 
 ROWS_DIFFER = 1
 
@@ -62,40 +61,41 @@ def rebuild(
             elif dry_run:
                 _preview(ours, projection, from_snapshot)
             else:
-                with ours.at_work(projection, tablespace) as place:
+                with ours.at_work(projection, tablespace) as context:
                     result = _rebuild(
-                        place, workers, accept_differences=accept_differences, from_snapshot=from_snapshot
+                        context, workers, accept_differences=accept_differences, from_snapshot=from_snapshot
                     )
                 _tell(result, json, "rebuilt")
                 to_follow += [projection] if result.needs_follower else []
         for projection in to_follow:
-            with ours.at_work(projection) as place:
-                follow(place)
+            with ours.at_work(projection) as context:
+                follow(context)
 
 
-def _rebuild(place: Workplace, workers: int, **how: bool) -> Result:
+def _rebuild(context: RebuildContext, workers: int, **how: bool) -> RebuildReport:
     try:
-        return rebuilding.rebuild(place, workers, **how)
+        return rebuilding.rebuild(context, workers, **how)
     except RowsDiffer as error:
         console().print(Text("\n".join(parity_lines(error.parity))))
         raise
 
 
 def _abort(ours: Installation, projection: Projection) -> None:
-    with ours.at_work(projection) as place:
-        dropped = rebuilding.abort(place)
+    with ours.at_work(projection) as context:
+        dropped = rebuilding.abort(context)
     words = ", ".join(f"generation {each.number} of {projection.name} is dropped" for each in dropped)
     console().print(Text(words or f"nothing of {projection.name} was unfinished"))
 
 
 def _preview(ours: Installation, projection: Projection, from_snapshot: bool) -> None:
-    with ours.at_work(projection) as place:
-        plan, begun = rebuilding.preview(place, from_snapshot=from_snapshot)
+    with ours.at_work(projection) as context:
+        plan = rebuilding.preview(context, from_snapshot=from_snapshot)
     lines = [
-        f"{topic}[{partition}]: {records:,} offsets to fold" for (topic, partition), records in sorted(plan.items())
+        f"{topic}/{partition}: {offsets:,} offsets to fold"
+        for (topic, partition), offsets in sorted(plan.offsets.items())
     ]
-    if begun is not None:
-        lines.insert(0, f"generation {begun.number} has been begun, and would be gone on with")
+    if plan.unfinished is not None:
+        lines.insert(0, f"an unfinished rebuild would be resumed, with generation {plan.unfinished.number}")
     console().print(Text("\n".join(lines)))
 
 
@@ -120,8 +120,8 @@ def verify(
     with sigterm_interrupts():
         ours = prepared(settings)
         for projection in wanted:
-            with ours.at_work(projection) as place:
-                result = rebuilding.verify(place, workers, from_snapshot=from_snapshot)
+            with ours.at_work(projection) as context:
+                result = rebuilding.verify(context, workers, from_snapshot=from_snapshot)
             equal = equal and all(each.equal for each in result.parity)
             _tell(result, json, "verified")
     raise typer.Exit(0 if equal else ROWS_DIFFER)
@@ -141,14 +141,14 @@ def rollback(
     Example: spanfold rollback traces
     """
     settings, (wanted,) = running_settings(chosen_settings(home)), chosen([projection])
-    with sigterm_interrupts(), prepared(settings).at_work(wanted) as place:
-        result = rebuilding.rollback(place, workers)
+    with sigterm_interrupts(), prepared(settings).at_work(wanted) as context:
+        result = rebuilding.rollback(context, workers)
         _tell(result, json, "rolled back")
         if result.needs_follower:
-            follow(place)
+            follow(context)
 
 
-def _tell(result: Result, json: bool, done: str) -> None:
+def _tell(result: RebuildReport, json: bool, done: str) -> None:
     if json:
         print_json(as_json(result))
         return

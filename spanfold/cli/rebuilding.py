@@ -20,8 +20,8 @@ from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.generations.parity import TableParity
 from spanfold.projections.generations.swap import Session
 from spanfold.projections.projection import Projection, installed
-from spanfold.stream_processors.rebuild.loading import Workplace, workplace
-from spanfold.stream_processors.rebuild.rebuild import Result
+from spanfold.stream_processors.rebuild.rebuild import RebuildReport
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext, rebuild_context
 
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that load, each whole partitions.")]
 Names = Annotated[
@@ -32,7 +32,7 @@ WORKERS: Final = 2
 
 
 class Screen:
-    """Steps as lines, loading as a bar with events/s and what is left; an audience of rebuild/loading.py."""
+    """Steps as lines, loading as a bar with events/s and what is left; a ProgressListener."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self._console, self._progress = console, progress
@@ -81,15 +81,15 @@ class Installation:
     topics: Mapping[str, TopicOnBroker]
 
     @contextmanager
-    def at_work(self, projection: Projection, tablespace: str = "") -> Iterator[Workplace]:
+    def at_work(self, projection: Projection, tablespace: str = "") -> Iterator[RebuildContext]:
         """Alone with the projection's generations. Postgres' errors are translated."""
         dsn = named_postgres(self.settings)
         with (
             postgres_translated(),
             screen() as shown,
-            workplace(self.settings, dsn, self.topics, projection, shown, tablespace) as place,
+            rebuild_context(self.settings, dsn, self.topics, projection, shown, tablespace) as context,
         ):
-            yield place
+            yield context
 
 
 def prepared(settings: Settings) -> Installation:
@@ -135,7 +135,7 @@ def parity_lines(parity: Sequence[TableParity]) -> Iterator[str]:
         yield from (f"  {difference}" for difference in each.differences)
 
 
-def as_json(result: Result) -> dict[str, Any]:
-    """The result as JSON has it, with events per second."""
-    rate = result.records / result.load_s if result.load_s else 0.0
-    return asdict(result) | {"events_per_s": round(rate), "equal": all(each.equal for each in result.parity)}
+def as_json(report: RebuildReport) -> dict[str, Any]:
+    """The report as JSON has it, with events per second."""
+    rate = report.records / report.load_s if report.load_s else 0.0
+    return asdict(report) | {"events_per_s": round(rate), "equal": all(table.equal for table in report.parity)}

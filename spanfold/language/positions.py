@@ -1,13 +1,17 @@
 """Places in the log, so that a reader can wait for what a writer has been told."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 from spanfold.language.errors import InvalidInput
+from spanfold.language.topics import Partition
 
 _TEXT: Final = re.compile(r"([a-zA-Z0-9._-]{1,249})/(\d{1,9})@(\d{1,18})")
+
+NextOffsets = Mapping[Partition, int]
+"""By partition the first offset that has not been folded, judged or read yet: one more than that of the last Position reached."""
 
 
 @dataclass(frozen=True, slots=True, order=True)

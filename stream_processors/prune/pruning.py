@@ -1,24 +1,21 @@
 """One pruning: alone, planned as a whole, carried out part by part."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Final, Protocol
-
-import psycopg
 
 from spanfold.application.aggregates import installed_aggregates
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.postgres.connections import connect
 from spanfold.projections.projection import Projection
 from spanfold.projections.retention.log_readers import holders
 from spanfold.stream_processors.prune import journals, log, tables
 from spanfold.stream_processors.prune.parts import Part
 from spanfold.stream_processors.prune.retention_context import Site, Watermarks
-from spanfold.stream_processors.rebuild.loading import Nobody, let_others, workplace
-from spanfold.stream_processors.rebuild.replay import LogReader
+from spanfold.stream_processors.rebuild.log_reader import LogReader
+from spanfold.stream_processors.rebuild.rebuild_context import NullProgress, rebuild_context, session_lock
 
 LOCK: Final = "spanfold prune"
 
@@ -71,16 +68,14 @@ def prune_plan(
     Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
     """
     with ExitStack() as stack:
-        control = stack.enter_context(connect(dsn, LOCK))
-        _be_alone(control)
-        stack.callback(let_others, control)
+        control = stack.enter_context(session_lock(dsn, LOCK, _busy))
         busy = {}
         for projection in projections.values():
             try:
-                stack.enter_context(workplace(settings, dsn, topics, projection, Nobody()))
+                stack.enter_context(rebuild_context(settings, dsn, topics, projection, NullProgress()))
             except Misconfigured as error:
                 busy[projection.name] = str(error)
-        reader = stack.enter_context(closing(LogReader(settings)))
+        reader = stack.enter_context(LogReader(settings))
         aggregates = [each for each in installed_aggregates().values() if each.topic.name in topics]
         seen = holders(control, aggregates)
         watermarks = _watermarks(reader, topics)
@@ -121,6 +116,5 @@ def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Water
     }
 
 
-def _be_alone(control: psycopg.Connection[tuple[object, ...]]) -> None:
-    if control.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (LOCK,)).fetchone() != (True,):
-        raise Misconfigured("another `spanfold prune` is at work on this database: wait for it, or end it first")
+def _busy(holder: str) -> str:
+    return f"another `spanfold prune` is at work, in the Postgres session of {holder}: wait for it, or end it first"

@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
-from confluent_kafka import TopicPartition
 
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.projection import Projection
 from spanfold.projections.retention.log_readers import Holder, latest
 from spanfold.stream_processors.prune.parts import Bound, words_of
-from spanfold.stream_processors.rebuild.replay import LogReader
+from spanfold.stream_processors.rebuild.log_reader import LogReader
 
 Watermarks = Mapping[tuple[str, int], tuple[int, int]]
 """By (topic, partition): the first offset that the log has, and the one after its last."""
@@ -63,6 +62,6 @@ class Site:
 
     def offset_at(self, topic: str, partition: int, us: int) -> int:
         """The first offset that the broker had at this time or later; the end where there is none."""
-        name = self.topics[topic].name
-        found = self.reader.offsets_for_times([TopicPartition(name, partition, max(us, 0) // 1000)])[name, partition]
-        return self.watermarks[topic, partition][1] if found is None else found
+        on_broker = (self.topics[topic].name, partition)
+        offset = self.reader.offsets_for_times({on_broker: max(us, 0) // 1000})[on_broker]
+        return self.watermarks[topic, partition][1] if offset is None else offset

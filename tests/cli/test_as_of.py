@@ -8,7 +8,7 @@ import pytest
 
 from spanfold.language.errors import InvalidInput, StoreUnavailable
 from spanfold.language.settings import Settings
-from spanfold.stream_processors.rebuild import as_of as past
+from spanfold.stream_processors.rebuild import as_of_schemas as past
 from tests.cli.conftest import Run, told
 
 NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/none"

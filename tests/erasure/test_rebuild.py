@@ -1,20 +1,22 @@
 """Rebuilds and comparisons during which a trace is erased."""
 
 from collections.abc import Mapping
-from contextlib import closing
 
 from spanfold.language.events import DomainEvent, TraceErased
+from spanfold.language.positions import NextOffsets
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.commit.store import Store
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.lifecycle import GenerationRow
-from spanfold.projections.generations.shadow import Positions, positions_of
+from spanfold.projections.generations.shadow import next_offsets_of
 from spanfold.projections.projection import installed
-from spanfold.stream_processors.rebuild.comparing import parity_of
-from spanfold.stream_processors.rebuild.loading import Loading, Workplace
-from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
+from spanfold.stream_processors.rebuild.compare import compare_with_live
+from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
+from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
 from tests.erasure.conftest import Ledger, tables_with
 from tests.erasure.test_command import NOW, TRACE, others, story
 from tests.rebuilds.conftest import at_work
@@ -42,32 +44,32 @@ class Live:
         self.fold()
 
     def fold(self) -> None:
-        topic, at = self._topics[TRACES.name], positions_of(self._ledger, "journal", 0)
-        with closing(LogReader(self._settings, with_headers=True)) as reader:
-            stretches = [
-                Stretch(topic, partition, at[TRACES.name, partition], reader.watermarks(topic.name, partition)[1])
+        topic, at = self._topics[TRACES.name], next_offsets_of(self._ledger, "journal", 0)
+        with LogReader(self._settings, with_headers=True) as reader:
+            ranges = [
+                OffsetRange(topic, partition, at[TRACES.name, partition], reader.watermarks(topic.name, partition)[1])
                 for partition in range(topic.partitions)
             ]
-            for batch in reader.batches(stretches):
+            for batch in reader.batches(ranges):
                 self._store.commit(self._ledger, self._store.prepare(batch))
 
 
-class Interrupted(Loading):
+class Interrupted(GenerationLoader):
     """While it loads for the first time, a trace is erased."""
 
     live: Live | None = None
     loads = 0
 
-    def load(self, until: Positions) -> None:
+    def load(self, until: NextOffsets) -> int:
         self.loads += 1
         if self.loads == 1 and self.live is not None:
             self.live.erase()
-        super().load(until)
+        return super().load(until)
 
 
-def new_generation(place: Workplace) -> GenerationRow:
-    with place.engine.begin() as connection:
-        return lifecycle.create_generation(connection, place.projection, "loading")
+def new_generation(context: RebuildContext) -> GenerationRow:
+    with context.engine.begin() as connection:
+        return lifecycle.create_generation(connection, context.projection, GenerationState.LOADING)
 
 
 def test_a_comparison_during_which_a_trace_is_erased_is_made_again(
@@ -75,12 +77,12 @@ def test_a_comparison_during_which_a_trace_is_erased_is_made_again(
 ) -> None:
     live = Live(ledger, stack_settings, topics)
     live.publish(*(event for event in [*others(300, 1), *story()] if event.home == TRACES))
-    with at_work(stack_settings) as place:
-        row, rebuilt = place.in_state("live"), new_generation(place)
+    with at_work(stack_settings) as context:
+        row, rebuilt = context.newest(GenerationState.LIVE), new_generation(context)
         assert row
-        with closing(Interrupted(place, rebuilt, 0)) as loading:
+        with Interrupted(context, rebuilt, 0) as loading:
             loading.live = live
-            parity = parity_of(place, loading, row, rebuilt)
+            parity = compare_with_live(context, loading, row, rebuilt)
             assert loading.loads == 2
     assert [each.table for each in parity if not each.equal] == []
     assert tables_with(ledger, TRACE) == []
@@ -91,15 +93,15 @@ def test_a_generation_that_has_the_trace_already_loses_it_where_it_passes_the_fa
 ) -> None:
     live = Live(ledger, stack_settings, topics)
     live.publish(*(event for event in [*others(300, 1), *story()[:9]] if event.home == TRACES))
-    with at_work(stack_settings) as place:
-        row, rebuilt = place.in_state("live"), new_generation(place)
+    with at_work(stack_settings) as context:
+        row, rebuilt = context.newest(GenerationState.LIVE), new_generation(context)
         assert row
-        with closing(Loading(place, rebuilt, 0)) as loading:
-            loading.load(place.judged())
+        with GenerationLoader(context, rebuilt, 0) as loading:
+            loading.load(context.judged())
             assert f"{rebuilt.schema}.spans" in tables_with(ledger, TRACE)
             live.publish(*(event for event in [*story(), *others(100, 2)] if event.home == TRACES))
             live.erase()
             assert tables_with(ledger, TRACE) == [f"{rebuilt.schema}.spans", f"{rebuilt.schema}.traces"]
-            parity = parity_of(place, loading, row, rebuilt)
+            parity = compare_with_live(context, loading, row, rebuilt)
     assert [each.table for each in parity if not each.equal] == []
     assert tables_with(ledger, TRACE) == []

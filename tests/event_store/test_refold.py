@@ -105,6 +105,6 @@ async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_h
         assert rows(again, INSTANCES) == rows(ledger, INSTANCES)
 
     before = rows(ledger, INSTANCES)
-    with at_work(stack_settings, "services") as place:
-        assert all(each.equal for each in rebuilding.rebuild(place, 2).parity)
+    with at_work(stack_settings, "services") as context:
+        assert all(each.equal for each in rebuilding.rebuild(context, 2).parity)
     assert rows(ledger, INSTANCES) == before

@@ -31,8 +31,8 @@ async def test_a_saved_trace_is_the_same_after_a_rebuild(
     for each in (saved, open_one):
         await repository.save_trace(each)
     before = await repository.get_traces_by_service(ServiceId("rebuilt"))
-    with at_work(stack_settings, "traces") as place:
-        assert all(each.equal for each in rebuilding.rebuild(place, 1).parity)
+    with at_work(stack_settings, "traces") as context:
+        assert all(each.equal for each in rebuilding.rebuild(context, 1).parity)
     assert ("traces", 2, "live") in states(ledger)
     assert await repository.get_traces_by_service(ServiceId("rebuilt")) == before
     assert {each.id for each in before} == {saved.id, open_one.id}

@@ -18,6 +18,7 @@ from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Gap, Outcome, Store
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import Projection, installed
 from spanfold.projections.traces import TracesProjection
@@ -259,7 +260,7 @@ def with_second(settings: Settings) -> dict[str, Projection]:
     second = Second()
     assert settings.postgres_dsn
     with create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool).begin() as connection:
-        lifecycle.create_generation(connection, second, "live")
+        lifecycle.create_generation(connection, second, GenerationState.LIVE)
     return {**installed(), "second": second}
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,13 +41,13 @@ from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import LOGS, TRACES, TopicOnBroker
 from spanfold.projections.commit.journal import JOURNAL
 from spanfold.projections.commit.store import Store
-from spanfold.projections.generations.shadow import positions_of
+from spanfold.projections.generations.shadow import next_offsets_of
 from spanfold.projections.projection import installed
 from spanfold.projections.states.rows import SNAPSHOTS
 from spanfold.projections.states.store import Folding, StateStore
 from spanfold.schemas.codec import Codec
 from spanfold.stream_processors.prune import Part, PrunePlan, prune_plan
-from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
+from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from tests.rebuilds.conftest import Ledger, at_work, command, environment, rows
 from tests.stream_processors.conftest import second_settings, start, until
 
@@ -143,13 +143,13 @@ def _kind_of_time(settings: Settings, topic: str) -> int:
 def fold(settings: Settings, topics: Mapping[str, TopicOnBroker], ledger: Ledger) -> None:
     """Judge and fold all that the log has, as a worker does."""
     store = Store(installed())
-    at = positions_of(ledger, JOURNAL, 0)
-    with closing(LogReader(settings, with_headers=True)) as reader:
-        stretches = [
-            Stretch(topics[name], partition, start, reader.watermarks(topics[name].name, partition)[1])
+    at = next_offsets_of(ledger, JOURNAL, 0)
+    with LogReader(settings, with_headers=True) as reader:
+        ranges = [
+            OffsetRange(topics[name], partition, start, reader.watermarks(topics[name].name, partition)[1])
             for (name, partition), start in at.items()
         ]
-        for batch in reader.batches(stretches):
+        for batch in reader.batches(ranges):
             store.commit(ledger, store.prepare(batch))
 
 
@@ -157,14 +157,14 @@ def take_states(settings: Settings, topics: Mapping[str, TopicOnBroker], ledger:
     """Fold what has been judged into the states of aggregates, as the snapshot worker does."""
     store = StateStore([Folding(each, SnapshotPolicy()) for each in installed_aggregates().values()])
     store.register(ledger)
-    with closing(LogReader(settings)) as reader:
-        stretches = [
-            Stretch(topics[topic], partition, start, end)
+    with LogReader(settings) as reader:
+        ranges = [
+            OffsetRange(topics[topic], partition, start, end)
             for topic, version in store.fold_versions.items()
-            for (name, partition), start in positions_of(ledger, SNAPSHOTS, version).items()
-            if name == topic and start < (end := positions_of(ledger, JOURNAL, 0)[topic, partition])
+            for (name, partition), start in next_offsets_of(ledger, SNAPSHOTS, version).items()
+            if name == topic and start < (end := next_offsets_of(ledger, JOURNAL, 0)[topic, partition])
         ]
-        for batch in reader.batches(stretches):
+        for batch in reader.batches(ranges):
             store.commit(ledger, store.prepare(batch))
 
 
@@ -235,7 +235,7 @@ class Place:
         return {at: end for at, (_, end) in self._watermarks().items()}
 
     def _watermarks(self) -> dict[tuple[str, int], tuple[int, int]]:
-        with closing(LogReader(self.settings)) as reader:
+        with LogReader(self.settings) as reader:
             return {
                 (name, partition): reader.watermarks(topic.name, partition)
                 for name, topic in self.topics.items()

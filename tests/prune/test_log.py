@@ -9,6 +9,7 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.journal import JOURNAL
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from spanfold.projections.states.rows import SNAPSHOTS
@@ -25,7 +26,7 @@ def another_generation(old: Place, state: str, offset: int = AT) -> None:
     """A second generation of traces in this state, which stands at this offset of PARTITION and elsewhere where live does."""
     dsn = str(old.settings.postgres_dsn)
     with create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool).begin() as connection:
-        made = lifecycle.create_generation(connection, installed()["traces"], state)
+        made = lifecycle.create_generation(connection, installed()["traces"], GenerationState(state))
     old.ledger.execute(
         "UPDATE spanfold_core.checkpoints c SET next_offset = l.next_offset, log_time = l.log_time"
         "  FROM spanfold_core.checkpoints l"

@@ -182,10 +182,10 @@ def test_after_it_tables_are_rebuilt_from_snapshots_and_the_same(old: Place) -> 
     refused = with_settings(old, {}, "rebuild", "traces")
     assert refused.returncode == 3, refused.stdout
     assert "`spanfold rebuild traces --from-snapshot` begins with" in refused.stderr
-    with at_work(old.settings) as place:
-        rebuilding.abort(place)
-        assert all(each.equal for each in rebuilding.verify(place, 1, from_snapshot=True).parity)
-        result = rebuilding.rebuild(place, 1, from_snapshot=True)
+    with at_work(old.settings) as context:
+        rebuilding.abort(context)
+        assert all(each.equal for each in rebuilding.verify(context, 1, from_snapshot=True).parity)
+        result = rebuilding.rebuild(context, 1, from_snapshot=True)
         assert all(each.equal for each in result.parity)
     assert rows(old.ledger) == before
     # what comes now meets rows that are as they were

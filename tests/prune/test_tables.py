@@ -6,7 +6,7 @@ from typing import Any
 from spanfold.language.events import DomainEvent
 from spanfold.language.topics import TRACES
 from spanfold.projections.projection import installed
-from spanfold.stream_processors.rebuild import as_of as past
+from spanfold.stream_processors.rebuild import as_of_schemas as past
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.prune.conftest import DAY, HOUR, TODAY, Heard, Place, asked, at_work, command, hundred_days, part, rows, span
 from tests.rebuilds.conftest import Ledger
@@ -39,8 +39,8 @@ def unequal(old: Place) -> dict[str, list[str]]:
     """The tables of which `verify` says that they are not what the log says."""
     found = {}
     for name in installed():
-        with at_work(old.settings, name) as place:
-            parity = rebuilding.verify(place, 1).parity
+        with at_work(old.settings, name) as context:
+            parity = rebuilding.verify(context, 1).parity
         found |= {each.table: [str(said) for said in each.differences] for each in parity if not each.equal}
     return found
 
@@ -63,35 +63,35 @@ def test_rows_go_that_no_late_event_can_change_and_a_rebuild_does_not_bring_them
     before = rows(old.ledger)
     assert unequal(old) == {}
     for name in installed():
-        with at_work(old.settings, name) as place:
-            result = rebuilding.rebuild(place, 1)
+        with at_work(old.settings, name) as context:
+            result = rebuilding.rebuild(context, 1)
             assert all(each.equal for each in result.parity)
     assert rows(old.ledger) == before
-    with at_work(old.settings) as place:
-        assert rebuilding.rollback(place, 1).generation == 1
+    with at_work(old.settings) as context:
+        assert rebuilding.rollback(context, 1).generation == 1
     assert rows(old.ledger) == before
     assert all(part(old.plan(table=EVERY), "table", table).records == 0 for table in EVERY)
 
 
 def test_a_rollback_to_what_was_never_trimmed_does_not_bring_rows_back(old: Place) -> None:
-    with at_work(old.settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(old.settings) as context:
+        rebuilding.rebuild(context, 1)
     with old.planned(table={"spans": 60}) as found:
         found.run(Heard())
     assert any("generation traces/1 (previous) keeps its old rows" in words for words in found.remarks)
     before = rows(old.ledger)
     assert first_of(old.ledger, "spans", 1) < ago(99)  # type: ignore[operator]
-    with at_work(old.settings) as place:
-        rebuilding.rollback(place, 1)
+    with at_work(old.settings) as context:
+        rebuilding.rollback(context, 1)
     assert rows(old.ledger) == before
     assert first_of(old.ledger, "spans", 1) >= ago(60)  # type: ignore[operator]
 
 
 def test_as_of_does_not_bring_them_back_either(old: Place) -> None:
     old.prune(table={"spans": 60})
-    with at_work(old.settings) as place:
+    with at_work(old.settings) as context:
         past.create_schema(str(old.settings.postgres_dsn), "before", "a test")
-        past.as_of(place, "before", past.positions_at(place, ago(55)), 1)
+        rebuilding.as_of(context, "before", past.offsets_at(context, ago(55)), 1)
     ((first, traces),) = asked(
         old.ledger, "SELECT min(s.end_time), (SELECT count(*) FROM before.traces) FROM before.spans s"
     )
@@ -157,8 +157,8 @@ def test_calls_are_counted_right_however_late_their_other_half_comes(new: Place)
     ])  # fmt: skip
     assert calls(old) == before + 1
     assert unequal(old) == {}
-    with at_work(old.settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(old.settings) as context:
+        rebuilding.rebuild(context, 1)
     assert calls(old) == before + 1
 
 
@@ -176,8 +176,8 @@ def test_what_lies_about_its_time_goes_with_the_next_pruning_and_disturbs_no_com
     assert part(old.prune(table=EVERY), "table", "spans").records == 0  # by their events' times they are of today
     assert unequal(old) == {}
     before = rows(old.ledger)
-    with at_work(old.settings) as place:
-        assert all(each.equal for each in rebuilding.rebuild(place, 1).parity)
+    with at_work(old.settings) as context:
+        assert all(each.equal for each in rebuilding.rebuild(context, 1).parity)
     assert rows(old.ledger)["spans"] == before["spans"]
 
 
@@ -190,8 +190,8 @@ def test_a_trace_is_erased_also_when_old_spans_are_gone(old: Place, start: Start
         assert done.returncode == 0, done.stderr
     assert asked(old.ledger, "SELECT count(*) FROM spanfold.spans WHERE trace_id = ANY (%s)", (victims,)) == [(0,)]
     assert unequal(old) == {}
-    with at_work(old.settings) as place:
-        assert all(each.equal for each in rebuilding.rebuild(place, 1).parity)
+    with at_work(old.settings) as context:
+        assert all(each.equal for each in rebuilding.rebuild(context, 1).parity)
 
 
 def test_a_table_of_a_projection_that_is_being_rebuilt_is_left_alone(old: Place) -> None:

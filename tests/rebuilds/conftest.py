@@ -16,7 +16,7 @@ from spanfold.kafka.topics import ensure_topics
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.projection import Projection, installed
-from spanfold.stream_processors.rebuild.loading import Nobody, Workplace, workplace
+from spanfold.stream_processors.rebuild.rebuild_context import NullProgress, RebuildContext, rebuild_context
 from tests.faults.load import Load, events
 from tests.stream_processors.conftest import Start, Worker, second_settings, start, until
 
@@ -42,13 +42,13 @@ def publish_mixed(settings: Settings, count: int, seed: int = 1) -> None:
 
 
 @contextmanager
-def at_work(settings: Settings, projection: str | Projection = "traces") -> Iterator[Workplace]:
+def at_work(settings: Settings, projection: str | Projection = "traces") -> Iterator[RebuildContext]:
     """Alone with the projection's generations."""
     assert settings.postgres_dsn
     chosen = installed()[projection] if isinstance(projection, str) else projection
     topics = ensure_topics(settings, chosen.topics)
-    with workplace(settings, settings.postgres_dsn, topics, chosen, Nobody()) as place:
-        yield place
+    with rebuild_context(settings, settings.postgres_dsn, topics, chosen, NullProgress()) as context:
+        yield context
 
 
 def environment(settings: Settings) -> dict[str, str]:

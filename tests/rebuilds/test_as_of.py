@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Mapping
-from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,10 +12,11 @@ from spanfold.language.errors import InvalidInput, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.commit.store import Store
-from spanfold.projections.generations.shadow import positions_of
+from spanfold.projections.generations.shadow import next_offsets_of
 from spanfold.projections.projection import installed
-from spanfold.stream_processors.rebuild import as_of as past
-from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
+from spanfold.stream_processors.rebuild import as_of_schemas as past
+from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from tests.rebuilds.conftest import Ledger, at_work, publish_mixed
 
 Positions = Mapping[tuple[str, int], int]
@@ -24,10 +24,12 @@ Positions = Mapping[tuple[str, int], int]
 
 def fold_live(ledger: Ledger, settings: Settings, topics: Mapping[str, TopicOnBroker], until: Positions) -> None:
     """Fold as a worker does, exactly up to these positions."""
-    store, at = Store(installed()), positions_of(ledger, "journal", 0)
-    stretches = [Stretch(topics[name], partition, at[name, partition], end) for (name, partition), end in until.items()]
-    with closing(LogReader(settings, with_headers=True)) as reader:
-        for batch in reader.batches(stretches):
+    store, at = Store(installed()), next_offsets_of(ledger, "journal", 0)
+    ranges = [
+        OffsetRange(topics[name], partition, at[name, partition], end) for (name, partition), end in until.items()
+    ]
+    with LogReader(settings, with_headers=True) as reader:
+        for batch in reader.batches(ranges):
             store.commit(ledger, store.prepare(batch))
 
 
@@ -56,11 +58,11 @@ def test_as_of_five_positions_is_what_live_showed_there(
         into = f"past_{number}"
         past.create_schema(str(stack_settings.postgres_dsn), into, "positions")
         for name in installed():
-            with at_work(stack_settings, name) as place:
-                wanted = {at: end for at, end in until.items() if at in place.judged()}
-                past.as_of(place, into, past.positions_for(place, wanted), workers=1)
+            with at_work(stack_settings, name) as context:
+                wanted = {at: end for at, end in until.items() if at in context.judged()}
+                rebuilding.as_of(context, into, past.offsets_for(context, wanted), workers=1)
         assert shown(ledger, into) == dump
-        assert sorted(past.drop(str(stack_settings.postgres_dsn), into)) == sorted(installed())
+        assert sorted(past.drop_schema(str(stack_settings.postgres_dsn), into)) == sorted(installed())
     gone = ledger.execute("SELECT FROM pg_namespace WHERE nspname LIKE 'past%'").fetchall()
     assert not gone
     assert shown(ledger, "spanfold") == dumps[-1][1]
@@ -72,15 +74,15 @@ def test_a_time_means_what_the_broker_had_before_it(
     publish_mixed(stack_settings, 500)
     between = datetime.now(UTC)
     publish_mixed(stack_settings, 500, seed=2)
-    with at_work(stack_settings) as place:
-        found = {(TRACES.name, at): end for (_, at), end in past.positions_at(place, between).items()}
-    with closing(LogReader(stack_settings)) as reader:
-        stretches = [Stretch(topics[TRACES.name], at, 0, end) for (_, at), end in found.items()]
-        times = [ms for batch in reader.batches(stretches) for ms in batch.log_times_ms]
+    with at_work(stack_settings) as context:
+        found = {(TRACES.name, at): end for (_, at), end in past.offsets_at(context, between).items()}
+    with LogReader(stack_settings) as reader:
+        ranges = [OffsetRange(topics[TRACES.name], at, 0, end) for (_, at), end in found.items()]
+        times = [ms for batch in reader.batches(ranges) for ms in batch.log_times_ms]
     assert times
     assert max(times) < between.timestamp() * 1000
-    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match="not come so far"):
-        past.as_of(place, "early", found, workers=1)
+    with at_work(stack_settings) as context, pytest.raises(Misconfigured, match="not got so far"):
+        rebuilding.as_of(context, "early", found, workers=1)
 
 
 def test_what_cannot_be_is_refused_and_leaves_nothing(stack_settings: Settings, ledger: Ledger) -> None:
@@ -88,7 +90,7 @@ def test_what_cannot_be_is_refused_and_leaves_nothing(stack_settings: Settings, 
     for name in ("spanfold", "Not a name", "pg_x", "1st"):
         with pytest.raises(InvalidInput, match=r"schema|name"):
             past.create_schema(dsn, name, "")
-    with pytest.raises(InvalidInput, match="no schema public that"):
-        past.drop(dsn, "public")
-    with at_work(stack_settings) as place, pytest.raises(InvalidInput, match=r"spanfold\.traces/1@"):
-        past.positions_for(place, {(TRACES.name, 0): 0})
+    with pytest.raises(InvalidInput, match="public is not a schema that"):
+        past.drop_schema(dsn, "public")
+    with at_work(stack_settings) as context, pytest.raises(InvalidInput, match=r"spanfold\.traces/1@"):
+        past.offsets_for(context, {(TRACES.name, 0): 0})

@@ -13,7 +13,7 @@ from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from spanfold.stream_processors.rebuild.loading import Loading
+from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
 from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
 from tests.stream_processors.conftest import Worker, until
 
@@ -23,8 +23,8 @@ def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(
 ) -> None:
     before = rows(ledger)
     for name in installed():
-        with at_work(stack_settings, name) as place:
-            result = rebuilding.rebuild(place, 2)
+        with at_work(stack_settings, name) as context:
+            result = rebuilding.rebuild(context, 2)
         assert result.parity
         assert all(each.equal for each in result.parity), result.parity
     assert rows(ledger) == before
@@ -34,8 +34,8 @@ def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(
     folded(ledger, stack_settings, folding)
     later = rows(ledger)
     assert later != before
-    with at_work(stack_settings) as place:
-        result = rebuilding.rollback(place, 2)
+    with at_work(stack_settings) as context:
+        result = rebuilding.rollback(context, 2)
     assert result.records > 0
     assert rows(ledger) == later
     assert ("traces", 1, "live") in states(ledger)
@@ -52,22 +52,22 @@ def test_a_process_that_starts_during_the_swap_does_not_point_the_views_back(
     starting = threading.Thread(
         target=lifecycle.prepare, args=(stack_settings.postgres_dsn, topics.values(), installed()), daemon=True
     )
-    fold_rest = Loading.fold_rest
+    fold_rest = GenerationLoader.fold_rest
 
     def waits() -> Any:
         query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'"
         return ledger.execute(query).fetchall()
 
-    def start_in_the_swap(self: Loading, *arguments: Any) -> None:
+    def start_in_the_swap(self: GenerationLoader, *arguments: Any) -> None:
         if ("traces", 2, "following") in states(ledger):
             starting.start()
             until(waits, "the starting process waits", lambda: starting.is_alive())
         fold_rest(self, *arguments)
 
-    monkeypatch.setattr(Loading, "fold_rest", start_in_the_swap)
+    monkeypatch.setattr(GenerationLoader, "fold_rest", start_in_the_swap)
     publish(stack_settings, 300)
-    with at_work(stack_settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(stack_settings) as context:
+        rebuilding.rebuild(context, 1)
     starting.join(60)
     assert not starting.is_alive()
     shown = ledger.execute("SELECT pg_get_viewdef('spanfold.traces')").fetchone()
@@ -79,29 +79,29 @@ def test_a_process_that_starts_during_the_swap_does_not_point_the_views_back(
 def test_a_rollback_that_was_killed_can_be_ended_or_taken_back(
     stack_settings: Settings, ledger: Ledger, folding: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with at_work(stack_settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(stack_settings) as context:
+        rebuilding.rebuild(context, 1)
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
     before = rows(ledger)
-    for step in ("_load", "_wait_out"):
-        with monkeypatch.context() as patched, at_work(stack_settings) as place:
+    for step in ("load", "wait_for_old_snapshots"):
+        with monkeypatch.context() as patched, at_work(stack_settings) as context:
             patched.setattr(rebuilding, step, killed)
             with pytest.raises(KeyboardInterrupt):
-                rebuilding.rollback(place, 1)
-        with at_work(stack_settings) as place:
-            rebuilding.abort(place)
+                rebuilding.rollback(context, 1)
+        with at_work(stack_settings) as context:
+            rebuilding.abort(context)
         assert [state for name, _, state in states(ledger) if name == "traces"] == ["previous", "live"]
-    with monkeypatch.context() as patched, at_work(stack_settings) as place:
-        patched.setattr(rebuilding, "_wait_out", killed)
+    with monkeypatch.context() as patched, at_work(stack_settings) as context:
+        patched.setattr(rebuilding, "wait_for_old_snapshots", killed)
         with pytest.raises(KeyboardInterrupt):
-            rebuilding.rollback(place, 1)
-    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match="--abort"):
-        rebuilding.verify(place, 1)
-    with at_work(stack_settings) as place:
-        rebuilding.rollback(place, 1)
+            rebuilding.rollback(context, 1)
+    with at_work(stack_settings) as context, pytest.raises(Misconfigured, match="--abort"):
+        rebuilding.verify(context, 1)
+    with at_work(stack_settings) as context:
+        rebuilding.rollback(context, 1)
     assert [state for name, _, state in states(ledger) if name == "traces"] == ["live", "previous"]
     assert rows(ledger) == before
 
@@ -109,24 +109,24 @@ def test_a_rollback_that_was_killed_can_be_ended_or_taken_back(
 def test_a_rebuild_after_a_killed_rollback_folds_the_log_anew(
     stack_settings: Settings, ledger: Ledger, folding: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with at_work(stack_settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(stack_settings) as context:
+        rebuilding.rebuild(context, 1)
     before = rows(ledger)
     ledger.execute("DELETE FROM traces_g1.spans")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, at_work(stack_settings) as place:
-        patched.setattr(rebuilding, "_wait_out", killed)
+    with monkeypatch.context() as patched, at_work(stack_settings) as context:
+        patched.setattr(rebuilding, "wait_for_old_snapshots", killed)
         with pytest.raises(KeyboardInterrupt):
-            rebuilding.rollback(place, 1)
+            rebuilding.rollback(context, 1)
     assert ("traces", 1, "following") in states(ledger)
-    with at_work(stack_settings) as place:
-        ahead, begun = rebuilding.preview(place)
-        result = rebuilding.rebuild(place, 1)
-    assert begun is None
-    assert result.records == sum(ahead.values()) > 0
+    with at_work(stack_settings) as context:
+        ahead = rebuilding.preview(context)
+        result = rebuilding.rebuild(context, 1)
+    assert ahead.unfinished is None
+    assert result.records == sum(ahead.offsets.values()) > 0
     assert all(each.equal for each in result.parity), result.parity
     assert [at for at in states(ledger) if at[0] == "traces"] == [("traces", 2, "previous"), ("traces", 3, "live")]
     assert rows(ledger) == before
@@ -137,9 +137,9 @@ def test_what_people_built_on_a_generation_is_not_dropped_with_it(
 ) -> None:
     ledger.execute("CREATE VIEW public.mine AS SELECT trace_id FROM traces_g1.traces")
     for _ in range(2):
-        with at_work(stack_settings) as place:
-            rebuilding.rebuild(place, 1)
+        with at_work(stack_settings) as context:
+            rebuilding.rebuild(context, 1)
     assert [state for name, _, state in states(ledger) if name == "traces"] == ["previous", "previous", "live"]
-    with at_work(stack_settings) as place, pytest.raises(Misconfigured, match=r"view mine depends on"):
-        place.drop(place.all()[0])
+    with at_work(stack_settings) as context, pytest.raises(Misconfigured, match=r"view mine depends on"):
+        context.drop(context.generations()[0])
     assert ledger.execute("SELECT count(*) FROM public.mine").fetchone() != (0,)

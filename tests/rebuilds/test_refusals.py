@@ -39,18 +39,18 @@ def test_a_log_that_no_longer_reaches_back(stack_settings: Settings, ledger: Led
         future.result()
     done = command(stack_settings, "rebuild", "traces")
     assert done.returncode == 3, done.stderr
-    assert f"the log of {topic}[1] holds offsets 10 to" in done.stderr
-    with at_work(stack_settings) as place:
-        rebuilding.abort(place)
+    assert f"the log of {topic}/1 holds offsets 10 to" in done.stderr
+    with at_work(stack_settings) as context:
+        rebuilding.abort(context)
     assert (rows(ledger), states(ledger)) == (before, stood)
     assert leftovers(ledger) == NOTHING
 
 
 def test_a_view_that_would_shrink(stack_settings: Settings, ledger: Ledger, folding: Worker) -> None:
     before, stood = rows(ledger), states(ledger)
-    for attempt in (rebuilding.preview, lambda place: rebuilding.rebuild(place, 1)):
-        with at_work(stack_settings, Shorter()) as place, pytest.raises(Misconfigured, match="only grows at its end"):
-            attempt(place)
+    for attempt in (rebuilding.preview, lambda context: rebuilding.rebuild(context, 1)):
+        with at_work(stack_settings, Shorter()) as context, pytest.raises(Misconfigured, match="only grows at its end"):
+            attempt(context)
     assert (rows(ledger), states(ledger)) == (before, stood)
     assert leftovers(ledger) == NOTHING
 
@@ -63,10 +63,10 @@ def test_an_unknown_projection(stack_settings: Settings, ledger: Ledger) -> None
 
 
 def test_one_rebuild_at_a_time(stack_settings: Settings, ledger: Ledger) -> None:
-    with at_work(stack_settings) as place:
+    with at_work(stack_settings) as context:
         done = command(stack_settings, "rebuild", "traces")
         assert done.returncode == 3
-        assert f"pid {place.control.info.backend_pid} on" in done.stderr
+        assert f"pid {context.control.info.backend_pid} on" in done.stderr
     done = command(stack_settings, "rollback", "traces")
     assert done.returncode == 3
     assert "nothing to go back to" in done.stderr
@@ -76,7 +76,7 @@ def test_a_dry_run_says_what_would_be_loaded(stack_settings: Settings, ledger: L
     stood = states(ledger)
     done = command(stack_settings, "rebuild", "traces", "--dry-run")
     assert done.returncode == 0, done.stderr
-    assert "spanfold.traces[0]: " in done.stdout
+    assert "spanfold.traces/0: " in done.stdout
     assert states(ledger) == stood
     assert leftovers(ledger) == NOTHING
 

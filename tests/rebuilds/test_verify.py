@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from contextlib import closing
 from typing import Any
 
 import pytest
@@ -13,12 +12,12 @@ from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.commit.journal import JOURNAL
 from spanfold.projections.commit.reading import Fact
 from spanfold.projections.commit.store import Store
-from spanfold.projections.generations.shadow import positions_of
+from spanfold.projections.generations.shadow import next_offsets_of
 from spanfold.projections.projection import installed
 from spanfold.projections.traces import TracesPartial, TracesProjection
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from spanfold.stream_processors.rebuild.comparing import RowsDiffer
-from spanfold.stream_processors.rebuild.replay import LogReader, Stretch
+from spanfold.stream_processors.rebuild.compare import RowsDiffer
+from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from tests.rebuilds.conftest import (
     NOTHING,
     Ledger,
@@ -64,21 +63,21 @@ def test_a_rebuild_equals_live_after_a_mixed_load(stack_settings: Settings, ledg
     counted = dict(ledger.execute("SELECT state, count(*) FROM spanfold.parked_records GROUP BY 1").fetchall())
     assert {"parked", "retried", "discarded"} <= counted.keys(), counted
     for name in installed():
-        with at_work(stack_settings, name) as place:
-            result = rebuilding.rebuild(place, 2)
+        with at_work(stack_settings, name) as context:
+            result = rebuilding.rebuild(context, 2)
         assert all(each.equal for each in result.parity), result.parity
         print(name, result.records, "records", f"{result.load_s:.1f} s", [each.live_rows for each in result.parity])
     assert rows(ledger) == before
     for name in installed():
-        with at_work(stack_settings, name) as place:
-            assert all(each.equal for each in rebuilding.verify(place, 2).parity)
+        with at_work(stack_settings, name) as context:
+            assert all(each.equal for each in rebuilding.verify(context, 2).parity)
     assert leftovers(ledger) == NOTHING
 
 
 def test_a_changed_fold_shows_by_row_and_column(stack_settings: Settings, ledger: Ledger, folding: Worker) -> None:
     before, stood = rows(ledger), states(ledger)
-    with at_work(stack_settings, Carelessly()) as place:
-        found = {each.table: each for each in rebuilding.verify(place, 1).parity}
+    with at_work(stack_settings, Carelessly()) as context:
+        found = {each.table: each for each in rebuilding.verify(context, 1).parity}
     wrong = found["traces"]
     assert not wrong.equal
     assert wrong.live_rows == wrong.rebuilt_rows
@@ -89,11 +88,11 @@ def test_a_changed_fold_shows_by_row_and_column(stack_settings: Settings, ledger
         ).fetchall()
         assert (each.column, each.live, each.rebuilt) == ("error_count", row[0], 0)
     assert all(each.equal for name, each in found.items() if name != "traces")
-    with at_work(stack_settings, Carelessly()) as place, pytest.raises(RowsDiffer, match="traces"):
-        rebuilding.rebuild(place, 1)
+    with at_work(stack_settings, Carelessly()) as context, pytest.raises(RowsDiffer, match="traces"):
+        rebuilding.rebuild(context, 1)
     assert (rows(ledger), states(ledger)[: len(stood)]) == (before, stood[: len(stood)])
-    with at_work(stack_settings, Carelessly()) as place:
-        assert rebuilding.abort(place)
+    with at_work(stack_settings, Carelessly()) as context:
+        assert rebuilding.abort(context)
     assert states(ledger) == stood
     assert leftovers(ledger) == NOTHING
 
@@ -107,14 +106,14 @@ def test_a_damaged_table_shows_and_a_rebuild_heals_it(
     ledger.execute(
         "UPDATE traces_g1.traces SET service_name = 'x' WHERE trace_id = (SELECT min(trace_id) FROM traces_g1.traces)"
     )
-    with at_work(stack_settings) as place:
-        found = {each.table: each for each in rebuilding.verify(place, 1).parity}
+    with at_work(stack_settings) as context:
+        found = {each.table: each for each in rebuilding.verify(context, 1).parity}
     said = [str(each) for table in found.values() for each in table.differences]
     assert any("only in the live rows" in words for words in said), said
     assert any("only in the rebuilt rows" in words for words in said), said
     assert any("service_name is 'x', rebuilt" in words for words in said), said
-    with at_work(stack_settings) as place:
-        rebuilding.rebuild(place, 1, accept_differences=True)
+    with at_work(stack_settings) as context:
+        rebuilding.rebuild(context, 1, accept_differences=True)
     assert rows(ledger) == before
 
 
@@ -125,24 +124,24 @@ def test_a_batch_that_was_prepared_before_the_swap_is_in_the_new_generation_once
     store, ends = Store(installed()), ends_of_log(stack_settings)
     topic = topics[TRACES.name]
     held: list[Any] = []
-    with closing(LogReader(stack_settings, with_headers=True)) as reader:
+    with LogReader(stack_settings, with_headers=True) as reader:
         for partition in range(topic.partitions):
             end = ends[TRACES.name, partition]
             for start, until in ((0, end // 2), (end // 2, end)):
-                for batch in reader.batches([Stretch(topic, partition, start, until)]):
+                for batch in reader.batches([OffsetRange(topic, partition, start, until)]):
                     prepared = store.prepare(batch)
                     if start == 0:
                         store.commit(ledger, prepared)
                     else:
                         held.append(prepared)
-    with at_work(stack_settings) as place:
-        rebuilding.rebuild(place, 1)
+    with at_work(stack_settings) as context:
+        rebuilding.rebuild(context, 1)
     assert ("traces", 2, "live") in states(ledger)
     for prepared in held:
         assert not any(outcome.fenced for outcome in store.commit(ledger, prepared))
         assert all(outcome.fenced for outcome in store.commit(ledger, prepared))
-    assert positions_of(ledger, "traces", 2) == {
-        at: end for at, end in positions_of(ledger, JOURNAL, 0).items() if at[0] == TRACES.name
+    assert next_offsets_of(ledger, "traces", 2) == {
+        at: end for at, end in next_offsets_of(ledger, JOURNAL, 0).items() if at[0] == TRACES.name
     }
-    with at_work(stack_settings) as place:
-        assert all(each.equal for each in rebuilding.verify(place, 1).parity)
+    with at_work(stack_settings) as context:
+        assert all(each.equal for each in rebuilding.verify(context, 1).parity)

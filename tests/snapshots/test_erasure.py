@@ -47,8 +47,8 @@ def test_an_erased_trace_is_in_nothing_that_the_snapshot_worker_keeps(
     assert found == snapshots(ledger)
     assert_nowhere(stack_settings, ledger)
 
-    with at_work(stack_settings) as place:
-        result = rebuilding.rebuild(place, 2, from_snapshot=True)
+    with at_work(stack_settings) as context:
+        result = rebuilding.rebuild(context, 2, from_snapshot=True)
     assert all(each.equal for each in result.parity)
     assert_nowhere(stack_settings, ledger)
     assert (projector.stop(), worker.stop()) == (0, 0)

@@ -16,6 +16,7 @@ from spanfold.language.topics import TRACES
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Store
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.shadow import Shadow
 from spanfold.projections.projection import installed, why_not_from_states
@@ -89,7 +90,7 @@ def _loaded(settings: Settings, ledger: Ledger, states: StateStore, tail: Sequen
     assert settings.postgres_dsn
     engine = create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool)
     with engine.begin() as connection:
-        generation = lifecycle.create_generation(connection, PROJECTION, "loading")
+        generation = lifecycle.create_generation(connection, PROJECTION, GenerationState.LOADING)
     shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.place(TRACES.name, 0)
     with (
         psycopg.connect(settings.postgres_dsn, autocommit=True) as reading,

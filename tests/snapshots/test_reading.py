@@ -15,6 +15,7 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.store import Store
+from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.shadow import Shadow
 from spanfold.projections.projection import installed
@@ -46,7 +47,7 @@ def load(settings: Settings, dsn: str) -> tuple[int, str]:
     """Load a generation from the states, over connections of this DSN. How many there were, and its schema."""
     engine = create_engine(sqlalchemy_url(str(settings.postgres_dsn)), poolclass=pool.NullPool)
     with engine.begin() as connection:
-        generation = lifecycle.create_generation(connection, PROJECTION, "loading")
+        generation = lifecycle.create_generation(connection, PROJECTION, GenerationState.LOADING)
     shadow = Shadow(PROJECTION, generation.number, generation.schema)
     with (
         psycopg.connect(dsn, autocommit=True) as writing,

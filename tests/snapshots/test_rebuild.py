@@ -24,8 +24,8 @@ def test_a_rebuild_from_snapshots_gives_the_rows_that_are_live(
     publish_mixed(stack_settings, EVENTS // 4, seed=2)
     projected(ledger, stack_settings, projector)
     live = rows(ledger)
-    with at_work(stack_settings) as place:
-        result = rebuilding.rebuild(place, 2, from_snapshot=True)
+    with at_work(stack_settings) as context:
+        result = rebuilding.rebuild(context, 2, from_snapshot=True)
     print(result)
     assert all(each.equal for each in result.parity)
     assert result.states > EVENTS // 20

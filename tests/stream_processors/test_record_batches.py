@@ -65,5 +65,5 @@ def test_a_headers_name_that_is_not_utf_8_makes_its_record_malformed_and_stops_n
         assert headers[:-1] == [[name, (value or b"").decode()] for name, value in here[0][2]]
         assert headers[-1] == [{"hex": b"caf\xe9".hex()}, {"hex": b"\xffvalue".hex()}]
     assert worker.stop() == 0
-    with at_work(stack_settings) as place:
-        assert all(each.equal for each in verify(place, 1).parity)
+    with at_work(stack_settings) as context:
+        assert all(each.equal for each in verify(context, 1).parity)
