@@ -1,4 +1,4 @@
-"""Attributes as applications set them → tags as the log and Postgres can hold them. Nothing is refused, some is put into text.
+"""Attributes as applications set them → tags that the log and Postgres can hold. No value is refused; some become text.
 
 | attribute                               | tag                                              |
 |-----------------------------------------|--------------------------------------------------|
@@ -20,7 +20,7 @@ from typing import Any, Final
 from spanfold.language.events import Scalar, Tags, TagValue
 
 LONGEST_TEXT: Final = 60_000
-"""Characters of a log message or a stack trace: a few of them together stay below what one event may weigh."""
+"""Characters of a log message or a stack trace: a few of them together stay below the size limit of an event."""
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
@@ -33,19 +33,19 @@ def tags_of(attributes: Mapping[str, Any] | None) -> Tags:
 def tag_of(value: Any) -> TagValue:
     """One attribute's value as a tag's."""
     if isinstance(value, tuple | list):
-        return [_scalar(each) for each in value]
+        return [_scalar(item) for item in value]
     return _scalar(value)
 
 
 def text_of(value: str) -> str:
-    """The text without what Postgres and UTF-8 can't hold."""
+    """The text without characters that Postgres or UTF-8 can't hold."""
     if value.isascii() and "\0" not in value:
         return value
     return _UNSTORABLE.sub("\ufffd", value)
 
 
 def shortened(value: str) -> str:
-    """text_of, without its middle when it is longer than LONGEST_TEXT."""
+    """text_of, with its middle cut out when it is longer than LONGEST_TEXT."""
     if len(value) > LONGEST_TEXT:
         half = LONGEST_TEXT // 2
         value = f"{value[:half]}\n… {len(value) - 2 * half:,} characters are left out …\n{value[-half:]}"

@@ -1,4 +1,4 @@
-"""One librdkafka producer and the thread that hands its delivery reports over."""
+"""One librdkafka producer and the thread that serves its delivery reports."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ Report = Callable[[KafkaError | None, Message], None]
 BUFFER_EVENTS: Final = 100_000
 BUFFER_BYTES: Final = 64 * 1024 * 1024
 MAX_EVENT_BYTES: Final = 1_000_000
-"""Of one record, with key and headers. Below the topics' max.message.bytes, so that what we send Kafka takes."""
+"""Of one record, with key and headers. Below the topics' max.message.bytes, so that Kafka accepts whatever is sent."""
 
 _POLL_S: Final = 0.1
 
 
 def producer_config(settings: Settings, *, linger_ms: float, message_timeout_s: float) -> dict[str, Any]:
-    """librdkafka's settings for a publisher that loses nothing that it took over while Kafka is up."""
+    """librdkafka's settings for a publisher that loses no event that it has accepted while Kafka is up."""
     return kafka_config(settings) | {
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": "lz4",
-        # as Java's clients do: same key, same partition, whoever publishes (spanfold.partitioning checks it)
+        # as Java's clients do: same key, same partition, in any language (spanfold.language.partitioning checks it)
         "partitioner": "murmur2_random",
         "linger.ms": linger_ms,
         "message.timeout.ms": int(message_timeout_s * 1000),
@@ -53,11 +53,11 @@ class Connection:
         self._thread.start()
 
     def flush(self, timeout_s: float) -> int:
-        """How many records have no outcome after `timeout_s`."""
+        """Wait for outcomes; returns how many records have none after `timeout_s`."""
         return self.producer.flush(timeout_s)
 
     def close(self, timeout_s: float) -> int:
-        """Flush, then give up on the rest, whose reports say so; returns how many those were."""
+        """Flush, then give up on the rest, whose reports say that they failed; returns how many those were."""
         unsent = self.flush(timeout_s)
         if unsent:
             self.producer.purge()

@@ -1,4 +1,4 @@
-"""What a publisher counts."""
+"""The counters of a publisher."""
 
 import threading
 from dataclasses import dataclass, fields
@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 class Counts:
     """What a publisher did since it was made, in events; published - acknowledged - failed are still on their way.
 
-    `published` were taken over by the publisher, `acknowledged` lie in the log, `failed` were taken over and
-    not acknowledged in time or refused, `dropped` were never taken over (policy "drop" only).
+    `published` were accepted by the publisher, `acknowledged` are in the log, `failed` were accepted and then
+    refused or not acknowledged in time, `dropped` were never accepted (policy "drop" only).
     """
 
     published: int = 0
@@ -19,18 +19,18 @@ class Counts:
 
 
 class Counters:
-    """Counts that threads may move at the same time."""
+    """Counters that several threads may increment."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._counted = dict.fromkeys((each.name for each in fields(Counts)), 0)
+        self._counts = dict.fromkeys((field.name for field in fields(Counts)), 0)
 
     def add(self, name: str, count: int = 1) -> None:
-        """Move one of the counters of `Counts`."""
+        """Add to one of the counters of `Counts`."""
         with self._lock:
-            self._counted[name] += count
+            self._counts[name] += count
 
     def now(self) -> Counts:
-        """All of them, of one moment."""
+        """All counters at one moment."""
         with self._lock:
-            return Counts(**self._counted)
+            return Counts(**self._counts)

@@ -1,4 +1,4 @@
-"""What became of a record: where it lies in the log, or why it does not; told to whoever waits for it."""
+"""The outcome of a record: its position in the log, or why it has none; handed to whoever waits for it."""
 
 import asyncio
 import threading
@@ -14,7 +14,7 @@ from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldErro
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The record lies in the log, on min.insync.replicas brokers. `topic` is the name on the broker."""
+    """The record is in the log, on min.insync.replicas brokers. `topic` is the name on the broker."""
 
     topic: str
     partition: int
@@ -22,21 +22,21 @@ class Delivery:
 
 
 Outcome = Delivery | SpanfoldError
-"""LogUnavailable: not acknowledged in time, may be tried again (it is the same event). Misconfigured: refused for good."""
+"""LogUnavailable: not acknowledged in time; a retry is safe, it is the same event. Misconfigured: refused for good."""
 
 OnDelivery = Callable[[Outcome], None]
 """Called once per event, from a thread of the publisher or one that flushes it: it must be short and must not raise."""
 
 
 def outcome_of(error: KafkaError | None, message: Message) -> Outcome:
-    """What librdkafka's delivery report says."""
+    """The outcome in librdkafka's delivery report."""
     topic = message.topic() or ""
     if error is None:
         return Delivery(topic, message.partition() or 0, message.offset() or 0)
     if error.code() in (KafkaError._UNKNOWN_TOPIC, KafkaError.UNKNOWN_TOPIC_OR_PART):
-        return Misconfigured(f"topic {topic} is not on this Kafka: `spanfold up` or a worker's start creates it")
+        return Misconfigured(f"topic {topic} does not exist on this Kafka: create it with `spanfold migrate`")
     if error.code() in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.CLUSTER_AUTHORIZATION_FAILED):
-        return Misconfigured(f"Kafka does not let this client write to {topic}: {error.str()}")
+        return Misconfigured(f"Kafka does not allow this client to write to {topic}: {error.str()}")
     return LogUnavailable(f"a record for {topic} was not acknowledged: {error.str()}")
 
 

@@ -1,4 +1,4 @@
-"""How exporters and handlers reach the log without ever disturbing the application that they live in."""
+"""How exporters and handlers publish without ever disturbing the application that they live in."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from spanfold.producers.delivery import Outcome
 
 DELIVERY_S: Final = 10.0
-"""How long an exporter waits for Kafka's acknowledgements when nobody says otherwise."""
+"""How long an exporter waits for Kafka's acknowledgements by default."""
 
 Item = TypeVar("Item")
 
 
-class Tally:
-    """Counts what was sent until each of it has its outcome."""
+class PendingDeliveries:
+    """The events of one export that have no outcome yet."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -32,59 +32,60 @@ class Tally:
         self._all_delivered = True
 
     def expect(self) -> None:
-        """One more is on its way."""
+        """One more event was handed to the publisher."""
         with self._changed:
             self._pending += 1
 
-    def note(self, outcome: Outcome | None) -> None:
-        """What became of one; None when it was never taken over."""
+    def settle(self, outcome: Outcome | None) -> None:
+        """The outcome of one event; None when the publisher did not accept it."""
         with self._changed:
             self._pending -= 1
             self._all_delivered &= isinstance(outcome, Delivery)
             self._changed.notify_all()
 
-    def refuse(self) -> None:
-        """Something was not sent at all."""
+    def fail(self) -> None:
+        """An event could not be sent at all."""
         self._all_delivered = False
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether all of it was delivered within the time."""
+        """Whether all events were delivered within the time."""
         with self._changed:
-            told = self._changed.wait_for(lambda: self._pending == 0, timeout_s)
-            return told and self._all_delivered
+            settled = self._changed.wait_for(lambda: self._pending == 0, timeout_s)
+            return settled and self._all_delivered
 
 
-class Outlet:
-    """Publishes what can be made of `what`s. Nothing raises; trouble is logged, at most one line in ten seconds.
-
-    With the publisher that it makes itself (policy "drop") `send` never waits either.
+class EventSink:
+    """Publishes the events of one kind of `item` (a span, a log record). Nothing raises; errors are logged, at most one line in
+    ten seconds. With the publisher that it makes itself (policy "drop") `send` never waits either.
     """
 
-    def __init__(self, what: str, publisher: TelemetryPublisher | None) -> None:
+    def __init__(self, item: str, publisher: TelemetryPublisher | None) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one and close it with this."""
         self.publisher = publisher or _publisher()
         self._owns_publisher = publisher is None
-        self._what = what
+        self._item = item
         self._log = ThrottledLog("spanfold.opentelemetry")
         self._busy = threading.local()
         self._closed = False
 
     @staticmethod
-    def is_ours(logger: str) -> bool:
-        """Whether publishing itself writes to this logger: to publish that would make more of it."""
+    def is_own_logger(logger: str) -> bool:
+        """Whether spanfold itself writes to this logger: publishing those lines would produce more of them."""
         return logger in throttled_log.NAMES
 
-    def send(self, item: Item, events_of: Callable[[Item], Iterable[DomainEvent]], tally: Tally | None = None) -> None:
-        """Publish the item's events, unless this thread is doing so already; `tally` is told of each."""
-        # an instrumented Kafka client makes a span or a log of each publish, which must not be published in its turn
+    def send(
+        self, item: Item, events_of: Callable[[Item], Iterable[DomainEvent]], pending: PendingDeliveries | None = None
+    ) -> None:
+        """Publish the item's events, unless this thread is doing so already; `pending` gets the outcome of each."""
+        # an instrumented Kafka client makes a span or a log record of each publish, which must not be published in turn
         if getattr(self._busy, "sending", False):
             return
         self._busy.sending = True
         try:
             for event in events_of(item):
-                self._publish(event, tally)
+                self._publish(event, pending)
         except Exception as error:  # whatever it is, the application goes on
-            self._complain(tally, error)
+            self._log_failure(pending, error)
         finally:
             self._busy.sending = False
 
@@ -97,18 +98,18 @@ class Outlet:
         """
         if self._closed:
             return False
-        tally, deadline = Tally(), time.monotonic() + timeout_s
+        pending, deadline = PendingDeliveries(), time.monotonic() + timeout_s
         try:
             for item in items:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"no time left after {timeout_s:g} s")
-                self.send(item, events_of, tally)
+                self.send(item, events_of, pending)
         except Exception as error:
-            self._complain(tally, error)
-        return tally.wait(max(deadline - time.monotonic(), 0))
+            self._log_failure(pending, error)
+        return pending.wait(max(deadline - time.monotonic(), 0))
 
     def flush(self, timeout_s: float) -> bool:
-        """Whether everything published so far has its outcome."""
+        """Whether everything published so far has its outcome within the time."""
         return self.publisher.flush(timeout_s) == 0
 
     def close(self, timeout_s: float) -> None:
@@ -119,22 +120,22 @@ class Outlet:
         else:
             self.publisher.flush(timeout_s)
 
-    def _publish(self, event: DomainEvent, tally: Tally | None) -> None:
-        if tally is None:
+    def _publish(self, event: DomainEvent, pending: PendingDeliveries | None) -> None:
+        if pending is None:
             self.publisher.publish(event)
             return
-        tally.expect()
-        taken_over = False
+        pending.expect()
+        accepted = False
         try:
-            taken_over = self.publisher.publish(event, on_delivery=tally.note)
+            accepted = self.publisher.publish(event, on_delivery=pending.settle)
         finally:
-            if not taken_over:
-                tally.note(None)
+            if not accepted:
+                pending.settle(None)
 
-    def _complain(self, tally: Tally | None, error: Exception) -> None:
-        if tally:
-            tally.refuse()
-        self._log.warning(f"a {self._what} was not published", reason=repr(error))
+    def _log_failure(self, pending: PendingDeliveries | None, error: Exception) -> None:
+        if pending:
+            pending.fail()
+        self._log.warning(f"a {self._item} was not published", reason=repr(error))
 
 
 def _publisher() -> TelemetryPublisher:

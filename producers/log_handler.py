@@ -14,7 +14,7 @@ from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 from spanfold.language.events import ErrorLogged, Tags
 from spanfold.producers.attributes import shortened, tags_of, text_of
-from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.event_sink import DELIVERY_S, EventSink
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.producers.resources import service_of, source_of
 
@@ -62,21 +62,21 @@ class SpanfoldLogHandler(logging.Handler):
         super().__init__(level)
         self._given = Resource({"service.name": service_name}) if service_name else None
         self._environment = Resource.create()
-        self._outlet = Outlet("log record", publisher)
-        self.publisher = self._outlet.publisher
+        self._sink = EventSink("log record", publisher)
+        self.publisher = self._sink.publisher
 
     def emit(self, record: logging.LogRecord) -> None:
         """Publish it."""
-        if not Outlet.is_ours(record.name):
-            self._outlet.send(record, self._events_of)
+        if not EventSink.is_own_logger(record.name):
+            self._sink.send(record, self._events_of)
 
     def flush(self) -> None:
         """Wait until everything published so far has its outcome, for DELIVERY_S at most."""
-        self._outlet.flush(DELIVERY_S)
+        self._sink.flush(DELIVERY_S)
 
     def close(self) -> None:
         """Flush, and let go of the publisher that was made here."""
-        self._outlet.close(DELIVERY_S)
+        self._sink.close(DELIVERY_S)
         super().close()
 
     def _events_of(self, record: logging.LogRecord) -> Iterator[ErrorLogged]:

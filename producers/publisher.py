@@ -1,4 +1,4 @@
-"""Events into the log: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded memory."""
+"""Publishes events: encoded here, sent by librdkafka in the background, idempotent, compressed, in bounded memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 OnFull = Literal["block", "drop"]
 EXIT_FLUSH_S: Final = 5.0
-"""Publishers that nobody closed are flushed when the interpreter exits, for this long at most, all together."""
+"""Publishers that are still open when the interpreter exits are flushed then, for this long at most in total."""
 
 _RETRY_S: Final = 0.01
 
@@ -46,21 +46,21 @@ class _Record:
 class TelemetryPublisher:
     """Publishes events of every topic. Safe to share between threads and event loops.
 
-    An event that was taken over is kept in memory (at most connection.BUFFER_EVENTS events and
+    An accepted event is kept in memory (at most connection.BUFFER_EVENTS events and
     connection.BUFFER_BYTES) and sent until `message_timeout_s` has passed; then it counts as `failed` and is
-    logged. What happens when Kafka is away and that buffer is full is the policy:
+    logged. `on_full` decides what happens when Kafka is away and that buffer is full:
 
     - `on_full="block"`: publish() waits up to `block_timeout_s` for room, then raises LogUnavailable;
     - `on_full="drop"`: publish() never waits and never raises: the event counts as `dropped`, and the log
       says so (logger `spanfold.publisher`, at most one line in ten seconds). An event that can't be encoded
       is dropped too.
 
-    publish_and_wait() and apublish() answer for their one event and raise under both policies. Publishing an
-    event again is safe: its id is derived from what it is, and the log's readers count it once.
+    publish_and_wait() and apublish() return the outcome of their one event and raise under both policies. Publishing an
+    event again is safe: its id is derived from its content, and readers of the log count it once.
 
     After os.fork() the child's publisher starts empty, with a connection of its own made at its first event;
-    what the parent had not yet sent stays the parent's. Close it, or use it in a `with` or `async with`;
-    whatever is open when the interpreter exits is flushed for EXIT_FLUSH_S at most. Topics are not created
+    what the parent had not sent yet remains the parent's. Close it, or use it in a `with` or `async with`;
+    one that is open when the interpreter exits is flushed for EXIT_FLUSH_S at most. Topics are not created
     here: see topics.ensure_topics.
     """
 
@@ -90,11 +90,11 @@ class TelemetryPublisher:
     def publish(
         self, event: DomainEvent, traceparent: str | None = None, on_delivery: OnDelivery | None = None
     ) -> bool:
-        """Take the event over and return; `on_delivery` is told its outcome later, if it was taken over.
+        """Accept the event and return; `on_delivery` gets its outcome later, if it was accepted.
 
         Under "block": InvalidInput when it can't be encoded or is larger than connection.MAX_EVENT_BYTES,
         LogUnavailable when there was no room in time. Under "drop": never raises; returns whether it was
-        taken over.
+        accepted.
         """
         try:
             self._wait_for_room(self._record(event, traceparent), on_delivery)
@@ -114,20 +114,20 @@ class TelemetryPublisher:
         topic: Topic | None = None,
         timeout_s: float = 30.0,
     ) -> Delivery:
-        """Return where the event lies in the log. `topic` names one of those that carry the event, if several do.
+        """Return the event's position in the log. `topic` names one of those that carry the event, if several do.
 
-        LogUnavailable after `timeout_s`: it may still arrive; try it again. Misconfigured when Kafka refuses this client.
+        LogUnavailable after `timeout_s`: it may still arrive; a retry is safe. Misconfigured when Kafka refuses this client.
         """
-        told = threading.Event()
+        settled = threading.Event()
         outcomes: list[Outcome] = []
 
-        def tell(outcome: Outcome) -> None:
+        def on_delivery(outcome: Outcome) -> None:
             outcomes.append(outcome)
-            told.set()
+            settled.set()
 
-        self._wait_for_room(self._record(event, traceparent, topic), tell)
-        if not told.wait(timeout_s):
-            late = LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s: it may still, and a retry is safe")
+        self._wait_for_room(self._record(event, traceparent, topic), on_delivery)
+        if not settled.wait(timeout_s):
+            late = LogUnavailable(f"Kafka did not acknowledge within {timeout_s} s; it still may, and a retry is safe")
             raise self._explained(late)
         if isinstance(outcomes[0], Delivery):
             return outcomes[0]
@@ -140,16 +140,16 @@ class TelemetryPublisher:
     async def _sent(self, record: _Record) -> Delivery:
         loop = asyncio.get_running_loop()
         waiter = self._waiters.get(loop) or self._waiters.setdefault(loop, LoopWaiter(loop))
-        future, tell = waiter.expect()
-        deadline = loop.time() + self._patience_s
-        while not self._offer(record, tell):
+        future, on_delivery = waiter.expect()
+        deadline = loop.time() + self._room_timeout_s
+        while not self._offer(record, on_delivery):
             if loop.time() >= deadline:
                 raise self._explained(self._no_room())
             await asyncio.sleep(_RETRY_S)
         return await future
 
     def flush(self, timeout_s: float = 10.0) -> int:
-        """Wait until everything taken over has its outcome; returns how many events have none after
+        """Wait until everything accepted has its outcome; returns how many events have none after
         `timeout_s`.
         """
         return self._connection.flush(timeout_s) if self._connection else 0
@@ -163,8 +163,7 @@ class TelemetryPublisher:
         return self._counters.now()
 
     def close(self, timeout_s: float = 10.0) -> int:
-        """Flush, give up on what is unsent after `timeout_s` (it counts as failed), and let go of Kafka;
-        idempotent.
+        """Flush, give up on what is unsent after `timeout_s` (it counts as failed), and disconnect; idempotent.
 
         Returns how many events were given up.
         """
@@ -193,34 +192,34 @@ class TelemetryPublisher:
         await self.aclose()
 
     @property
-    def _patience_s(self) -> float:
+    def _room_timeout_s(self) -> float:
         return self._block_timeout_s if self._on_full == "block" else 0.0
 
-    def _record(self, event: DomainEvent, traceparent: str | None, home: Topic | None = None) -> _Record:
-        home = home or event.topic
-        topic = self._topics.get(home.name)
-        if topic is None:
-            topic = self._topics.setdefault(home.name, home.on_broker(self._settings.topic_prefix))
+    def _record(self, event: DomainEvent, traceparent: str | None, topic: Topic | None = None) -> _Record:
+        topic = topic or event.topic
+        broker_name = self._topics.get(topic.name)
+        if broker_name is None:
+            broker_name = self._topics.setdefault(topic.name, topic.on_broker(self._settings.topic_prefix))
         value = self._codec.encode(event.event_type, event.as_fields())
-        return _Record(topic, key_of(event), value, list(headers_of(event, traceparent)))
+        return _Record(broker_name, key_of(event), value, list(headers_of(event, traceparent)))
 
-    def _wait_for_room(self, record: _Record, tell: OnDelivery | None) -> None:
-        if self._offer(record, tell):
+    def _wait_for_room(self, record: _Record, on_delivery: OnDelivery | None) -> None:
+        if self._offer(record, on_delivery):
             return
-        deadline = time.monotonic() + self._patience_s
+        deadline = time.monotonic() + self._room_timeout_s
         while time.monotonic() < deadline:
             time.sleep(_RETRY_S)
-            if self._offer(record, tell):
+            if self._offer(record, on_delivery):
                 return
         raise self._explained(self._no_room())
 
-    def _offer(self, record: _Record, tell: OnDelivery | None) -> bool:
-        """Whether the record was taken over; False when there is no room for it now."""
+    def _offer(self, record: _Record, on_delivery: OnDelivery | None) -> bool:
+        """Whether the record was accepted; False when there is no room for it now."""
         connection = self._connected()
         self._counters.add("published")
         try:
             connection.producer.produce(
-                record.topic, record.value, record.key, headers=record.headers, on_delivery=self._report(tell)
+                record.topic, record.value, record.key, headers=record.headers, on_delivery=self._report(on_delivery)
             )
         except BufferError:
             self._counters.add("published", -1)
@@ -237,16 +236,18 @@ class TelemetryPublisher:
                 f"which takes {MAX_EVENT_BYTES:,}: shorten its tags or events"
             )
         if cause.code() == KafkaError._FATAL:
-            # an idempotent producer that lost its place never recovers: begin anew
+            # an idempotent producer that lost its sequence number never recovers: replace it
             self._replace(connection)
             return False
         raise LogUnavailable(f"{record.topic}: {cause.str()}")
 
-    def _report(self, tell: OnDelivery | None) -> Report:
-        return self._on_report if tell is None else lambda error, message: self._on_report(error, message, tell)
+    def _report(self, on_delivery: OnDelivery | None) -> Report:
+        if on_delivery is None:
+            return self._on_report
+        return lambda error, message: self._on_report(error, message, on_delivery)
 
-    def _on_report(self, error: KafkaError | None, message: Message, tell: OnDelivery | None = None) -> None:
-        if error is None and tell is None:
+    def _on_report(self, error: KafkaError | None, message: Message, on_delivery: OnDelivery | None = None) -> None:
+        if error is None and on_delivery is None:
             self._counters.add("acknowledged")
             return
         outcome = outcome_of(error, message)
@@ -254,8 +255,8 @@ class TelemetryPublisher:
         if not isinstance(outcome, Delivery):
             outcome = self._explained(outcome)
             self._log.warning("an event was not delivered", reason=str(outcome))
-        if tell:
-            tell(outcome)
+        if on_delivery:
+            on_delivery(outcome)
 
     def _connected(self) -> Connection:
         connection = self._connection
@@ -278,7 +279,7 @@ class TelemetryPublisher:
 
     def _no_room(self) -> LogUnavailable:
         return LogUnavailable(
-            f"Kafka at {self._settings.kafka_bootstrap} takes no events and the publisher's buffer is full"
+            f"Kafka at {self._settings.kafka_bootstrap} accepts no events and the publisher's buffer is full"
         )
 
     def _start_empty(self) -> None:
@@ -288,7 +289,7 @@ class TelemetryPublisher:
         self._waiters: WeakKeyDictionary[asyncio.AbstractEventLoop, LoopWaiter] = WeakKeyDictionary()
 
     def _after_fork(self) -> None:
-        """In the child: librdkafka's threads are the parent's, so its handle is left alone, not even destroyed."""
+        """In the child process: librdkafka's threads exist in the parent only, so its handle is never used or destroyed."""
         self._start_empty()
         if self._connection:
             self._connection.abandon()

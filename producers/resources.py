@@ -1,4 +1,4 @@
-"""Who sends: what the attributes of OpenTelemetry's resource say of the service."""
+"""The sending service, from the attributes of OpenTelemetry's resource."""
 
 from collections.abc import Mapping
 from typing import Any, Final

@@ -1,4 +1,4 @@
-"""A span that has ended → all events of it, by the same rules whether an SDK's processor or OTLP brings it."""
+"""A span that has ended → its events, by the same rules whether it comes from an SDK's processor or by OTLP."""
 
 from collections.abc import Iterator
 
@@ -7,9 +7,9 @@ from spanfold.producers.attributes import text_of
 
 
 def events_of_span(span: SpanRecorded) -> Iterator[TraceEvent]:
-    """The span itself, and of a root span (one without any parent) also its trace's beginning and end.
+    """The span itself and, for a root span (one without a parent), its trace's start and end.
 
-    The span comes first because it is the largest: where the log refuses it, nothing else of it has been published.
+    The span comes first because it is the largest: when the log refuses it, none of its other events has been published.
     """
     yield span
     if span.parent_span_id is None:
@@ -18,7 +18,7 @@ def events_of_span(span: SpanRecorded) -> Iterator[TraceEvent]:
 
 
 def trace_created(root: SpanRecorded) -> TraceCreated:
-    """The trace's beginning, as its root span tells it at its end."""
+    """The trace's start, from its root span as it is when it has ended."""
     return TraceCreated(
         aggregate_id=root.aggregate_id,
         occurred_at=root.start_time,
@@ -31,7 +31,7 @@ def trace_created(root: SpanRecorded) -> TraceCreated:
 
 
 def trace_ended(root: SpanRecorded) -> TraceCompleted | TraceFailed:
-    """The trace's end: it failed when its root span's status is error."""
+    """The trace's end: TraceFailed when the root span's status is error."""
     if root.status == "error":
         return TraceFailed(
             aggregate_id=root.aggregate_id,
@@ -51,8 +51,8 @@ def trace_ended(root: SpanRecorded) -> TraceCompleted | TraceFailed:
 
 
 def with_dropped(tags: Tags, attributes: int, events: int, links: int) -> Tags:
-    """The tags, and how much of the span its SDK dropped at its limits, under OpenTelemetry's names for formats that have
-    no field for it.
+    """The tags, with how much of the span its SDK dropped at its limits, under OpenTelemetry's names for formats that have
+    no field for that.
     """
     if not (attributes or events or links):
         return tags
@@ -62,9 +62,10 @@ def with_dropped(tags: Tags, attributes: int, events: int, links: int) -> Tags:
 
 
 def _exception(span: SpanRecorded) -> str | None:
-    """What the last recorded exception said."""
+    """Message (or type) of the exception recorded last."""
     for event in reversed(span.events):
         if event["name"] == "exception" and event["attributes"]:
-            said = event["attributes"].get("exception.message") or event["attributes"].get("exception.type")
-            return text_of(str(said)) if said else None
+            attributes = event["attributes"]
+            message = attributes.get("exception.message") or attributes.get("exception.type")
+            return text_of(str(message)) if message else None
     return None

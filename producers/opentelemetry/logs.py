@@ -9,9 +9,9 @@ from opentelemetry.sdk._logs import ReadableLogRecord
 from opentelemetry.sdk._logs.export import LogRecordExporter, LogRecordExportResult
 from opentelemetry.trace import format_span_id, format_trace_id
 
-from spanfold.language.events import ErrorLogged
+from spanfold.language.events import ErrorLogged, TagValue
 from spanfold.producers.attributes import shortened, tags_of, text_of
-from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.event_sink import DELIVERY_S, EventSink
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.producers.resources import NS_PER_US, service_of, source_of
 
@@ -37,29 +37,29 @@ class SpanfoldLogExporter(LogRecordExporter):
 
         Misconfigured when no Kafka is named.
         """
-        self._outlet = Outlet("log record", publisher)
+        self._sink = EventSink("log record", publisher)
         self._lowest = lowest
         self._timeout_s = timeout_s
-        self.publisher = self._outlet.publisher
+        self.publisher = self._sink.publisher
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """SUCCESS when Kafka has acknowledged all that is severe enough within `timeout_s`. After a FAILURE some may have
         arrived or may still; exporting them again is safe. Never raises.
         """
-        delivered = self._outlet.deliver(filter(self._severe, batch), events_of, self._timeout_s)
+        delivered = self._sink.deliver(filter(self._severe, batch), events_of, self._timeout_s)
         return LogRecordExportResult.SUCCESS if delivered else LogRecordExportResult.FAILURE
 
     def shutdown(self) -> None:
         """Flush, for `timeout_s` at most; what is exported afterwards fails."""
-        self._outlet.close(self._timeout_s)
+        self._sink.close(self._timeout_s)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Whether everything published so far has its outcome."""
-        return self._outlet.flush(timeout_millis / 1000)
+        return self._sink.flush(timeout_millis / 1000)
 
     def _severe(self, record: ReadableLogRecord) -> bool:
         scope, severity = record.instrumentation_scope, record.log_record.severity_number
-        if scope and Outlet.is_ours(scope.name):
+        if scope and EventSink.is_own_logger(scope.name):
             return False
         return severity is not None and severity.value >= self._lowest.value
 
@@ -68,8 +68,7 @@ def events_of(record: ReadableLogRecord) -> Iterator[ErrorLogged]:
     """The record as an event."""
     log, scope = record.log_record, record.instrumentation_scope
     tags = dict(tags_of(log.attributes))
-    exception = {each: tags.pop(f"exception.{each}", None) for each in ("type", "message", "stacktrace")}
-    kind, message, stacktrace = (None if each is None else shortened(str(each)) for each in exception.values())
+    kind, message, stacktrace = (_exception(tags, field) for field in ("type", "message", "stacktrace"))
     trace_id = format_trace_id(log.trace_id) if log.trace_id else None
     yield ErrorLogged(
         aggregate_id=trace_id or service_of(record.resource.attributes),
@@ -86,6 +85,12 @@ def events_of(record: ReadableLogRecord) -> Iterator[ErrorLogged]:
         span_id=format_span_id(log.span_id) if log.span_id else None,
         tags=tags,
     )
+
+
+def _exception(tags: dict[str, TagValue], field: str) -> str | None:
+    """This attribute of the exception, taken out of the tags."""
+    value = tags.pop(f"exception.{field}", None)
+    return None if value is None else shortened(str(value))
 
 
 def _body(log: LogRecord) -> str:

@@ -7,13 +7,13 @@ from opentelemetry.sdk.metrics import Counter, Histogram, ObservableCounter
 from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExporter, MetricExportResult, MetricsData
 from opentelemetry.sdk.metrics.view import Aggregation
 
-from spanfold.producers.event_sink import Outlet
+from spanfold.producers.event_sink import EventSink
 from spanfold.producers.opentelemetry.points import events_of, points_of
 from spanfold.producers.publisher import TelemetryPublisher
 
 Temporality = Literal["cumulative", "delta", "lowmemory"]
 
-_OF_DELTAS: Final[dict[Temporality, tuple[type, ...]]] = {
+_DELTA_INSTRUMENTS: Final[dict[Temporality, tuple[type, ...]]] = {
     "cumulative": (),
     "delta": (Counter, Histogram, ObservableCounter),
     "lowmemory": (Counter, Histogram),
@@ -38,31 +38,31 @@ class SpanfoldMetricExporter(MetricExporter):
     ) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
-        `temporality` is one of OpenTelemetry's three preferences, or says it for each class of instrument. Misconfigured
+        `temporality` is one of OpenTelemetry's three preferences, or a temporality for each class of instrument. Misconfigured
         when no Kafka is named.
         """
         super().__init__(_preferred(temporality), dict(preferred_aggregation or {}))
-        self._outlet = Outlet("metric point", publisher)
-        self.publisher = self._outlet.publisher
+        self._sink = EventSink("metric point", publisher)
+        self.publisher = self._sink.publisher
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
         """SUCCESS when Kafka has acknowledged every point in time. After a FAILURE some may have arrived or may still;
         exporting them again is safe. Never raises.
         """
-        delivered = self._outlet.deliver(points_of(metrics_data), events_of, timeout_millis / 1000)
+        delivered = self._sink.deliver(points_of(metrics_data), events_of, timeout_millis / 1000)
         return MetricExportResult.SUCCESS if delivered else MetricExportResult.FAILURE
 
     def force_flush(self, timeout_millis: float = 10_000) -> bool:
         """Whether everything published so far has its outcome."""
-        return self._outlet.flush(timeout_millis / 1000)
+        return self._sink.flush(timeout_millis / 1000)
 
     def shutdown(self, timeout_millis: float = 30_000, **other: Any) -> None:
         """Flush, for `timeout_millis` at most; what is exported afterwards fails."""
-        # PeriodicExportingMetricReader says `timeout`, and means milliseconds
-        self._outlet.close(max(other.get("timeout", timeout_millis), 0) / 1000)
+        # PeriodicExportingMetricReader passes `timeout`, in milliseconds
+        self._sink.close(max(other.get("timeout", timeout_millis), 0) / 1000)
 
 
-def _preferred(wanted: Temporality | Mapping[type, AggregationTemporality]) -> dict[type, AggregationTemporality]:
-    if isinstance(wanted, str):
-        return dict.fromkeys(_OF_DELTAS[wanted], AggregationTemporality.DELTA)
-    return dict(wanted)
+def _preferred(temporality: Temporality | Mapping[type, AggregationTemporality]) -> dict[type, AggregationTemporality]:
+    if isinstance(temporality, str):
+        return dict.fromkeys(_DELTA_INSTRUMENTS[temporality], AggregationTemporality.DELTA)
+    return dict(temporality)

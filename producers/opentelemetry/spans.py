@@ -1,4 +1,4 @@
-"""The SDK's spans → the events of their traces. Which events, and when, is told at SpanfoldSpanProcessor."""
+"""The SDK's spans → the events of their traces. SpanfoldSpanProcessor describes which events, and when."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

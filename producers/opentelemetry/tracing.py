@@ -6,7 +6,7 @@ from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-from spanfold.producers.event_sink import DELIVERY_S, Outlet
+from spanfold.producers.event_sink import DELIVERY_S, EventSink
 from spanfold.producers.opentelemetry.spans import events_at_end, events_at_start, events_of
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -31,22 +31,22 @@ class SpanfoldSpanProcessor(SpanProcessor):
 
         Misconfigured when no Kafka is named, here rather than at the first span.
         """
-        self._outlet = Outlet("span", publisher)
-        self.publisher = self._outlet.publisher
+        self._sink = EventSink("span", publisher)
+        self.publisher = self._sink.publisher
 
     def on_start(self, span: Span, parent_context: Context | None = None) -> None:
-        self._outlet.send(span, events_at_start)
+        self._sink.send(span, events_at_start)
 
     def on_end(self, span: ReadableSpan) -> None:
-        self._outlet.send(span, events_at_end)
+        self._sink.send(span, events_at_end)
 
     def shutdown(self) -> None:
         """Flush, for DELIVERY_S at most."""
-        self._outlet.close(DELIVERY_S)
+        self._sink.close(DELIVERY_S)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Whether everything published so far has its outcome."""
-        return self._outlet.flush(timeout_millis / 1000)
+        return self._sink.flush(timeout_millis / 1000)
 
 
 class SpanfoldSpanExporter(SpanExporter):
@@ -59,21 +59,21 @@ class SpanfoldSpanExporter(SpanExporter):
 
         Misconfigured when no Kafka is named.
         """
-        self._outlet = Outlet("span", publisher)
+        self._sink = EventSink("span", publisher)
         self._timeout_s = timeout_s
-        self.publisher = self._outlet.publisher
+        self.publisher = self._sink.publisher
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """SUCCESS when Kafka has acknowledged every event within `timeout_s`. After a FAILURE some may have arrived or
         may still; exporting them again is safe. Never raises.
         """
-        delivered = self._outlet.deliver(spans, events_of, self._timeout_s)
+        delivered = self._sink.deliver(spans, events_of, self._timeout_s)
         return SpanExportResult.SUCCESS if delivered else SpanExportResult.FAILURE
 
     def shutdown(self) -> None:
         """Flush, for `timeout_s` at most; what is exported afterwards fails."""
-        self._outlet.close(self._timeout_s)
+        self._sink.close(self._timeout_s)
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         """Whether everything published so far has its outcome."""
-        return self._outlet.flush(timeout_millis / 1000)
+        return self._sink.flush(timeout_millis / 1000)
