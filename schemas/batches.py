@@ -9,8 +9,9 @@ from typing import Any
 
 from spanfold.language.errors import InvalidInput, PoisonRecord
 from spanfold.language.events import DomainEvent, EventBatch
+from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import BATCH
-from spanfold.schemas.codec import UNREADABLE, Codec, Fields
+from spanfold.schemas.codec import Codec, Fields
 
 BatchedFacts = list[tuple[str, Fields]]
 """Type and fields of each event of a batch, in its order."""
@@ -38,13 +39,15 @@ def unpack(batch: Fields, codec: Codec) -> BatchedFacts:
     """
     facts = [(*codec.decode(each["payload"]), each) for each in batch["events"]]
     if not facts:
-        raise PoisonRecord(UNREADABLE, "the batch holds no event")
+        raise PoisonRecord(ParkedReason.UNREADABLE, "the batch holds no event")
     for event_type, fields, said in facts:
         if event_type == BATCH:
-            raise PoisonRecord(UNREADABLE, "a batch within a batch")
+            raise PoisonRecord(ParkedReason.UNREADABLE, "a batch within a batch")
         found = (event_type, fields["event_id"], fields["aggregate_id"])
         if found != (said["event_type"], said["event_id"], batch["aggregate_id"]):
-            raise PoisonRecord(UNREADABLE, f"the batch contradicts its {said['event_type']} on type, id or aggregate")
+            raise PoisonRecord(
+                ParkedReason.UNREADABLE, f"the batch contradicts its {said['event_type']} on type, id or aggregate"
+            )
     return [(event_type, fields) for event_type, fields, _ in facts]
 
 

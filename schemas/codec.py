@@ -13,6 +13,7 @@ from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
 from spanfold.language.errors import InvalidInput, PoisonRecord
+from spanfold.language.parking import ParkedReason
 from spanfold.schemas.catalogue import SchemaIds, committed
 
 Fields = dict[str, Any]
@@ -24,11 +25,6 @@ Reader = tuple[str, Any, Any]
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
 FRAME_BYTES: Final = _FRAME.size
-
-UNREADABLE: Final = "unreadable"
-"""Parked reason: the bytes are not an Avro record of their schema, or not framed, or absent."""
-UNKNOWN_SCHEMA: Final = "unknown_schema"
-"""Parked reason: nobody knows the schema id; upgrade, then retry."""
 
 
 def plain(schema: Any) -> Any:
@@ -66,7 +62,7 @@ class Codec:
     def decode(self, value: bytes | None) -> tuple[str, Fields]:
         """The event type and its fields. PoisonRecord says why the bytes can't be read."""
         if value is None:
-            raise PoisonRecord(UNREADABLE, "the value is null")
+            raise PoisonRecord(ParkedReason.UNREADABLE, "the value is null")
         # the whole frame is the key: one lookup checks the magic byte and finds the schema
         return self._decode(value, self._readers.get(value[:FRAME_BYTES]) or self._add_reader(value))
 
@@ -82,9 +78,11 @@ class Codec:
         try:
             fields: Fields = schemaless_reader(body, writer, reader)  # type: ignore[assignment]
         except Exception as error:  # fastavro raises whatever the broken bytes lead it into
-            raise PoisonRecord(UNREADABLE, f"not a {event_type}: {error!r}") from error
+            raise PoisonRecord(ParkedReason.UNREADABLE, f"not a {event_type}: {error!r}") from error
         if body.tell() != len(value):
-            raise PoisonRecord(UNREADABLE, f"{len(value) - body.tell()} bytes after the end of {event_type}")
+            raise PoisonRecord(
+                ParkedReason.UNREADABLE, f"{len(value) - body.tell()} bytes after the end of {event_type}"
+            )
         return event_type, fields
 
     def _add_writer(self, event_type: str) -> tuple[bytes, Any, list[str]]:
@@ -101,13 +99,17 @@ class Codec:
     def _add_reader(self, value: bytes, *, snapshots: bool = False) -> Reader:
         frame = value[:FRAME_BYTES]
         if len(frame) < FRAME_BYTES or frame[0] != MAGIC:
-            raise PoisonRecord(UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
+            raise PoisonRecord(ParkedReason.UNREADABLE, "not framed: expected magic byte 0 and a 4-byte schema id")
         schema_id = int.from_bytes(frame[1:], "big")
         entry = self._ids.by_id(schema_id)
         if entry is None:
-            raise PoisonRecord(UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry")
+            raise PoisonRecord(
+                ParkedReason.UNKNOWN_SCHEMA, f"schema id {schema_id} is unknown here: upgrade, then retry"
+            )
         if _is_snapshot(entry.event_type) is not snapshots:
-            raise PoisonRecord(UNREADABLE, f"a {entry.event_type} is no {'snapshot' if snapshots else 'event'}")
+            raise PoisonRecord(
+                ParkedReason.UNREADABLE, f"a {entry.event_type} is no {'snapshot' if snapshots else 'event'}"
+            )
         latest = self._ids.latest(entry.event_type)
         resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)

@@ -10,7 +10,8 @@ from typing import Any
 
 from spanfold.application.aggregates import PLAIN_SNAPSHOT, Aggregate
 from spanfold.language.errors import PoisonRecord
-from spanfold.schemas.codec import UNREADABLE, Codec
+from spanfold.language.parking import ParkedReason
+from spanfold.schemas.codec import Codec
 
 
 def encode_state(codec: Codec, aggregate: type[Aggregate[Any]], state: Any) -> bytes:
@@ -25,7 +26,9 @@ def plain_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) -
     """The plain form of the state that these bytes hold, for `from_plain`. PoisonRecord says why they can't be read."""
     kind, plain = codec.decode_snapshot(payload)
     if kind != aggregate.snapshot:
-        raise PoisonRecord(UNREADABLE, f"a {kind}, where {aggregate.__name__} keeps its state as {aggregate.snapshot}")
+        raise PoisonRecord(
+            ParkedReason.UNREADABLE, f"a {kind}, where {aggregate.__name__} keeps its state as {aggregate.snapshot}"
+        )
     if kind != PLAIN_SNAPSHOT:
         return plain
     loaded: Mapping[str, Any] = of_json(json.loads(plain["state"]))
@@ -38,7 +41,7 @@ def decode_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) 
     try:
         return aggregate.from_plain(plain)
     except (KeyError, TypeError, ValueError) as error:
-        raise PoisonRecord(UNREADABLE, f"no state of {aggregate.__name__}: {error!r}") from error
+        raise PoisonRecord(ParkedReason.UNREADABLE, f"no state of {aggregate.__name__}: {error!r}") from error
 
 
 def to_json(value: Any) -> Any:

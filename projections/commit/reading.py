@@ -1,14 +1,4 @@
-"""From accepted records to facts that Postgres can hold, or to the reason why not. Pure, and the only place that parks.
-
-A parked reason is one of
-unreadable       the bytes are not an Avro record of their schema, or not framed, or null       (spanfold.schemas.codec)
-unknown_schema   nobody knows the schema id: upgrade, then retry                                  (spanfold.schemas.codec)
-contradiction    payload and headers disagree on id, time, type or aggregate
-invalid          a value that cannot become a row: a NUL in a text, a time that Postgres lacks, an end before its start, what
-                 checks.py refuses, an event of another topic, an erasure that is retried
-refused          Postgres refused the row: found by bisecting the batch                           (projections/commit/store.py)
-behind           conditional topics: an earlier record of its aggregate is parked                 (projections/commit/store.py)
-"""
+"""From accepted records to facts that Postgres can hold, or to the reason why not. Pure, and the only place that parks."""
 
 from collections.abc import Callable, Container, Sequence
 from itertools import repeat
@@ -18,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from spanfold.language.errors import PoisonRecord
+from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, TopicKind, topic_of
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.checks import CHECKS
@@ -25,11 +16,6 @@ from spanfold.projections.commit.verdicts import NIL_ID, Judged
 from spanfold.schemas.batches import unpack
 from spanfold.schemas.catalogue import committed
 from spanfold.schemas.codec import Codec, Fields
-
-CONTRADICTION: Final = "contradiction"
-INVALID: Final = "invalid"
-REFUSED: Final = "refused"
-BEHIND: Final = "behind"
 
 Fact = tuple[int, str, Fields]
 """An accepted, readable, storable event: its record's offset, its type, its fields with tags and lists as `jsonb` bytes. The
@@ -89,7 +75,7 @@ def _stray(event_type: str, topic: Topic) -> PoisonRecord | None:
     """Why events of this type can't lie in this topic, if they can't."""
     elsewhere = event_type not in topic.event_types and topic_of(event_type)
     if event_type == BATCH or elsewhere or (event_type == TRACE_ERASED and not topic.erasable):
-        return PoisonRecord(INVALID, f"{event_type} does not belong to {topic.name}")
+        return PoisonRecord(ParkedReason.INVALID, f"{event_type} does not belong to {topic.name}")
     return None
 
 
@@ -106,7 +92,9 @@ def _batched(
             events = unpack(fields, codec)
             for event_type, each in events:
                 if event_type in NOT_FOLDED:
-                    raise PoisonRecord(INVALID, f"{event_type} within a batch: it counts only as a record of its own")
+                    raise PoisonRecord(
+                        ParkedReason.INVALID, f"{event_type} within a batch: it counts only as a record of its own"
+                    )
                 if (stray := _stray(event_type, judged.batch.topic)) is not None:
                     raise stray
                 storable(event_type, each)
@@ -225,7 +213,7 @@ def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) 
     differing = [
         f"{name} is {written[name]!r}, not {value!r}" for name, value in said.items() if written[name] != value
     ]
-    return PoisonRecord(CONTRADICTION, "the payload contradicts key or headers: " + "; ".join(differing))
+    return PoisonRecord(ParkedReason.CONTRADICTION, "the payload contradicts key or headers: " + "; ".join(differing))
 
 
 def storable(event_type: str, fields: Fields) -> None:
@@ -234,18 +222,18 @@ def storable(event_type: str, fields: Fields) -> None:
     texts, documents, times = rules
     wrong = _what_fails(event_type, [fields])
     if wrong:
-        raise PoisonRecord(INVALID, wrong)
+        raise PoisonRecord(ParkedReason.INVALID, wrong)
     if "\0" in "".join([fields[name] or "" for name in texts]):
         raise PoisonRecord(
-            INVALID, f"a NUL character in {_first_with_nul(fields, texts)}: Postgres text cannot hold it"
+            ParkedReason.INVALID, f"a NUL character in {_first_with_nul(fields, texts)}: Postgres text cannot hold it"
         )
     for name in documents:
         fields[name] = to_jsonb(name, fields[name])
     for name in times:
         if (fields[name] or 0) < MIN_TIME_US:
-            raise PoisonRecord(INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
+            raise PoisonRecord(ParkedReason.INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
     if set(times) >= _SPAN and fields["end_time"] < fields["start_time"]:
-        raise PoisonRecord(INVALID, "end_time lies before start_time")
+        raise PoisonRecord(ParkedReason.INVALID, "end_time lies before start_time")
 
 
 def to_jsonb(name: str, value: Any) -> bytes:
@@ -254,7 +242,7 @@ def to_jsonb(name: str, value: Any) -> bytes:
     if b"null" in dumped:
         dumped = orjson.dumps(_finite(value))
     if b"\\u0000" in dumped and _has_nul(value):
-        raise PoisonRecord(INVALID, f"a NUL character in {name}: Postgres jsonb cannot hold it")
+        raise PoisonRecord(ParkedReason.INVALID, f"a NUL character in {name}: Postgres jsonb cannot hold it")
     return JSONB_VERSION + dumped
 
 

@@ -11,11 +11,12 @@ from typing import Any, Final, NamedTuple, cast
 from psycopg import Cursor
 
 from spanfold.language.errors import Misconfigured, PoisonRecord
+from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, TopicKind
 from spanfold.projections.commit.batch import Batch, RecordHeaders
 from spanfold.projections.commit.journal import CORE
-from spanfold.projections.commit.reading import BEHIND, INVALID, Fact, read
+from spanfold.projections.commit.reading import Fact, read
 from spanfold.projections.commit.verdicts import judge
 from spanfold.schemas.codec import Codec
 
@@ -95,7 +96,7 @@ class _Settling:
             self._done.append(("discarded", at, offset))
         elif held:
             # folded when the one before it is, if it can be read then
-            self._tried.append((at, BEHIND, "an earlier record of its aggregate is parked", offset))
+            self._tried.append((at, ParkedReason.BEHIND, "an earlier record of its aggregate is parked", offset))
             return []
         else:
             readable = self._read(at, row)
@@ -112,7 +113,7 @@ class _Settling:
                 raise self._refused
             found = _facts(self._codec, self._batch, row)
             if any(event_type == TRACE_ERASED for _, event_type, _ in found):
-                raise PoisonRecord(INVALID, ERASE_AGAIN)
+                raise PoisonRecord(ParkedReason.INVALID, ERASE_AGAIN)
         except PoisonRecord as poison:
             self._tried.append((at, poison.reason, poison.detail, row.offset))
             return None
@@ -125,7 +126,7 @@ class _Settling:
         if self._batch.topic.kind is TopicKind.CONDITIONAL:
             condition = "aggregate_id = %s AND kafka_offset > %s"
             for row in _parked(self._cursor, self._batch, condition, before.aggregate_id, before.offset):
-                found = self._read(at, row) if row.reason == BEHIND else None
+                found = self._read(at, row) if row.reason == ParkedReason.BEHIND else None
                 if found is None:
                     break
                 facts += found

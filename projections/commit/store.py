@@ -13,6 +13,7 @@ import psycopg
 from psycopg import Connection, Cursor
 
 from spanfold.language.errors import Misconfigured, PoisonRecord, SpanfoldError
+from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import ON_EVERY_TOPIC, Topic, TopicKind
 from spanfold.projections.commit.arbiter import Arbiter, arbiter_of
 from spanfold.projections.commit.batch import Batch
@@ -28,7 +29,6 @@ from spanfold.projections.commit.erasure import (
 from spanfold.projections.commit.journal import CORE, JOURNAL
 from spanfold.projections.commit.merging import Generation, advance, erase, looked_up, merge, settled_by
 from spanfold.projections.commit.preparing import Prepared, Preparer, border_of
-from spanfold.projections.commit.reading import BEHIND, REFUSED
 from spanfold.projections.commit.settlements import held_up
 from spanfold.projections.commit.unfolded import write_parked, write_rejected
 from spanfold.projections.commit.verdicts import Judged
@@ -96,7 +96,7 @@ class Store:
             if (error.sqlstate or "")[:2] not in _REFUSED_CLASSES or not batch:
                 raise
             if len(batch) == 1:
-                refused = PoisonRecord(REFUSED, f"{error.sqlstate}: {str(error).splitlines()[0]}")
+                refused = PoisonRecord(ParkedReason.REFUSED, f"{error.sqlstate}: {str(error).splitlines()[0]}")
                 return [self._commit_whole(connection, self.prepare(batch, refused))]
         halves = batch.split(len(batch) // 2)
         return [out for half in halves for out in self.commit(connection, self.prepare(half))]
@@ -228,7 +228,7 @@ def _behind(
         if index in parked:
             blocked.add(keys[index])
         elif keys[index] in blocked and judged.event_types[index] not in ON_EVERY_TOPIC:
-            behind[index] = PoisonRecord(BEHIND, "an earlier record of its aggregate is parked")
+            behind[index] = PoisonRecord(ParkedReason.BEHIND, "an earlier record of its aggregate is parked")
     return behind
 
 

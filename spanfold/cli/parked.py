@@ -15,7 +15,6 @@ from spanfold.cli.parked_payload import decoded, hex_dump
 from spanfold.cli.parked_records import (
     Filters,
     ParkedRecord,
-    Reason,
     State,
     counted,
     filters_of,
@@ -38,6 +37,7 @@ from spanfold.cli.parked_settling import (
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
 from spanfold.language.errors import InvalidInput, SpanfoldError
 from spanfold.language.events import RecordDiscarded, RecordRetried
+from spanfold.language.parking import ParkedReason, explained
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.operations.visibility import wait_until_visible
@@ -49,7 +49,7 @@ LISTED_STILL_PARKED: Final = 20
 PIECE: Final = 1000
 """So many facts are appended at a time: what --timeout bounds, and what is at most under way when this is interrupted."""
 
-ByReason = Annotated[Reason | None, typer.Option("--reason", help="Parked for this reason.")]
+ByReason = Annotated[ParkedReason | None, typer.Option("--reason", help="Parked for this reason.")]
 ByTopic = Annotated[str | None, typer.Option("--topic", help="Of this topic: spanfold.traces, or just traces.")]
 Since = Annotated[str | None, typer.Option(metavar="TIME", help="In the log at this time or later, RFC 3339.")]
 Until = Annotated[str | None, typer.Option(metavar="TIME", help="In the log before this time, RFC 3339.")]
@@ -68,13 +68,15 @@ Timeout = Annotated[
 
 parked = typer.Typer(
     no_args_is_help=True,
-    help="""List, show, retry or discard records that could not be folded.
+    help=f"""List, show, retry or discard records that could not be folded.
 
-    A record is parked with its bytes, position and reason when it was accepted and can't become rows: unreadable,
-    unknown_schema, contradiction, invalid, refused or behind. Retry it when the cause is repaired: software upgraded,
-    constraint dropped. What was rejected (malformed, misrouted, …) is not parked and stays rejected.
+    A record that was accepted and can't become rows is parked, with its bytes, position and reason. Retry it when the
+    cause is repaired: software upgraded, constraint dropped. A record that was rejected (malformed, misrouted, …) is not
+    parked and stays rejected.
 
-    All of it is also in SQL: spanfold sql 'SELECT * FROM parked_records'.
+    {explained("; ")}.
+
+    The records are also in SQL: spanfold sql 'SELECT * FROM parked_records'.
 
     Example: spanfold parked list --summary && spanfold parked retry --reason unknown_schema
     """,

@@ -15,22 +15,10 @@ from spanfold.cli.positions import position_of, topic_name
 from spanfold.cli.sql import IsoLoader, reading
 from spanfold.language.errors import InvalidInput
 from spanfold.language.json_values import time_us
+from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
-from spanfold.projections.commit.reading import BEHIND, CONTRADICTION, INVALID, REFUSED
-from spanfold.schemas.codec import UNKNOWN_SCHEMA, UNREADABLE
 
 Connection = psycopg.Connection[Any]
-
-
-class Reason(StrEnum):
-    """Why a record is parked; what each means stands in projections/commit/reading.py."""
-
-    UNREADABLE = UNREADABLE
-    UNKNOWN_SCHEMA = UNKNOWN_SCHEMA
-    CONTRADICTION = CONTRADICTION
-    INVALID = INVALID
-    REFUSED = REFUSED
-    BEHIND = BEHIND
 
 
 class State(StrEnum):
@@ -87,7 +75,7 @@ class Filters:
 
 
 def filters_of(
-    reason: Reason | None,
+    reason: ParkedReason | None,
     topic: str | None,
     since: str | None,
     until: str | None,

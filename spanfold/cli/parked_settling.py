@@ -9,12 +9,12 @@ from typing import Any, Final
 from spanfold.cli.parked_records import ParkedRecord, named, reader
 from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.language.events import DomainEvent, RecordDiscarded, RecordRetried
+from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
 from spanfold.language.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
 from spanfold.operations.installation import user_at_host
 from spanfold.producers.delivery import Delivery, Outcome
 from spanfold.producers.publisher import TelemetryPublisher
-from spanfold.projections.commit.reading import BEHIND
 
 Fact = type[RecordRetried] | type[RecordDiscarded]
 
@@ -78,7 +78,7 @@ def unfulfilled(fact: Fact, records: Iterable[ParkedRecord]) -> list[str]:
 def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
     if record.state not in ("parked", SETTLED_AS[fact]):
         return f"was {record.state} at offset {record.settled_offset}, and a record is settled once"
-    if record.reason == BEHIND:
+    if record.reason == ParkedReason.BEHIND:
         return "is parked behind an earlier record of its aggregate: settle that one, and this one follows"
     if fact is RecordRetried and record.event_type in ON_EVERY_TOPIC:
         return f"is a {record.event_type} itself: retry the record that it is about, and discard this one"

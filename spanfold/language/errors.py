@@ -10,6 +10,8 @@ SpanfoldError
   PoisonRecord        no retry will help: the record is parked with its reason
 """
 
+from spanfold.language.parking import ParkedReason
+
 
 class SpanfoldError(Exception):
     """Base of every error that spanfold raises on purpose. The message names what was wrong and what to do."""
@@ -54,9 +56,9 @@ class StoreUnavailable(SpanfoldError):
 
 
 class PoisonRecord(SpanfoldError):
-    """A record's bytes can't become rows; `reason` is one of the parked reasons in spanfold.schemas.codec and projections."""
+    """A record can't become rows: it is parked for this reason, with what exactly was wrong."""
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: ParkedReason, detail: str) -> None:
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 from typing import Final
 
 from spanfold.language.errors import Misconfigured
+from spanfold.language.parking import ParkedReason
 from spanfold.projections.commit.preparing import Prepared
-from spanfold.projections.commit.reading import REFUSED
 from spanfold.projections.commit.store import Outcome
 from spanfold.stream_processors.worker.app import Guard
 
@@ -38,13 +38,13 @@ class ParkedShare(Guard[Prepared]):
     def look_back(self, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
         """Count the records that Postgres refused, and that are parked. Misconfigured when they are too great a share."""
         batch = prepared.judged.batch
-        refused = sum(outcome.parked.get(REFUSED, 0) for outcome in outcomes)
+        refused = sum(outcome.parked.get(ParkedReason.REFUSED, 0) for outcome in outcomes)
         if said := self._refused.too_many(batch.topic.name, len(batch), range(refused)):
             raise Misconfigured(
                 f"{said} were refused by Postgres: this worker stops rather than park the topic. "
                 f"Partition {batch.partition} is committed up to offset {batch.end}. See `spanfold parked list`, "
-                f"repair the tables, start the worker, and `spanfold parked retry --reason {REFUSED}`; to park such records all "
-                "the same, raise the limit."
+                f"repair the tables, start the worker, and `spanfold parked retry --reason {ParkedReason.REFUSED}`; to park such "
+                "records all the same, raise the limit."
             )
 
 

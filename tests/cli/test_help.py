@@ -1,6 +1,7 @@
 """What `spanfold --help` promises."""
 
 import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 
 from spanfold import __version__
 from spanfold.cli.app import COMMANDS, app
+from spanfold.language.parking import ParkedReason
 
 WORDS = [[name] for name in COMMANDS if name != "worker"] + [["worker", "projector"], ["worker", "snapshots"], []]
 
@@ -43,3 +45,10 @@ def test_the_version_is_the_package_s() -> None:
 
 def test_a_command_that_does_not_exist_is_wrong_usage() -> None:
     assert CliRunner().invoke(app, ["upp"]).exit_code == 2
+
+
+@pytest.mark.parametrize("reason", ParkedReason)
+def test_the_help_of_parked_explains_every_reason(reason: ParkedReason) -> None:
+    shown = CliRunner().invoke(app, ["parked", "--help"], env={"COLUMNS": "120"})
+    words = re.sub(r"[\s│]+", " ", shown.output)
+    assert f"{reason}: {reason.meaning}" in words

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from spanfold.language.errors import Misconfigured, PoisonRecord
+from spanfold.language.parking import ParkedReason
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
@@ -313,7 +314,7 @@ class Batch:
 
     def __init__(self, good: int, bad: int) -> None:
         self.records = good + bad
-        self.parked = {index: PoisonRecord("unreadable", "?") for index in range(bad)}
+        self.parked = {index: PoisonRecord(ParkedReason.UNREADABLE, "?") for index in range(bad)}
         self.judged = self
         self.batch = self
 

@@ -55,7 +55,7 @@ COMMENT ON COLUMN spanfold.parked_records.topic IS 'Topic, without the installat
 COMMENT ON COLUMN spanfold.parked_records.partition IS 'Partition of the topic.';
 COMMENT ON COLUMN spanfold.parked_records.kafka_offset IS 'Offset in the partition.';
 COMMENT ON COLUMN spanfold.parked_records.reason IS
-    'unreadable, unknown_schema, contradiction, invalid, refused or behind; of the last attempt to fold it.';
+    'Why the last attempt to fold it failed; `spanfold parked --help` explains each reason.';
 COMMENT ON COLUMN spanfold.parked_records.detail IS 'What exactly was wrong.';
 COMMENT ON COLUMN spanfold.parked_records.event_id IS 'From the record''s header; null if its trace was erased.';
 COMMENT ON COLUMN spanfold.parked_records.event_type IS 'From the record''s header.';
