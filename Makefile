@@ -43,8 +43,10 @@ docs: setup ## Generate docs/settings.md from the settings class
 bench: setup ## The projector beside the overlapped baseline, alternating runs: WORKLOAD=traces, or WORKLOAD=spans
 	$(BIN)/python -m benchmarks --workload $(or $(WORKLOAD),traces)
 
-lock: ## Resolve the dependencies anew (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 pyproject.toml -o requirements.lock
+UV = $(firstword $(wildcard $(BIN)/uv) uv)
+
+lock: ## Resolve the dependencies anew: what pyproject.toml adds; with UPGRADE=1 also newer versions of all others
+	$(UV) pip compile --quiet --universal --generate-hashes --all-extras --python-version 3.11 $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements.lock
 
 clean: ## Remove what setup and the tests made
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

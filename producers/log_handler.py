@@ -8,15 +8,17 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
-from opentelemetry import trace
-from opentelemetry.sdk.resources import Resource
-from opentelemetry.trace import Span, format_span_id, format_trace_id
-
 from spanfold.language.events import ErrorLogged, Tags
+from spanfold.language.extras import needs
 from spanfold.producers.attributes import shortened, tags_of, text_of
 from spanfold.producers.event_sink import DELIVERY_S, EventSink
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.producers.resources import service_of, source_of
+
+with needs("otel", __name__):
+    from opentelemetry import trace
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.trace import Span, format_span_id, format_trace_id
 
 US_PER_S: Final = 1_000_000
 

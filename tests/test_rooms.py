@@ -1,25 +1,15 @@
-"""The rooms of the house: whose they are when installed, what a wheel carries, and who may look into the database."""
+"""The rooms of the house: where they stand, and who may look into the database."""
 
-import subprocess
-import sys
-import zipfile
-from collections.abc import Iterator
-from importlib.metadata import files
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from spanfold.schemas.catalogue import committed
-
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "migrations", "producers", "stream_processors", "projections")
 
 Ledger = psycopg.Connection[Any]
-
-
-# Installed
 
 
 def test_the_rooms_at_the_top_are_the_rooms_of_the_package() -> None:
@@ -28,71 +18,6 @@ def test_the_rooms_at_the_top_are_the_rooms_of_the_package() -> None:
         assert link.is_symlink()
         assert link.readlink() == Path("..") / room
         assert (ROOT / room / "__init__.py").exists()
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[zipfile.ZipFile]:
-    """The wheel that this checkout builds."""
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder], cwd=ROOT, check=True, timeout=120
-    )
-    (built,) = folder.glob("*.whl")
-    with zipfile.ZipFile(built) as opened:
-        yield opened
-
-
-def test_a_wheel_holds_the_rooms_and_nothing_beside_them(wheel: zipfile.ZipFile) -> None:
-    tops = {name.partition("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"spanfold"}
-    assert {name.split("/")[1] for name in wheel.namelist() if name.count("/") > 1} >= set(ROOMS)
-
-
-def test_a_wheel_holds_every_schema_and_every_migration(wheel: zipfile.ZipFile) -> None:
-    names = set(wheel.namelist())
-    assert {f"spanfold/schemas/avro/{entry.file}" for entry in committed()} <= names
-    assert "spanfold/schemas/catalogue.json" in names
-    versions = ROOT / "migrations" / "versions"
-    revisions = {f"spanfold/{path.relative_to(ROOT)}" for path in versions.glob("*.py")}
-    statements = {f"spanfold/{path.relative_to(ROOT)}" for path in versions.glob("*/*.sql")}
-    assert revisions
-    assert statements
-    assert revisions | statements <= names
-    assert {"spanfold/migrations/env.py", "spanfold/migrations/__init__.py"} <= names
-
-
-def test_a_wheel_holds_every_module(wheel: zipfile.ZipFile) -> None:
-    modules = {f"spanfold/{path.relative_to(ROOT)}" for room in ROOMS for path in (ROOT / room).rglob("*.py")}
-    assert modules <= set(wheel.namelist())
-
-
-def test_a_wheel_offers_the_command_and_the_projections(wheel: zipfile.ZipFile) -> None:
-    (entry_points,) = (name for name in wheel.namelist() if name.endswith(".dist-info/entry_points.txt"))
-    text = wheel.read(entry_points).decode()
-    assert "spanfold = spanfold.cli:main" in text
-    assert "[spanfold.projections]" in text
-    assert "traces = spanfold.projections.traces:PROJECTION" in text
-
-
-def test_what_is_unpacked_from_a_wheel_runs_without_the_checkout(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
-    wheel.extractall(tmp_path)
-    program = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from spanfold import migrations
-from spanfold.schemas import catalogue
-from spanfold.stream_processors.worker import process
-assert catalogue.__file__.startswith(sys.argv[1]), catalogue.__file__
-for entry in catalogue.committed():
-    assert catalogue.fingerprint_of(entry.load()) == entry.fingerprint
-from alembic.script import ScriptDirectory
-assert ScriptDirectory.from_config(migrations.alembic_config("postgresql+psycopg://")).get_heads()
-"""
-    subprocess.run([sys.executable, "-P", "-c", program, tmp_path], cwd=tmp_path, check=True, timeout=60)
-
-
-def test_the_installed_package_names_its_own_files() -> None:
-    assert files("spanfold")
 
 
 # In the database

@@ -14,7 +14,10 @@ The settings come from the environment (SPANFOLD_KAFKA_BOOTSTRAP) unless a publi
 imported from its module: OpenTelemetry doesn't call that part of its SDK stable yet.
 """
 
-from spanfold.producers.opentelemetry.metrics import SpanfoldMetricExporter
-from spanfold.producers.opentelemetry.tracing import SpanfoldSpanExporter, SpanfoldSpanProcessor
+from spanfold.language.extras import needs
+
+with needs("otel", __name__):
+    from spanfold.producers.opentelemetry.metrics import SpanfoldMetricExporter
+    from spanfold.producers.opentelemetry.tracing import SpanfoldSpanExporter, SpanfoldSpanProcessor
 
 __all__ = ["SpanfoldMetricExporter", "SpanfoldSpanExporter", "SpanfoldSpanProcessor"]

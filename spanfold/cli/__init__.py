@@ -11,14 +11,24 @@
 
 import sys
 
-from spanfold.cli.app import app
 from spanfold.language.errors import SpanfoldError
+from spanfold.language.extras import check_installed
 
 
 def main() -> None:
     """Run the command line; ends the process."""
     try:
-        app()
+        _run()
     except SpanfoldError as error:
         print(f"spanfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+
+
+def _run() -> None:
+    try:
+        from spanfold.cli.app import app
+
+        app()
+    except ModuleNotFoundError:
+        check_installed("server", "the command `spanfold`")
+        raise

@@ -21,6 +21,7 @@ from spanfold.demo.report import show_report
 from spanfold.demo.run import Outcome, run_demo
 from spanfold.embedded import EmbeddedStack, read_state
 from spanfold.language.errors import Misconfigured, SpanfoldError
+from spanfold.language.extras import check_installed
 from spanfold.language.settings import Settings
 
 
@@ -48,6 +49,8 @@ def demo(
 
     Example: spanfold demo --spans 20000 --json
     """
+    for extra in ("otel", "demo"):
+        check_installed(extra, "the demo's shop")
     chosen = chosen_settings(home)
     with _stack(chosen, workers) as (settings, started):
         if waiting := to_be_rebuilt(settings):

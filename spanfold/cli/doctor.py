@@ -13,7 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,6 +45,7 @@ from spanfold.embedded.servers import PORTS_FILE
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import SpanfoldError
+from spanfold.language.extras import brought_by, install
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker, installed_topics
 
@@ -133,11 +134,9 @@ def _python(_: Patient) -> Iterator[Check]:
 
 
 def _packages(_: Patient) -> Iterator[Check]:
-    """Those that spanfold requires; only the versions that pyproject.toml pins or bounds from below are judged."""
+    """Those of the core and of the server extra; only the versions that pyproject.toml pins or bounds from below are judged."""
     amiss, found = [], [f"spanfold {version('spanfold')}"]
-    for requirement in requires("spanfold") or []:
-        if "extra ==" in requirement:
-            continue
+    for requirement in (*brought_by(None), *brought_by("server")):
         name, operator, bound = re.match(r"([\w.-]+)(?:\[.*?\])?\s*(==|>=)?([\d.]*)", requirement).groups()  # type: ignore[union-attr]
         try:
             here = importlib.metadata.version(name)
@@ -148,9 +147,7 @@ def _packages(_: Patient) -> Iterator[Check]:
         if (operator == "==" and here != bound) or (operator == ">=" and _numbers(here) < _numbers(bound)):
             amiss.append(f"{name} is {here}, spanfold needs {operator}{bound}")
     if amiss:
-        yield Check(
-            "packages", State.FAIL, "; ".join(amiss), "install spanfold anew: pip install --force-reinstall spanfold"
-        )
+        yield Check("packages", State.FAIL, "; ".join(amiss), f"{install('server')} --force-reinstall")
     else:
         yield Check("packages", State.OK, ", ".join(found))
 

@@ -18,6 +18,9 @@ from spanfold.kafka.plaintext import NO_SECURITY_IN_ENVIRONMENT
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
 
+RUN_TAG: Final = "demo.run"
+"""The attribute that all spans of one run of the demo carry."""
+
 SERVICES: Final = ("storefront", "inventory", "payments")
 ONE_REQUEST_A_CONNECTION: Final = httpx.Limits(max_keepalive_connections=0)
 """uvicorn closes the connection after an unhandled error, just when the client may be sending its next request."""

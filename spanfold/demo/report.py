@@ -12,7 +12,7 @@ from rich.text import Text
 
 from spanfold.cli.output import table
 from spanfold.cli.waterfall import BAR_WIDTH, Bar, head_line, waterfall
-from spanfold.demo.shop import RUN_TAG
+from spanfold.demo.processes import RUN_TAG
 
 Row = dict[str, Any]
 

@@ -32,12 +32,9 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerProvider
 from opentelemetry.trace import SpanKind, Tracer
 
-from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION
+from spanfold.demo.processes import ONE_REQUEST_A_CONNECTION, RUN_TAG
 from spanfold.producers.log_handler import SpanfoldLogHandler
 from spanfold.producers.opentelemetry import SpanfoldMetricExporter, SpanfoldSpanProcessor
-
-RUN_TAG: Final = "demo.run"
-"""The attribute that all spans of one run of the demo carry."""
 
 METRICS_EVERY_MS: Final = 1000
 

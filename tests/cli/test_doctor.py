@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from spanfold.cli import doctor
+from spanfold.language import extras
 from spanfold.language.settings import Settings
 from tests.stream_processors.conftest import until
 
@@ -132,7 +133,7 @@ PATIENT = doctor.Patient(Settings(home=Path("/")), None)
 
 def test_a_pin_that_is_not_met_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        doctor, "requires", lambda _: ["faust-streaming==0.14.0", "rich>=99", "nothing-of-it>=1", "orjson>=3.10"]
+        extras, "requires", lambda _: ["faust-streaming==0.14.0", "rich>=99", "nothing-of-it>=1", "orjson>=3.10"]
     )
     (check,) = doctor._packages(PATIENT)
     assert check.state == "fail"
