@@ -184,6 +184,7 @@ def test_the_core_is_small(wheel: zipfile.ZipFile) -> None:
     brought = core_requirements(wheel)
     assert {"confluent-kafka", "fastavro", "pydantic-settings"} <= brought.keys()
     assert len(brought) + 1 <= 20, sorted(brought)
+    assert f"services that publish events: {len(brought) + 1} packages" in (ROOT / "README.md").read_text()
     sizes = [Path(str(path.locate())).stat().st_size for each in brought.values() for path in each.files or ()]
     assert sum(sizes) + sum(entry.file_size for entry in wheel.infolist()) <= 80 * MB
 
@@ -251,6 +252,7 @@ def test_without_the_server_extra_the_command_says_what_to_install(service: Serv
         "spanfold: the command `spanfold` needs packages that are not installed (aiokafka, alembic, "
     )
     assert line.endswith("pip install 'spanfold[server]'")
+    assert f"$ spanfold status\n{line}\n" in (ROOT / "README.md").read_text()
 
 
 @pytest.mark.parametrize("module", ["opentelemetry", "opentelemetry.logs", "log_handler"])
