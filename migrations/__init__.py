@@ -1,6 +1,6 @@
-"""How journal, checkpoints, roles and functions came to be: Alembic revisions, applied by `upgrade`.
+"""Alembic revisions for journals, checkpoints, functions and the reader's role; `upgrade` applies them.
 
-Projection tables are not here: a generation creates them from its table definitions (projections/generations/lifecycle.py).
+Tables of projections are not here: a generation creates them from its table definitions (projections/generations/lifecycle.py).
 """
 
 from importlib.resources import files
@@ -12,7 +12,7 @@ from spanfold.postgres.dsn import sqlalchemy_url
 
 
 def alembic_config(url: str) -> Config:
-    """Alembic, pointed at this package and at that database."""
+    """The configuration of Alembic for the revisions of this package and this database."""
     config = Config()
     config.set_main_option("script_location", str(files("spanfold.migrations")))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
@@ -20,5 +20,5 @@ def alembic_config(url: str) -> Config:
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
-    """Bring the database at `dsn` (postgresql://…) to `revision`; several may try at once, one does it."""
+    """Migrate the database at `dsn` (postgresql://…) to `revision`. Processes that call it at once wait for each other."""
     command.upgrade(alembic_config(sqlalchemy_url(dsn)), revision)

@@ -3,11 +3,11 @@
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
-MIGRATION_LOCK = 0x7370616E  # "span": any number that nobody else takes
+MIGRATION_LOCK = 0x7370616E  # "span": an arbitrary number that nothing else locks
 
 url = context.config.get_main_option("sqlalchemy.url")
 if url is None:
-    raise RuntimeError("no database was named: call migrations.upgrade(dsn)")
+    raise RuntimeError("no database: call migrations.upgrade(dsn)")
 engine = create_engine(url, poolclass=pool.NullPool)
 
 with engine.connect() as connection:

@@ -1,6 +1,6 @@
-"""The projection `logs`: one row an ErrorLogged.
+"""The projection `logs`: one row per ErrorLogged.
 
-The journal has decided which of them are duplicates, so the rows are copied straight into the table.
+The journal has already removed duplicates, so rows are copied straight into the table.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from spanfold.projections.retention.rules import Retained
 from spanfold.schemas.codec import Fields
 
 LogsPartial = list[tuple[Any, ...]]
-"""Rows of ERROR_LOGS_TABLE; their order means nothing."""
+"""Rows of ERROR_LOGS_TABLE, in any order."""
 
 metadata = MetaData()
 
@@ -38,37 +38,37 @@ ERROR_LOGS_TABLE: Final = Table(
     Column("occurred_at", TIMESTAMP(timezone=True), nullable=False),
     Column("tags", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
-    # its record's key, where that is neither the trace nor, without one, the service, as it should be
+    # the record's key, if it is not what it should be: the trace id, or without one the service's name
     Column("aggregate_id", Text(collation="C")),
-    # of any length: a hash index keeps 4 bytes of it
+    # ids may have any length, and a hash index stores 4 bytes of them
     Index("error_logs_trace_id", "trace_id", postgresql_using="hash"),
     Index("error_logs_aggregate_id", "aggregate_id", postgresql_using="hash"),
-    # projections/commit/checks.py holds the name to what a B-tree key can hold
+    # projections/commit/checks.py limits the name to what fits into a B-tree key
     Index("error_logs_service_name", "service_name", "occurred_at"),
     info={"key": ("event_id",), "retained": Retained(("occurred_at",))},
 )
 
 VIEW: Final = View(
     name="error_logs",
-    comment="One row an error that a log reported, from ErrorLogged.",
+    comment="One row per logged error, from ErrorLogged.",
     select="""
         SELECT event_id, service_name, severity, message, logger, exception_type, exception_message, stacktrace,
                trace_id, span_id, occurred_at, tags, version
           FROM {schema}.error_logs""",
     comments={
-        "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
+        "event_id": "UUID version 8: the event's time in ms, then a hash of what identifies the event.",
         "service_name": "OpenTelemetry service.name.",
-        "severity": "OpenTelemetry severity text: ERROR or FATAL, or a lesser one.",
+        "severity": "OpenTelemetry severity text: ERROR, FATAL, or a lower one.",
         "message": "The log record's body.",
         "logger": "Name of the logger; empty if it has none.",
-        "exception_type": "Class of the exception, if there was one.",
-        "exception_message": "What the exception said.",
-        "stacktrace": "Where it was raised, as the language writes it.",
-        "trace_id": "The trace that it happened in, if any; see spanfold.traces.",
-        "span_id": "The span that it happened in, if any; see spanfold.spans.",
+        "exception_type": "Class of the exception; null if there was none.",
+        "exception_message": "Message of the exception.",
+        "stacktrace": "Stack trace of the exception, in the format of its language.",
+        "trace_id": "The trace in which it happened, if any; see spanfold.traces.",
+        "span_id": "The span in which it happened, if any; see spanfold.spans.",
         "occurred_at": "When it was logged, by the service's clock.",
         "tags": "The log record's attributes.",
-        "version": "Version of its event in the journal (offset + 1).",
+        "version": "Version of its event in spanfold.journal (offset + 1).",
     },
 )
 
@@ -106,12 +106,12 @@ class LogsProjection:
 
 def _row(offset: int, fields: Fields) -> tuple[Any, ...]:
     key, trace_id = fields["aggregate_id"], fields["trace_id"]
-    usual = fields["service_name"] if trace_id is None else trace_id
+    expected_key = fields["service_name"] if trace_id is None else trace_id
     return (
         fields["event_id"], fields["service_name"], fields["severity"], fields["message"], fields["logger"],
         fields["exception_type"], fields["exception_message"], fields["stacktrace"], trace_id,
         fields["span_id"], fields["occurred_at"] - PG_EPOCH_US, fields["tags"], offset + 1,
-        None if key == usual else key,
+        None if key == expected_key else key,
     )  # fmt: skip
 
 

@@ -1,9 +1,8 @@
-"""The projection `services`: the instances that are registered, from ServiceRegistered, ServiceHealthChanged and
-ServiceDeregistered.
+"""The projection `services`: the registered instances, from ServiceRegistered, ServiceHealthChanged and ServiceDeregistered.
 
-Of each kind the last event is kept, with its place in the log: its record's offset, and its number within an EventBatch. What
-holds is said by the view: an instance is registered if nothing deregistered it later, and is as healthy as the later of the other
-two says. So parts may be combined in any order, and what is shown is what ServiceAggregate says of the same events by version.
+The table keeps the last event of each type, with its place in the log: its record's offset, and its index within an EventBatch.
+The view derives the current state: an instance is registered if no later event deregistered it, and its status comes from the
+later of the other two events. So partials may be combined in any order, and the result equals the state of ServiceAggregate.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +19,17 @@ from spanfold.projections.commit.reading import Fact
 from spanfold.projections.projection import View
 from spanfold.schemas.codec import Fields
 
-Said = tuple[Any, ...]
-"""What one event says: offset, number within its record, occurred_at in µs, then its own fields."""
+LastEvent = tuple[Any, ...]
+"""One event: its record's offset, its index within the record, occurred_at in µs since 1970 UTC, then its own fields."""
 
 
 @dataclass(slots=True)
 class InstancePartial:
-    """The last event of each kind about one instance."""
+    """The last event of each type about one instance."""
 
-    registered: Said | None = None
-    health: Said | None = None
-    deregistered: Said | None = None
+    registered: LastEvent | None = None
+    health: LastEvent | None = None
+    deregistered: LastEvent | None = None
 
 
 ServicesPartial = dict[str, InstancePartial]
@@ -62,7 +61,7 @@ SERVICES_TABLE: Final = Table(
     Column("status", Text),
     Column("reason", Text),
     *_place("deregistered"),
-    # of any length, and looked up by equality alone
+    # names may have any length, and are looked up by equality only
     Index("services_service_name", "service_name", postgresql_using="hash"),
     postgresql_with={"fillfactor": 75},
 )
@@ -72,7 +71,7 @@ _HEALTH: Final = ("status", "reason")
 
 VIEW: Final = View(
     name="services",
-    comment="One row an instance of a service that is registered, from ServiceRegistered until ServiceDeregistered.",
+    comment="One row per registered instance of a service, from ServiceRegistered until ServiceDeregistered.",
     select="""
         SELECT instance_id, service_name, host, port, health_check_url, metadata,
                CASE WHEN changed THEN status ELSE first_status END AS status,
@@ -88,18 +87,18 @@ VIEW: Final = View(
                    AND (deregistered_offset IS NULL
                         OR (registered_offset, registered_number) > (deregistered_offset, deregistered_number))) AS registered""",
     comments={
-        "instance_id": "Id of the instance, the aggregate's.",
-        "service_name": "Name of the service that it is an instance of.",
-        "host": "Where it can be called.",
-        "port": "The port there.",
-        "health_check_url": "Answers GET with 2xx while the instance is healthy.",
-        "metadata": "What else was said when it was registered.",
-        "status": "starting, healthy, unhealthy or stopping: as the last change said, or the registration.",
-        "reason": "What showed it; empty if nothing has changed since it was registered.",
-        "registered_at": "When it was registered, the last time.",
-        "status_at": "When its status became what it is.",
+        "instance_id": "Id of the instance, which is its aggregate id.",
+        "service_name": "Name of the service.",
+        "host": "Host name or address where it can be called.",
+        "port": "Port where it can be called.",
+        "health_check_url": "URL that answers GET with 2xx while the instance is healthy.",
+        "metadata": "Other data that it was registered with.",
+        "status": "starting, healthy, unhealthy or stopping.",
+        "reason": "What its status is based on; empty if it has not changed since it was registered.",
+        "registered_at": "When it was last registered.",
+        "status_at": "When its status last changed.",
         "partition": "Partition of its events.",
-        "kafka_offset": "Offset of the last event that is seen here.",
+        "kafka_offset": "Offset of the event that last changed this row.",
     },
 )
 
@@ -150,20 +149,20 @@ class ServicesProjection:
         cursor.execute(sql.SQL(MERGE_SERVICES).format(table=table, incoming=incoming))
 
 
-def _registered(fields: Fields) -> Said:
+def _registered(fields: Fields) -> LastEvent:
     return (
         fields["service_name"], fields["host"], fields["port"], fields["health_check_url"], fields["metadata"],
         fields["status"],
     )  # fmt: skip
 
 
-def _later(one: Said | None, other: Said | None) -> Said | None:
+def _later(one: LastEvent | None, other: LastEvent | None) -> LastEvent | None:
     if one is None or other is None:
         return one or other
     return other if other[:2] > one[:2] else one
 
 
-def _rows(partial: Mapping[str, InstancePartial], partition: int) -> Iterator[Said]:
+def _rows(partial: Mapping[str, InstancePartial], partition: int) -> Iterator[tuple[Any, ...]]:
     for instance_id, instance in partial.items():
         yield (
             instance_id, partition, *_columns(instance.registered, len(_REGISTERED)),
@@ -171,15 +170,16 @@ def _rows(partial: Mapping[str, InstancePartial], partition: int) -> Iterator[Sa
         )  # fmt: skip
 
 
-def _columns(said: Said | None, own: int) -> Said:
-    if said is None:
+def _columns(event: LastEvent | None, own: int) -> tuple[Any, ...]:
+    """The columns of one event; `own` is how many it has beside offset, number and time."""
+    if event is None:
         return (None,) * (3 + own)
-    offset, number, occurred_at, *fields = said
+    offset, number, occurred_at, *fields = event
     return (offset, number, occurred_at - PG_EPOCH_US, *fields)
 
 
 def _later_columns(owner: str, columns: Sequence[str]) -> str:
-    """SET clauses of the columns that one kind of event owns: the later place in the log wins."""
+    """SET clauses for the columns of one event type: the later place in the log wins."""
     place = f"({{}}.{owner}_offset, {{}}.{owner}_number)"
     wins = f"t.{owner}_offset IS NULL OR {place.format('excluded', 'excluded')} > {place.format('t', 't')}"
     names = (f"{owner}_offset", f"{owner}_number", f"{owner}_at", *columns)

@@ -1,1 +1,1 @@
-"""The contract: one .avsc per event type and released version, the catalogue of their ids, and the codec bytes ⇄ event."""
+"""The contract: one .avsc file per event type and version, the catalogue of schema ids, and the codec bytes ⇄ event."""

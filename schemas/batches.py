@@ -1,7 +1,7 @@
-"""Several events as one record, and back: an EventBatch holds each event as the bytes that its own record would have.
+"""Several events as one record, and back. An EventBatch contains its events as the bytes that their own records would have.
 
-The batch is what the log judges: one event id, one expected version, one version. Its events have ids of their own, which
-are theirs in the tables and are not looked at when a verdict is given.
+The log judges the batch as a whole: one event id, one expected version, one version. Its events have ids of their own, which the
+tables use and verdicts ignore.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from spanfold.language.topics import BATCH
 from spanfold.schemas.codec import Codec, Fields
 
 BatchedFacts = list[tuple[str, Fields]]
-"""Type and fields of each event of a batch, in its order."""
+"""Type and fields of the events of a batch, in order."""
 
 
 def pack(events: Sequence[DomainEvent], codec: Codec, event_id: bytes = b"") -> EventBatch:
-    """One batch of these events of one aggregate. It happened when the last of them did; its id is derived from theirs
-    unless it is given. InvalidInput when there are none, or they are not of one aggregate and topic.
+    """A batch of these events of one aggregate. Its time is that of the last event; its id is derived from theirs by default.
+    InvalidInput when there are none, or they belong to more than one aggregate or topic.
     """
     homes = {(event.topic.name, event.aggregate_id) for event in events}
     if len(homes) != 1:
-        raise InvalidInput(f"a batch takes the events of one aggregate, got {sorted(homes) or 'none'}")
+        raise InvalidInput(f"a batch takes events of one aggregate, got events of {sorted(homes) or 'none'}")
     return EventBatch(
         aggregate_id=events[0].aggregate_id,
         occurred_at=max(event.occurred_at for event in events),
@@ -34,19 +34,19 @@ def pack(events: Sequence[DomainEvent], codec: Codec, event_id: bytes = b"") -> 
 
 
 def unpack(batch: Fields, codec: Codec) -> BatchedFacts:
-    """The events of a decoded EventBatch. PoisonRecord when one can't be read (then none of them is to be folded), is of
-    another aggregate, or contradicts what the batch says of it.
+    """The events of a decoded EventBatch. PoisonRecord when one of them can't be read (then none is to be folded), belongs to
+    another aggregate, or has another type or id than the batch says.
     """
-    facts = [(*codec.decode(each["payload"]), each) for each in batch["events"]]
+    facts = [(*codec.decode(entry["payload"]), entry) for entry in batch["events"]]
     if not facts:
-        raise PoisonRecord(ParkedReason.UNREADABLE, "the batch holds no event")
-    for event_type, fields, said in facts:
+        raise PoisonRecord(ParkedReason.UNREADABLE, "the batch has no events")
+    for event_type, fields, entry in facts:
         if event_type == BATCH:
             raise PoisonRecord(ParkedReason.UNREADABLE, "a batch within a batch")
-        found = (event_type, fields["event_id"], fields["aggregate_id"])
-        if found != (said["event_type"], said["event_id"], batch["aggregate_id"]):
+        identity = (event_type, fields["event_id"], fields["aggregate_id"])
+        if identity != (entry["event_type"], entry["event_id"], batch["aggregate_id"]):
             raise PoisonRecord(
-                ParkedReason.UNREADABLE, f"the batch contradicts its {said['event_type']} on type, id or aggregate"
+                ParkedReason.UNREADABLE, f"the batch contradicts its {entry['event_type']} on type, id or aggregate"
             )
     return [(event_type, fields) for event_type, fields, _ in facts]
 

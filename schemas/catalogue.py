@@ -1,12 +1,12 @@
 """The committed catalogues: schema id ⇄ subject, version, fingerprint, file.
 
-Without a registry these ids frame every record. spanfold's start at 1,400,000,000, far from the small numbers that a registry
-hands out, so that records framed either way can lie in one topic. A released entry never changes: add a version instead
-(`python -m spanfold.schemas.catalogue` appends what schemas/avro holds and the catalogue does not).
+Without a schema registry these ids are in the frame of every record. spanfold's ids start at 1,400,000,000, far from the small
+ids of a registry, so that one topic can have records with either. A released entry never changes: add a version instead, and run
+`python -m spanfold.schemas.catalogue`, which adds new files of schemas/avro to the catalogue.
 
 A package adds schemas of its own: a module with catalogue.json and avro/EventType.vN.avsc beside its __init__.py, named by an
-entry of the group `spanfold.schemas`. `python -m spanfold.schemas.catalogue acme_events --first-id 1450000000` makes its
-catalogue; ids of packages lie from 1,410,000,000 to 2,147,483,647, each package in a range of its own.
+entry point of the group `spanfold.schemas`. `python -m spanfold.schemas.catalogue acme_events --first-id 1450000000` creates its
+catalogue. Packages have ids from 1,410,000,000 to 2,147,483,647, and each needs a range of its own.
 """
 
 import importlib
@@ -34,8 +34,8 @@ AvroSchema = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class RegisteredSchema:
-    """One released schema. `fingerprint` is the SHA-256 of its parsing canonical form, in hex; `package` is the module whose
-    folder avro holds the file.
+    """A released schema. `fingerprint` is the SHA-256 of its parsing canonical form, in hex. The file is in the folder avro of
+    the module `package`.
     """
 
     id: int
@@ -47,11 +47,11 @@ class RegisteredSchema:
 
     @property
     def event_type(self) -> str:
-        """`TraceCreated` of the file `TraceCreated.v1.avsc`."""
+        """The event type: `TraceCreated` for the file `TraceCreated.v1.avsc`."""
         return self.file.partition(".")[0]
 
     def load(self) -> AvroSchema:
-        """The schema as it is written in its .avsc file."""
+        """The schema in its .avsc file."""
         from importlib.resources import files
 
         loaded: AvroSchema = json.loads(files(self.package).joinpath("avro", self.file).read_text("utf-8"))
@@ -59,17 +59,17 @@ class RegisteredSchema:
 
 
 class SchemaIds(Protocol):
-    """Where ids come from: the catalogue here, or a registry."""
+    """A source of schema ids: the catalogue, or a schema registry."""
 
     def by_id(self, schema_id: int) -> RegisteredSchema | None:
-        """The schema with this id, or None when nobody knows it."""
+        """The schema with this id, or None if it is unknown."""
 
     def latest(self, event_type: str) -> RegisteredSchema:
-        """The schema that events of this type are written with. KeyError for an unknown type."""
+        """The schema with which events of this type are written. KeyError for an unknown type."""
 
 
 class Catalogue:
-    """Committed entries, as `SchemaIds`. Misconfigured when two have one id, or two packages one event type."""
+    """Entries as `SchemaIds`. Misconfigured when two have the same id, or two packages have the same event type."""
 
     def __init__(self, entries: Iterable[RegisteredSchema]) -> None:
         self._by_id: dict[int, RegisteredSchema] = {}
@@ -90,17 +90,17 @@ class Catalogue:
 
 @lru_cache(maxsize=1)
 def committed() -> Catalogue:
-    """The catalogues of this version of spanfold and of every installed package, as one."""
+    """The catalogues of spanfold and of all installed packages, combined."""
     from importlib.metadata import entry_points
 
     packages = sorted(entry.value for entry in entry_points(group=GROUP))
     if OURS not in packages:
-        raise Misconfigured(f"{GROUP}: install spanfold itself again, its entry points are out of date")
+        raise Misconfigured(f"entry points of {GROUP} are out of date: reinstall spanfold")
     return Catalogue(entry for package in packages for entry in entries_of(package))
 
 
 def entries_of(package: str) -> list[RegisteredSchema]:
-    """The catalogue of this module. Misconfigured when there is none, or an id that is not the package's to give."""
+    """The catalogue of this module. Misconfigured when it has none, or an id is outside the range for packages."""
     from importlib.resources import files
 
     try:
@@ -112,7 +112,7 @@ def entries_of(package: str) -> list[RegisteredSchema]:
     for entry in entries:
         if entry.id not in allowed:
             raise Misconfigured(
-                f"{package}: {entry.file} has the id {entry.id}, its ids must be {allowed[0]} to {allowed[-1]}"
+                f"{package}: the id {entry.id} of {entry.file} must be in the range {allowed[0]} to {allowed[-1]}"
             )
     return entries
 
@@ -123,9 +123,11 @@ def fingerprint_of(schema: AvroSchema) -> str:
 
 
 def append_new(package: str = OURS, first_id: int = FIRST_ID) -> int:
-    """Give every .avsc that the package's catalogue lacks the next id; returns how many were added. For developers."""
+    """Add the .avsc files that the package's catalogue does not have yet, with the next ids; returns how many. For developers."""
     if first_id not in _ids_of(package):
-        raise ValueError(f"--first-id: {package} takes ids from {_ids_of(package)[0]} to {_ids_of(package)[-1]}")
+        raise ValueError(
+            f"--first-id of {package} must be in the range {_ids_of(package)[0]} to {_ids_of(package)[-1]}"
+        )
     room = Path(str(importlib.import_module(package).__file__)).parent
     path = room / "catalogue.json"
     entries: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []
@@ -146,17 +148,19 @@ def _refuse_collision(
 ) -> None:
     if same_id is not None:
         raise Misconfigured(
-            f"schema id {entry.id} is given twice: {same_id.package}/{same_id.file} and {entry.package}/{entry.file}; "
-            "one package must release its schemas under another --first-id"
+            f"schema id {entry.id} is used twice: by {same_id.package}/{same_id.file} and {entry.package}/{entry.file}; "
+            "one of the packages must use another --first-id"
         )
     if same_type is not None and same_type.package != entry.package:
-        raise Misconfigured(f"{entry.event_type} is an event of {same_type.package} and of {entry.package}: rename one")
+        raise Misconfigured(
+            f"event type {entry.event_type} is in {same_type.package} and in {entry.package}: rename one"
+        )
 
 
 def _describe(schema_id: int, file: Path) -> dict[str, Any]:
     named = re.fullmatch(r"(\w+)\.v(\d+)\.avsc", file.name)
     if named is None:
-        raise ValueError(f"{file.name}: name it EventType.vN.avsc")
+        raise ValueError(f"{file.name}: the name must be EventType.vN.avsc")
     schema = json.loads(file.read_text())
     subject = _subject(named[1], f"{schema['namespace']}.{schema['name']}")
     entry = asdict(RegisteredSchema(schema_id, subject, int(named[2]), fingerprint_of(schema), file.name))
@@ -165,7 +169,7 @@ def _describe(schema_id: int, file: Path) -> dict[str, Any]:
 
 
 def _subject(event_type: str, full_name: str) -> str:
-    """Topic and record name; the record name alone for what more than one topic carries."""
+    """Topic and record name; only the record name for events of more than one topic."""
     from spanfold.application.aggregates import snapshot_types
 
     if event_type in snapshot_types():
@@ -174,7 +178,7 @@ def _subject(event_type: str, full_name: str) -> str:
         return full_name
     topic = topic_of(event_type)
     if topic is None:
-        raise ValueError(f"{event_type} is on no topic: name it in a Topic's event_types")
+        raise ValueError(f"{event_type} is on no topic: add it to the event_types of a Topic")
     return topic.subject(full_name)
 
 
@@ -184,5 +188,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m spanfold.schemas.catalogue", description=append_new.__doc__)
     parser.add_argument("package", nargs="?", default=OURS)
     parser.add_argument("--first-id", type=int, default=FIRST_ID)
-    given = parser.parse_args()
-    print(f"{append_new(given.package, given.first_id)} added")
+    arguments = parser.parse_args()
+    print(f"{append_new(arguments.package, arguments.first_id)} added")

@@ -1,7 +1,7 @@
 """Bytes ⇄ event, in Confluent's wire format: magic byte 0, the schema id (4 bytes, big-endian), Avro.
 
-The hot decoder is fastavro on schemas without their logical types: times stay plain longs (µs since 1970 UTC) and ids
-16 bytes. Every released version of a schema stays readable: an older writer's record is resolved to the latest version.
+fastavro reads schemas without their logical types: times stay plain longs (µs since 1970 UTC) and ids 16 bytes. Every released
+version of a schema stays readable: a record with an older version is resolved to the latest one.
 """
 
 import struct
@@ -20,7 +20,7 @@ Fields = dict[str, Any]
 """A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes."""
 
 Reader = tuple[str, Any, Any]
-"""Event type, the schema that its writer had, and the latest one if that is another."""
+"""Event type, the writer's schema, and the latest schema if that is a different one."""
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
@@ -28,7 +28,7 @@ FRAME_BYTES: Final = _FRAME.size
 
 
 def plain(schema: Any) -> Any:
-    """The schema without logical types and docs: longs stay longs, fixed stays bytes."""
+    """The schema without logical types and docs: longs stay longs, and fixed stays bytes."""
     if isinstance(schema, dict):
         return {key: plain(value) for key, value in schema.items() if key not in ("logicalType", "doc")}
     if isinstance(schema, list):
@@ -37,7 +37,7 @@ def plain(schema: Any) -> Any:
 
 
 class Codec:
-    """Encodes events with their latest schema; decodes records of every released one."""
+    """Encodes events with their latest schema, and decodes records of every released schema."""
 
     def __init__(self, ids: SchemaIds | None = None) -> None:
         self._ids = ids or committed()
@@ -46,7 +46,7 @@ class Codec:
         self._writers: dict[str, tuple[bytes, Any, list[str]]] = {}
 
     def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
-        """The record's value. InvalidInput names the field that the schema refuses."""
+        """The record's value. InvalidInput names the field that does not fit the schema."""
         frame, schema, may_round = self._writers.get(event_type) or self._add_writer(event_type)
         for name in may_round:
             if (where := _beyond_64_bits(fields.get(name))) is not None:
@@ -60,14 +60,14 @@ class Codec:
         return out.getvalue()
 
     def decode(self, value: bytes | None) -> tuple[str, Fields]:
-        """The event type and its fields. PoisonRecord says why the bytes can't be read."""
+        """The event type and its fields. PoisonRecord says why the value can't be read."""
         if value is None:
             raise PoisonRecord(ParkedReason.UNREADABLE, "the value is null")
-        # the whole frame is the key: one lookup checks the magic byte and finds the schema
+        # the key is the whole frame: one lookup checks the magic byte and gets the schema
         return self._decode(value, self._readers.get(value[:FRAME_BYTES]) or self._add_reader(value))
 
     def decode_snapshot(self, value: bytes) -> tuple[str, Fields]:
-        """The same of an aggregate's state, which is no event: its record's name, and its fields."""
+        """The same for an aggregate's state: the name of its Avro record, and its fields."""
         known = self._snapshot_readers.get(value[:FRAME_BYTES])
         return self._decode(value, known or self._add_reader(value, snapshots=True))
 
@@ -77,7 +77,7 @@ class Codec:
         body.seek(FRAME_BYTES)
         try:
             fields: Fields = schemaless_reader(body, writer, reader)  # type: ignore[assignment]
-        except Exception as error:  # fastavro raises whatever the broken bytes lead it into
+        except Exception as error:  # on corrupt bytes fastavro may raise anything
             raise PoisonRecord(ParkedReason.UNREADABLE, f"not a {event_type}: {error!r}") from error
         if body.tell() != len(value):
             raise PoisonRecord(
@@ -108,7 +108,7 @@ class Codec:
             )
         if _is_snapshot(entry.event_type) is not snapshots:
             raise PoisonRecord(
-                ParkedReason.UNREADABLE, f"a {entry.event_type} is no {'snapshot' if snapshots else 'event'}"
+                ParkedReason.UNREADABLE, f"a {entry.event_type} is not {'a snapshot' if snapshots else 'an event'}"
             )
         latest = self._ids.latest(entry.event_type)
         resolve = None if latest.id == entry.id else parse_schema(plain(latest.load()))
@@ -118,23 +118,23 @@ class Codec:
 
 
 def _is_snapshot(record_type: str) -> bool:
-    """Whether the Avro record holds an aggregate's state."""
-    from spanfold.application.aggregates import snapshot_types  # who only publishes loads no aggregate
+    """Whether the Avro record is for states of aggregates."""
+    from spanfold.application.aggregates import snapshot_types  # publishing must not import aggregates
 
     return record_type in snapshot_types()
 
 
 _NO_INTEGERS: Final = frozenset({str, bytes, float, bool, type(None)})
 _WHOLE: Final = frozenset({"null", "boolean", "int", "long", "string", "bytes", "float"})
-"""Avro types that hold an integer exactly, or refuse it."""
+"""Avro types that store an integer exactly, or refuse it."""
 
 
 def _may_round(schema: Any) -> bool:
-    """Whether a value of this schema may hold an integer that becomes a double."""
+    """Whether a value of this schema may contain an integer that becomes a double."""
     if isinstance(schema, list):
         return any(map(_may_round, schema))
     if isinstance(schema, str):
-        return schema not in _WHOLE  # a double, or a name that stands for anything
+        return schema not in _WHOLE  # a double, or a name that may stand for any type
     match schema["type"]:
         case "map":
             return _may_round(schema["values"])
@@ -149,19 +149,19 @@ def _may_round(schema: Any) -> bool:
 
 
 def _beyond_64_bits(value: Any) -> str | None:
-    """Where in the value the first integer is that no long can hold: fastavro would make a double of it, another number."""
+    """Where in the value the first integer beyond 64 bits is: fastavro would turn it into a double, which is another number."""
     kind = type(value)
     if kind in _NO_INTEGERS:
         return None
     if isinstance(value, int):
         return None if -0x8000000000000000 <= value <= 0x7FFFFFFFFFFFFFFF else f" is {value}, which is beyond 64 bits"
     if isinstance(value, list | tuple):
-        for index, each in enumerate(value):
-            if type(each) not in _NO_INTEGERS and (where := _beyond_64_bits(each)) is not None:
+        for index, item in enumerate(value):
+            if type(item) not in _NO_INTEGERS and (where := _beyond_64_bits(item)) is not None:
                 return f"[{index}]{where}"
     elif kind is dict or isinstance(value, Mapping):
-        for name, each in value.items():
-            if type(each) not in _NO_INTEGERS and (where := _beyond_64_bits(each)) is not None:
+        for name, item in value.items():
+            if type(item) not in _NO_INTEGERS and (where := _beyond_64_bits(item)) is not None:
                 return f"[{name!r}]{where}"
     return None
 
@@ -170,5 +170,5 @@ def _what_is_wrong(schema: Any, fields: Mapping[str, Any]) -> str:
     try:
         validate(dict(fields), schema, strict=True)
     except ValidationError as error:
-        return "; ".join(str(each) for each in error.errors)
+        return "; ".join(map(str, error.errors))
     return ""

@@ -1,4 +1,4 @@
-"""Bytes of the log → the domain's events, as write side and snapshots take them."""
+"""Bytes of the log → domain events, for the write side and snapshots."""
 
 from collections.abc import Container
 from typing import Any
@@ -11,16 +11,16 @@ from spanfold.schemas.codec import Codec, Fields
 
 
 def events_of(codec: Codec, payload: bytes | None, only: Container[str] | None = None) -> list[DomainEvent]:
-    """The events that a record's value holds, in their order, or those of these types; none if it is about another record.
-    PoisonRecord says why it can't be read.
+    """The events in a record's value, in order; with `only`, those of these types. Empty for a record about another record, such
+    as RecordRetried. PoisonRecord says why the value can't be read.
     """
     event_type, fields = codec.decode(payload)
     facts = unpack(fields, codec) if event_type == BATCH else [(event_type, fields)]
-    return [event_of(each, said) for each, said in facts if each not in NOT_FOLDED and (only is None or each in only)]
+    return [event_of(name, own) for name, own in facts if name not in NOT_FOLDED and (only is None or name in only)]
 
 
 def event_of(event_type: str, fields: Fields) -> DomainEvent:
     """The event with these decoded fields."""
-    # Avro's arrays are lists, and an event's are tuples, because it never changes
-    said: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in fields.items()}
-    return event_class(event_type)(**said)
+    # events are immutable and have tuples where Avro has lists
+    frozen: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in fields.items()}
+    return event_class(event_type)(**frozen)

@@ -1,6 +1,6 @@
-"""An aggregate's state ⇄ bytes, in Confluent's wire format: the Avro record that the aggregate names as its `snapshot`.
+"""An aggregate's state ⇄ bytes, in Confluent's wire format. The Avro record is the aggregate's `snapshot`.
 
-A state that was written with an older version of that record is read with the latest one (Avro's schema resolution).
+A state that was written with an older version of that record is resolved to the latest one.
 """
 
 import base64
@@ -15,7 +15,7 @@ from spanfold.schemas.codec import Codec
 
 
 def encode_state(codec: Codec, aggregate: type[Aggregate[Any]], state: Any) -> bytes:
-    """The state's bytes. InvalidInput when its plain form does not fit the aggregate's Avro record."""
+    """The bytes of the state. InvalidInput when its plain form does not fit the aggregate's Avro record."""
     plain = aggregate.as_plain(state)
     if aggregate.snapshot == PLAIN_SNAPSHOT:
         plain = {"state": json.dumps(to_json(plain), ensure_ascii=False, allow_nan=False).encode()}
@@ -23,11 +23,11 @@ def encode_state(codec: Codec, aggregate: type[Aggregate[Any]], state: Any) -> b
 
 
 def plain_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) -> Mapping[str, Any]:
-    """The plain form of the state that these bytes hold, for `from_plain`. PoisonRecord says why they can't be read."""
+    """The plain form of the state in these bytes, for `from_plain`. PoisonRecord says why they can't be read."""
     kind, plain = codec.decode_snapshot(payload)
     if kind != aggregate.snapshot:
         raise PoisonRecord(
-            ParkedReason.UNREADABLE, f"a {kind}, where {aggregate.__name__} keeps its state as {aggregate.snapshot}"
+            ParkedReason.UNREADABLE, f"expected {aggregate.snapshot}, the record of {aggregate.__name__}, got {kind}"
         )
     if kind != PLAIN_SNAPSHOT:
         return plain
@@ -36,17 +36,17 @@ def plain_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) -
 
 
 def decode_state(codec: Codec, aggregate: type[Aggregate[Any]], payload: bytes) -> Any:
-    """The state that these bytes hold. PoisonRecord says why they can't be read."""
+    """The state in these bytes. PoisonRecord says why they can't be read."""
     plain = plain_state(codec, aggregate, payload)
     try:
         return aggregate.from_plain(plain)
     except (KeyError, TypeError, ValueError) as error:
-        raise PoisonRecord(ParkedReason.UNREADABLE, f"no state of {aggregate.__name__}: {error!r}") from error
+        raise PoisonRecord(ParkedReason.UNREADABLE, f"not a state of {aggregate.__name__}: {error!r}") from error
 
 
 def to_json(value: Any) -> Any:
-    """A plain state as JSON and jsonb can hold it without a loss: what they can't hold is an object of one member, `$bytes` in
-    base64, `$text` in JSON's own escapes, `$float` as Python writes it, or `$map`, pairs.
+    """A plain state as JSON that jsonb stores without loss. A value that jsonb can't store is an object with one member: `$bytes`
+    (base64), `$text` (with JSON's escapes), `$float` (as Python writes it) or `$map` (a list of pairs).
     """
     match value:
         case bytes():
@@ -54,7 +54,7 @@ def to_json(value: Any) -> Any:
         case str():
             return value if _storable(value) else {"$text": json.dumps(value)}
         case float():
-            # jsonb would make 1e300 an integer, and 0 of -0.0
+            # jsonb would turn 1e300 into an integer, and -0.0 into 0
             written = repr(value)
             return {"$float": written} if written == "-0.0" or set("en") & set(written) else value
         case Mapping():

@@ -20,7 +20,7 @@ from spanfold.language.events import (
     MetricEvent,
     ServiceEvent,
     TraceEvent,
-    events_of,
+    event_classes,
 )
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, TopicKind, installed_topics
 from spanfold.projections.projection import Projection, installed
@@ -55,7 +55,7 @@ def by_name(topic: Topic) -> str:
 @pytest.mark.parametrize("topic", CLASSES, ids=by_name)
 def test_the_types_of_a_topic_are_the_classes_of_its_union(topic: Topic) -> None:
     union = CLASSES[topic]
-    assert events_of(topic) == (get_args(union) or (union,))
+    assert event_classes(topic) == (get_args(union) or (union,))
 
 
 @pytest.mark.parametrize("topic", CLASSES, ids=by_name)
@@ -66,7 +66,7 @@ def test_the_types_of_a_topic_are_the_classes_that_name_it_as_their_home(topic: 
 
 @pytest.mark.parametrize("topic", [TRACES, METRICS, SERVICES], ids=by_name)
 def test_an_aggregate_takes_every_type_of_its_topic(topic: Topic) -> None:
-    assert set(aggregate_of(topic).events) == set(events_of(topic))
+    assert set(aggregate_of(topic).events) == set(event_classes(topic))
 
 
 # No fold passes over a type that it does not know; mypy checks that each knows all of its topic's

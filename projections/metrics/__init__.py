@@ -1,6 +1,8 @@
 """The projection `metrics`: tables metric_points, metrics (the latest point of each series) and metric_minutes, from
-MetricUpdated. tables.py has their shape, fold.py the fold, minutes.py and buckets.py what a point adds to its minute,
-merge.py how a partial is written, views.py what users see.
+MetricUpdated.
+
+tables.py defines the tables and views.py the public views; fold.py folds events, minutes.py and buckets.py compute what a point
+adds to its minute, merge.py writes a partial.
 """
 
 from collections.abc import Sequence

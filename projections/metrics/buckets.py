@@ -1,8 +1,8 @@
 """Buckets of histograms by their upper bound, as text: the shortest that reads back as the same double, 'Infinity' for the
 last. spanfold.quantile and spanfold.histogram_sum read them.
 
-The bounds of exponential buckets are powers of 2^(2^-scale). They are made of square roots in decimal, rounded once, because
-a machine's own pow() may differ from another's in the last digit, and so would the rows.
+The bounds of exponential buckets are powers of 2^(2^-scale). They are computed from square roots in decimal and rounded once:
+pow() may differ between machines in the last digit, and then so would the rows.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,11 +17,11 @@ from spanfold.projections.commit.checks import MAX_SCALE
 _MAX_EXPONENT: Final = 1023
 _CONTEXT: Final = Context(prec=50)
 _ROOTS: Final = tuple(accumulate(repeat(None, MAX_SCALE), lambda root, _: _CONTEXT.sqrt(root), initial=Decimal(2)))
-"""2^(2^-k) at index k, as far as the greatest scale needs."""
+"""2^(2^-k) at index k, up to the greatest scale."""
 
 
 def buckets_of(measured: Mapping[str, Any]) -> Iterable[tuple[str, int]]:
-    """(upper bound, count) of each bucket of a point of either kind of histogram that is not empty."""
+    """(upper bound, count) of every bucket that is not empty, of either kind of histogram."""
     if measured["kind"] == "histogram":
         uppers = _uppers(tuple(measured["bounds"]))
         return [pair for pair in zip(uppers, measured["bucket_counts"], strict=False) if pair[1]]
@@ -50,7 +50,7 @@ def _filled(first: int, counts: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 @lru_cache(maxsize=65536)
 def power(scale: int, index: int) -> float:
-    """The double nearest to 2^(index * 2^-scale), on every machine the same; infinite beyond the greatest double."""
+    """The double nearest to 2^(index * 2^-scale), the same on every machine; infinite beyond the greatest double."""
     if scale <= 0:
         exponent, rest = index << -scale, 0
     else:

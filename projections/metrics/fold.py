@@ -1,7 +1,7 @@
-"""The fold: facts to partials. Pure, and it commutes.
+"""The fold: facts to partials. Pure and commutative.
 
-The topic has no journal: the same event may come again. So a partial holds points, not sums of them: of several events for
-one point the greatest event id wins, and an event that comes again is the one that is there already.
+The topic has no journal, so an event may arrive again. A partial therefore holds points, not sums of them: of several events for
+one point the greatest event id wins, and an event that arrives again changes nothing.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +16,7 @@ PointKey = tuple[str, int]
 
 
 class Point(NamedTuple):
-    """The event that says what was measured. `age` is 0 - offset: of an event's several records the first one counts."""
+    """The event that measured a point. `age` is -offset: if an event has several records, the first one counts."""
 
     event_id: bytes
     age: int
@@ -28,7 +28,7 @@ MetricsPartial = dict[PointKey, Point]
 
 
 def fold(facts: Sequence[Fact]) -> MetricsPartial:
-    """The partial of some facts; neither their order nor their repetition matters."""
+    """The partial of some facts; neither order nor repetition matters."""
     partial: MetricsPartial = {}
     for offset, event_type, fields in facts:
         match cast(MetricEventType, event_type):
@@ -42,7 +42,7 @@ def fold(facts: Sequence[Fact]) -> MetricsPartial:
 
 
 def combine(one: MetricsPartial, other: MetricsPartial) -> MetricsPartial:
-    """What both say together."""
+    """The partial of the facts of both."""
     partial = dict(one)
     for key, point in other.items():
         _contend(partial, key, point)

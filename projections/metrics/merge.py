@@ -14,17 +14,17 @@ from spanfold.projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SER
 from spanfold.schemas.codec import Fields
 
 Removed = tuple[str, int, dict[str, Any]]
-"""A point that another one has replaced: series_id, time in µs since 1970, and what it said, by column."""
+"""A point that was replaced: series_id, time in µs since 1970, and its columns by name."""
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
-    """Write the points first: only those that won change their series and, by the difference, their minute."""
+    """Write the partial. Points first: only those that win change their series and, by the difference, their minute."""
     if not partial:
         return
     won, removed = _merge_points(cursor, schema, partial)
     if won:
         points = [(series_id, time, partial[series_id, time]) for series_id, time in latest(won).items()]
-        _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*each) for each in points))
+        _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*point) for point in points))
         added = ((series_id, time, partial[series_id, time].fields) for series_id, time in won)
         _upsert(cursor, schema, _MINUTES, MERGE_MINUTES, _minute_rows(difference(added, removed)))
 
@@ -32,7 +32,7 @@ def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
 def _merge_points(
     cursor: Cursor[Any], schema: str, partial: MetricsPartial
 ) -> tuple[Collection[PointKey], list[Removed]]:
-    """The points that are new or won against the one that was there, and those that lost against them."""
+    """The keys of the points that are new or win against the one in the table, and the points that they replace."""
     try:
         with cursor.connection.transaction():
             _POINTS.copy(cursor, schema, _point_rows(partial))
@@ -42,10 +42,10 @@ def _merge_points(
     _upsert(cursor, schema, _POINTS, MERGE_POINTS, _point_rows(partial))
     won: list[PointKey] = []
     removed: list[Removed] = []
-    for series_id, time, replaced, *was in cursor:
+    for series_id, time, replaced, *columns in cursor:
         won.append((series_id, time))
         if replaced:
-            removed.append((series_id, time, dict(zip(_COUNTED, was, strict=True))))
+            removed.append((series_id, time, dict(zip(_COUNTED, columns, strict=True))))
     return won, removed
 
 
@@ -103,7 +103,7 @@ def _buckets(fields: Fields) -> tuple[Any, ...]:
 
 
 def _minute_rows(minutes: Mapping[MinuteKey, Minute]) -> Iterator[tuple[Any, ...]]:
-    """Rows of MINUTES_TABLE, or what is to be added to them."""
+    """Rows of MINUTES_TABLE, or the changes to add to them."""
     for (series_id, minute), change in minutes.items():
         buckets = {upper: count for upper, count in change.buckets.items() if count}
         # not orjson: a count may exceed 64 bits
@@ -117,7 +117,7 @@ _COUNTED: Final = (
     "kind", "temporality", "value", "count", "sum", "bounds", "bucket_counts", "scale", "zero_count",
     "positive_offset", "positive_counts", "negative_offset", "negative_counts",
 )  # fmt: skip
-"""What a minute needs to know of a point."""
+"""The columns of a point that count in its minute."""
 
 
 def _set(table: Any) -> str:
@@ -153,7 +153,7 @@ ON CONFLICT (series_id) DO UPDATE SET
 WHERE (excluded.time, excluded.event_id, -excluded.version) > (t.time, t.event_id, -t.version)
 """
 
-# trim_scale: a point with more digits that came and was replaced leaves no zeros behind, so equal sums are equal rows
+# trim_scale: a point with more digits that was replaced leaves no zeros behind, so equal sums are equal rows
 MERGE_MINUTES: Final = """
 INSERT INTO {table} AS t
 SELECT series_id, minute, points, count, trim_scale(sum), buckets FROM {incoming}

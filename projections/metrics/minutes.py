@@ -1,8 +1,8 @@
-"""What points add to the minutes in which they lie; a commutative group, so that a point that is replaced can be taken out.
+"""What points add to their minutes: a commutative group, so that a point that is replaced can be subtracted.
 
-A gauge's or a sum's point counts once, with its value. A delta histogram adds what it counted. A cumulative one counts only
-as a point: it holds all that came before, and adding cumulations up would be nonsense. Values and sums that are not finite
-are left out. Integers and decimals only: no sum depends on the order of addition.
+A point of a gauge or a sum counts once, with its value. A delta histogram adds its measurements. A cumulative histogram counts
+only as a point: it contains the ones before it, so adding them up would make no sense. Values and sums that are not finite are
+left out. All numbers are integers and decimals, so that no sum depends on the order of addition.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,7 +15,7 @@ from spanfold.projections.metrics.buckets import buckets_of
 US_PER_MINUTE: Final = 60_000_000
 
 _EXACT: Final = Context(prec=2000, traps=[Inexact])
-"""The greatest double has 309 digits before the point, the least 1074 after it; far more is never needed."""
+"""Enough for any sum of doubles: the greatest has 309 digits before the point, the least 1074 after it."""
 
 MinuteKey = tuple[str, int]
 """(series_id, minute in µs since 1970)."""
@@ -23,7 +23,7 @@ MinuteKey = tuple[str, int]
 
 @dataclass(slots=True)
 class Minute:
-    """What some points add to one minute of their series."""
+    """The sum of some points in one minute of their series."""
 
     points: int = 0
     count: int = 0
@@ -34,7 +34,7 @@ class Minute:
 def difference(
     added: Iterable[tuple[str, int, Mapping[str, Any]]], removed: Iterable[tuple[str, int, Mapping[str, Any]]]
 ) -> dict[MinuteKey, Minute]:
-    """How the minutes change by points (series_id, time in µs since 1970, fields) that are added and removed."""
+    """How minutes change when these points (series_id, time in µs since 1970, fields) are added and removed."""
     minutes: dict[MinuteKey, Minute] = {}
     for sign, points in ((1, added), (-1, removed)):
         for series_id, time, measured in points:
@@ -51,7 +51,7 @@ def difference(
 
 
 def exact(number: float | Decimal) -> Decimal:
-    """The shortest decimal that reads back as this double; an integer as it is. NaN and infinities stay what they are."""
+    """The shortest decimal that reads back as this double; an integer unchanged. NaN and infinities stay what they are."""
     return Decimal(repr(number)) if isinstance(number, float) else Decimal(number)
 
 

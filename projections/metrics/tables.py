@@ -1,7 +1,7 @@
-"""The shape of the tables, in every generation.
+"""The tables of a generation.
 
-All events of a series lie in one partition, because its id is their key: so no row is written from two partitions, and none
-needs the partition in its key. Sums are numeric: a sum of doubles would depend on the order of addition.
+All events of a series are in one partition, because its id is their key. So no row is written from two partitions, and no key
+needs the partition. Sums are numeric: a sum of doubles would depend on the order of addition.
 """
 
 from typing import Any, Final
@@ -15,7 +15,7 @@ metadata = MetaData()
 
 
 def _measured() -> tuple[Column[Any], ...]:
-    """What a point says, whatever its kind."""
+    """The columns of a point of any kind."""
     return (
         Column("start_time", TIMESTAMP(timezone=True)),
         Column("value", Numeric),
@@ -63,7 +63,7 @@ SERIES_TABLE: Final = Table(
     Column("event_id", Uuid, nullable=False),
     *_measured(),
     Column("version", BigInteger, nullable=False),
-    # names may be of any length: a hash index keeps 4 bytes of them
+    # names may have any length, and a hash index stores 4 bytes of them
     Index("metrics_name", "name", postgresql_using="hash"),
     # room for the next point of each series on its own page
     postgresql_with={"fillfactor": 60},

@@ -1,4 +1,4 @@
-"""What users see of the metrics projection, in schema `spanfold`."""
+"""The public views of the metrics projection, in schema `spanfold`."""
 
 from typing import Final
 
@@ -16,34 +16,34 @@ _EXTREME: Final = """(
                           AND p.time < m.minute + interval '1 minute'
                           AND v.measured NOT IN ('NaN', 'Infinity', '-Infinity')
                    )"""
-"""min or max of what a minute counts, from its points: unlike sums, extremes can't be taken back."""
+"""min or max of a minute, computed from its points: unlike a sum, an extreme can't be subtracted."""
 
 _SERIES_COMMENTS: Final = {
-    "series_id": "Id of the series, a hash of what identifies it: resource, scope, name and labels.",
+    "series_id": "Id of the series: a hash of its resource, scope, name and labels.",
     "name": "Name of the instrument, e.g. http.server.request.duration.",
     "unit": "UCUM unit, e.g. s or By; empty if there is none.",
-    "labels": "Attributes that tell the series from others of its name.",
+    "labels": "Attributes that distinguish the series from others with the same name.",
     "kind": "gauge, sum, histogram or exponential_histogram.",
-    "temporality": "delta: since the point before; cumulative: since start_time; null for a gauge.",
+    "temporality": "delta: measured since the previous point; cumulative: measured since start_time; null for a gauge.",
     "service_name": "OpenTelemetry service.name.",
     "scope": "Name of the instrumentation scope; empty if there is none.",
 }
 
 _POINT_COMMENTS: Final = {
     "time": "When it was measured, by the publisher's clock.",
-    "start_time": "Where the interval of a delta, or the cumulation, begins.",
-    "value": "Of a gauge or a sum, exactly as published, also NaN and Infinity; null for a histogram: see count and sum.",
+    "start_time": "Start of the interval that a delta or cumulative point covers.",
+    "value": "Value of a gauge or a sum, exactly as published, including NaN and Infinity; null for a histogram.",
     "count": "Number of measurements in a histogram's point; null for a gauge or a sum.",
-    "sum": "Sum of a histogram's measurements, exactly as published, also NaN and Infinity; null if not known.",
-    "min": "Least of a histogram's measurements; null if not known.",
-    "max": "Greatest of a histogram's measurements; null if not known.",
+    "sum": "Sum of a histogram's measurements, exactly as published, including NaN and Infinity; null if unknown.",
+    "min": "Least of a histogram's measurements; null if unknown.",
+    "max": "Greatest of a histogram's measurements; null if unknown.",
     "version": "Version of its event (offset + 1).",
 }
 
 VIEWS: Final = (
     View(
         name="metrics",
-        comment="The latest point of each series: of two, the one with the later time.",
+        comment="One row per series, with its latest point.",
         select="""
             SELECT s.series_id,
                    s.name,
@@ -66,12 +66,12 @@ VIEWS: Final = (
         comments={
             **_SERIES_COMMENTS,
             **_POINT_COMMENTS,
-            "monotonic": "Whether a sum only grows.",
+            "monotonic": "Whether a sum only increases.",
         },
     ),
     View(
         name="metric_points",
-        comment="One row a point. Of several events for one series and time, the one with the greatest event id.",
+        comment="One row per point. If several events give the same series and time, the one with the greatest event id counts.",
         select="""
             SELECT p.series_id,
                    s.name,
@@ -103,22 +103,22 @@ VIEWS: Final = (
         comments={
             **_SERIES_COMMENTS,
             **_POINT_COMMENTS,
-            "unit": "UCUM unit of the series' latest point; empty if there is none.",
-            "bounds": "Upper bounds (inclusive) of a histogram's buckets but the last, which has none.",
-            "bucket_counts": "Measurements in each bucket of a histogram: one more than bounds, or none.",
-            "scale": "Of an exponential histogram: its base is 2^(2^-scale).",
-            "zero_count": "Of an exponential histogram: measurements that count as zero.",
+            "unit": "UCUM unit of the series' latest point; empty if it has none.",
+            "bounds": "Inclusive upper bounds of a histogram's buckets, except for the last bucket, which has none.",
+            "bucket_counts": "Number of measurements in each bucket of a histogram: one more than bounds, or empty.",
+            "scale": "Scale of an exponential histogram: its base is 2^(2^-scale).",
+            "zero_count": "Number of measurements of an exponential histogram that count as zero.",
             "positive_offset": "Index of the first positive bucket of an exponential histogram; "
-            "bucket i holds what is greater than base^i and at most base^(i+1).",
-            "positive_counts": "Its positive buckets.",
+            "bucket i holds measurements above base^i and up to base^(i+1).",
+            "positive_counts": "Number of measurements in each positive bucket.",
             "negative_offset": "Index of the first negative bucket of an exponential histogram.",
-            "negative_counts": "Its negative buckets.",
-            "event_id": "UUID version 8: event time in ms, then a hash of the event's identity.",
+            "negative_counts": "Number of measurements in each negative bucket.",
+            "event_id": "UUID version 8: the event's time in ms, then a hash of what identifies the event.",
         },
     ),
     View(
         name="metric_minutes",
-        comment="What each series measured in each minute.",
+        comment="The measurements of each series by minute.",
         select=f"""
             SELECT m.series_id,
                    s.name,
@@ -139,16 +139,16 @@ VIEWS: Final = (
             **{
                 name: _SERIES_COMMENTS[name] for name in ("series_id", "name", "labels", "service_name", "unit", "kind")
             },
-            "minute": "The minute in which the points lie, by their time.",
-            "points": "How many points there are, whatever they hold.",
-            "count": "Of gauges and sums: the points with a finite value. Of delta histograms: their measurements. Cumulative "
-            "histograms add nothing, for each holds all that came before it; take the difference of two points.",
-            "sum": "Of gauges and sums: the sum of the finite values. Of delta histograms: the sum of their measurements, where "
-            "it is known and finite. Cumulative histograms add nothing.",
-            "min": "The least of what count counts, where it is known and finite, and spanfold.metric_points still has it.",
-            "max": "The greatest of what count counts, where it is known and finite, and spanfold.metric_points still has it.",
-            "buckets": "Measurements of delta histograms by the upper bound of their bucket, Infinity for the last; "
-            "see spanfold.quantile and spanfold.histogram_sum. Null if there are none.",
+            "minute": "Start of the minute in which the points were measured.",
+            "points": "Number of points of any kind.",
+            "count": "Gauges and sums: number of points with a finite value. Delta histograms: number of measurements. "
+            "Cumulative histograms don't count here, because each contains the ones before it: subtract two points instead.",
+            "sum": "Gauges and sums: sum of the finite values. Delta histograms: sum of the measurements, where it is known and "
+            "finite. Cumulative histograms don't count here.",
+            "min": "Least finite value or min of the points in count, as far as spanfold.metric_points still has them.",
+            "max": "Greatest finite value or max of the points in count, as far as spanfold.metric_points still has them.",
+            "buckets": "Number of measurements of delta histograms by the upper bound of their bucket, Infinity for the last; "
+            "for spanfold.quantile and spanfold.histogram_sum. Null if there are none.",
         },
     ),
 )

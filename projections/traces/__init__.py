@@ -1,6 +1,8 @@
 """The projection `traces`: tables traces, spans, operation_minutes and service_dependencies, from TraceCreated, SpanRecorded,
-TraceCompleted and TraceFailed. tables.py has their shape, fold.py the fold, states.py what a state folds into, merge.py how a
-partial is written, erase.py how a trace goes, views.py what users see.
+TraceCompleted and TraceFailed.
+
+tables.py defines the tables and views.py the public views; fold.py folds events, states.py folds states of aggregates, merge.py
+writes a partial, erase.py deletes traces.
 """
 
 from collections.abc import Sequence

@@ -1,13 +1,13 @@
-"""Which service called which: pairs of a parent span and its child in another service, each counted once.
+"""Which service called which: pairs of a parent span and its child in another service. Every pair counts once.
 
 The parent may come before the child or after it, in the same batch or another. A batch's new pairs are those among its own
 spans, and those between its spans and the ones that its traces had before.
 
-Zipkin's client and server may share one span id. Then the server's half is the callee of its own parent like any span; only
-if it has no parent is it the callee of the client's half. And a client's half is no caller of what happens inside the callee.
+Zipkin's client and server may share one span id. The server's half is then the callee of its own parent, like any span; only
+if it has no parent is it the callee of the client's half. A client's half never calls what happens inside the callee.
 
-Two spans whose ends lie further apart than MAX_CALL_DAYS are no call, so that old spans can be let go of: no span that is
-still to come makes a pair with them.
+Two spans whose ends are more than MAX_CALL_DAYS apart are not a call. So old spans can be deleted: no span that is still to
+come makes a pair with them.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +26,7 @@ _MAX_CALL_US: Final = MAX_CALL_DAYS * US_PER_DAY
 
 
 class Span(NamedTuple):
-    """What a pair needs to know of a span; `end_us` counts from Postgres' epoch."""
+    """The part of a span that decides whether it is in a pair; `end_us` counts from Postgres' epoch."""
 
     trace_id: str
     span_id: str
@@ -38,11 +38,11 @@ class Span(NamedTuple):
 
 
 Calls = dict[tuple[str, str, int], list[int]]
-"""(parent service, child service, minute from Postgres' epoch) to [calls, errors]. The minute is that of the child's end."""
+"""[calls, errors] by (parent service, child service, minute in which the child ended, from Postgres' epoch)."""
 
 
 def calls_between(parent: Span, child: Span) -> bool:
-    """Whether `parent` called `child`: a function of the two alone, so that arrival order does not matter."""
+    """Whether `parent` called `child`. It depends on the two alone, so the order of arrival does not matter."""
     if parent.service_name == child.service_name or abs(parent.end_us - child.end_us) > _MAX_CALL_US:
         return False
     if child.parent_span_id == parent.span_id:
@@ -56,7 +56,7 @@ def calls_between(parent: Span, child: Span) -> bool:
 
 
 def of_batch(cursor: Cursor[Any], schema: str, rows: Sequence[tuple[Any, ...]], grown: Sequence[str]) -> Calls:
-    """The new pairs of a batch, whose span rows are not in the table yet. `grown` are its traces that had spans before."""
+    """The new pairs of a batch whose span rows are not in the table yet. `grown` are its traces that already have spans there."""
     fresh = [_of_row(row) for row in rows]
     calls: Calls = {}
     _count_pairs(calls, fresh, fresh)
@@ -70,7 +70,7 @@ def of_batch(cursor: Cursor[Any], schema: str, rows: Sequence[tuple[Any, ...]], 
 
 
 def among(spans: Sequence[Span]) -> Calls:
-    """The pairs among these spans: of all spans of a trace, what the trace has added."""
+    """The pairs among these spans. For all spans of a trace, that is what the trace contributes."""
     calls: Calls = {}
     _count_pairs(calls, spans, spans)
     return calls

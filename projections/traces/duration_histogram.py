@@ -1,4 +1,4 @@
-"""Buckets of durations: exact below 32 µs, then sixteen to each power of two, so that a bound is at most 6.25 % off.
+"""Buckets of durations: exact below 32 µs, then sixteen per power of two, so that a bound is at most 6.25 % off.
 
 Integers only: the bucket of a duration is the same on every machine. spanfold_core.bucket_upper_ms is the inverse in SQL.
 """

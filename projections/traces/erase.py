@@ -1,4 +1,4 @@
-"""Takes traces out of a generation's tables: their rows go, and what their spans have added to the rollups is taken off."""
+"""Deletes traces from a generation's tables, and subtracts what their spans had added to the rollups."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
@@ -15,7 +15,7 @@ from spanfold.schemas.codec import Fields
 
 
 def erase(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str], partition: int) -> None:
-    """Leave the tables as if these traces had never been; of a trace that is not there nothing changes."""
+    """Leave the tables as if these traces had never existed. A trace that is not there changes nothing."""
     operations: dict[OperationKey, list[int]] = {}
     spans: list[Span] = []
     for span, counted in _deleted(cursor, schema, trace_ids):
@@ -23,16 +23,16 @@ def erase(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str], partition:
         spans.append(span)
     if spans:
         calls = dependencies.rows(dependencies.among(spans), partition)
-        _take_off(cursor, schema, OPERATIONS, TAKE_OFF_OPERATIONS, operation_rows(operations, partition))
-        _take_off(cursor, schema, DEPENDENCIES, TAKE_OFF_DEPENDENCIES, calls)
+        _subtract(cursor, schema, OPERATIONS, SUBTRACT_OPERATIONS, operation_rows(operations, partition))
+        _subtract(cursor, schema, DEPENDENCIES, SUBTRACT_DEPENDENCIES, calls)
     cursor.execute(sql.SQL(DELETE_TRACES).format(table=sql.Identifier(schema, TRACES_TABLE.name)), (list(trace_ids),))
 
 
 def _deleted(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str]) -> Iterator[tuple[Span, Fields]]:
-    """Each span that was there, with the fields by which it was counted."""
+    """The deleted spans, with the fields by which they were counted."""
     cursor.execute(sql.SQL(DELETE_SPANS).format(table=sql.Identifier(schema, SPANS_TABLE.name)), (list(trace_ids),))
-    for operation_name, start_us, occurred_us, *said in cursor.fetchall():
-        span = Span(*said)
+    for operation_name, start_us, occurred_us, *columns in cursor.fetchall():
+        span = Span(*columns)
         yield (
             span,
             {
@@ -46,7 +46,7 @@ def _deleted(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str]) -> Iter
         )
 
 
-def _take_off(
+def _subtract(
     cursor: Cursor[Any], schema: str, target: CopyTarget, statements: Iterable[str], rows: Iterator[Sequence[Any]]
 ) -> None:
     incoming = target.copy_incoming(cursor, schema, rows, anew=True)
@@ -74,7 +74,7 @@ _SAME_OPERATION: Final = (
 
 _SAME_CALLS: Final = "(t.partition, t.parent, t.child, t.minute) = (i.partition, i.parent, i.child, i.minute)"
 
-TAKE_OFF_OPERATIONS: Final = (
+SUBTRACT_OPERATIONS: Final = (
     f"DELETE FROM {{table}} t USING {{incoming}} i WHERE {_SAME_OPERATION} AND t.calls <= i.calls",
     f"""
     UPDATE {{table}} t
@@ -83,9 +83,9 @@ TAKE_OFF_OPERATIONS: Final = (
      WHERE {_SAME_OPERATION}
     """,
 )
-"""What nobody else has added to goes; the others keep what is theirs."""
+"""Rows that only these traces had added to are deleted; the others are reduced."""
 
-TAKE_OFF_DEPENDENCIES: Final = (
+SUBTRACT_DEPENDENCIES: Final = (
     f"DELETE FROM {{table}} t USING {{incoming}} i WHERE {_SAME_CALLS} AND t.calls <= i.calls",
     f"""
     UPDATE {{table}} t

@@ -1,8 +1,8 @@
-"""The fold: facts to partials. Pure, and it commutes.
+"""The fold: facts to partials. Pure and commutative.
 
-Each event type owns its columns; where two events contend for the same ones (two completions, a completion and a failure)
-the later event time wins, ties go to the greater event id. Counts add up, extremes stay extremes. Every event of a trace
-lies in one partition, because its key is the trace id.
+An event type sets columns of its own. Where two events set the same ones (two completions, or a completion and a failure), the
+later event time wins, and on a tie the greater event id. Counts add up; minima and maxima combine. All events of a trace are in
+one partition, because their key is the trace id.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ from spanfold.schemas.codec import Fields
 US_PER_MINUTE: Final = 60_000_000
 
 ROLLUP_NAME_CHARACTERS: Final = 200
-"""Names are cut to this in the keys of rollups: a B-tree key holds 2,704 bytes."""
+"""The length of names in the keys of rollups, which cut off the rest: a B-tree key holds 2,704 bytes."""
 
 CreatedColumns = tuple[int, bytes, str, str, int, bytes]
 """(occurred_at, event_id, service_name, operation_name, start_time, tags)."""
@@ -32,7 +32,7 @@ OperationKey = tuple[str, str, int, int]
 
 @dataclass(slots=True)
 class TracePartial:
-    """What some events say of one trace; a commutative monoid under `combine`."""
+    """What some events add to one trace; a commutative monoid under `combine`."""
 
     created: CreatedColumns | None = None
     closed: ClosedColumns | None = None
@@ -46,8 +46,8 @@ class TracePartial:
 
 @dataclass(slots=True)
 class TracesPartial:
-    """What some events say: traces by id; spans as rows of SPANS_TABLE; of each operation, minute and duration bucket
-    [calls, errors, duration in µs].
+    """What some events add to the tables: traces by id, spans as rows of SPANS_TABLE, and [calls, errors, duration in µs] by
+    operation, minute and duration bucket.
     """
 
     traces: dict[str, TracePartial] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def fold(facts: Sequence[Fact]) -> TracesPartial:
 
 
 def combine(one: TracesPartial, other: TracesPartial) -> TracesPartial:
-    """What both say together. Commutative and associative up to the order of spans."""
+    """The partial of the facts of both. Commutative and associative, except for the order of spans."""
     traces = dict(one.traces)
     for trace_id, trace in other.traces.items():
         traces[trace_id] = _combine(traces[trace_id], trace) if trace_id in traces else trace

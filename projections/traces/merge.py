@@ -12,8 +12,8 @@ from spanfold.projections.traces.tables import DEPENDENCIES_TABLE, OPERATIONS_TA
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
-    """Merge traces first: what that returns tells which of them had spans before, so that calls between services are
-    found whether parent or child came first.
+    """Write the partial. Traces are merged first, which tells which of them already had spans: so calls between services are
+    counted whether the parent or the child arrived first.
     """
     if partial.traces:
         grown = _merge_traces(cursor, schema, partial.traces)
@@ -25,7 +25,7 @@ def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: i
 
 
 def _merge_traces(cursor: Cursor[Any], schema: str, traces: Mapping[str, TracePartial]) -> list[str]:
-    """Upsert; returns the ids of those with new spans that had some before."""
+    """Upsert; returns the ids of traces with new spans that already had some."""
     incoming = _TRACES.copy_incoming(cursor, schema, _trace_rows(traces))
     table = sql.Identifier(schema, TRACES_TABLE.name)
     cursor.execute(sql.SQL(MERGE_TRACES).format(table=table, incoming=incoming))
@@ -68,7 +68,7 @@ def _trace_rows(traces: Mapping[str, TracePartial]) -> Iterator[tuple[Any, ...]]
 
 
 def _later_columns(owner: str, columns: Sequence[str]) -> str:
-    """SET clauses of the columns that one kind of event owns: the later event time wins, ties go to the greater id."""
+    """SET clauses for the columns of one event type: the later event time wins, and on a tie the greater id."""
     wins = f"t.{owner}_at IS NULL OR (excluded.{owner}_at, excluded.{owner}_id) > (t.{owner}_at, t.{owner}_id)"
     clauses = [f"{name} = CASE WHEN {wins} THEN excluded.{name} ELSE t.{name} END" for name in columns]
     return ",\n    ".join(clauses)

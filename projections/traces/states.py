@@ -1,4 +1,4 @@
-"""What the state of a trace folds into: the same as its events did."""
+"""Folds states of trace aggregates, into what their events fold into."""
 
 from collections.abc import Iterator, Sequence
 
@@ -8,14 +8,14 @@ from spanfold.projections.traces.fold import TracesPartial, fold
 
 
 def from_states(states: Sequence[AggregateState]) -> TracesPartial:
-    """The partial of these traces. Rows say more than the facts that are left do in two places: a state counts records, and
-    knows the time of events, that lost against later ones.
+    """The partial of these traces. Version and last event time come from the state, because it also reflects events that lost
+    against later ones and are no longer in it.
     """
-    partial = fold([fact for each in states for fact in _facts(each.state)])
-    for each in states:
-        trace = partial.traces[each.aggregate_id]
-        trace.version = each.version
-        trace.last_event_at = each.state.last_event_at
+    partial = fold([fact for aggregate in states for fact in _facts(aggregate.state)])
+    for aggregate in states:
+        trace = partial.traces[aggregate.aggregate_id]
+        trace.version = aggregate.version
+        trace.last_event_at = aggregate.state.last_event_at
     return partial
 
 
@@ -28,6 +28,6 @@ def _facts(state: TraceState) -> Iterator[Fact]:
 
 
 def _fact(offset: int, event_type: str, fields: dict[str, object]) -> Fact:
-    """As spanfold.projections.commit.reading makes it; it was storable when it was folded."""
+    """The fact in the form that spanfold.projections.commit.reading gives it. It can be stored: it has been folded before."""
     storable(event_type, fields)
     return offset, event_type, fields

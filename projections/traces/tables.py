@@ -1,4 +1,4 @@
-"""The shape of the tables, in every generation."""
+"""The tables of a generation."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ from spanfold.projections.retention.rules import Retained
 metadata = MetaData()
 
 MAX_CALL_DAYS: Final = 7
-"""Two spans are a call only if their ends lie at most so far apart."""
+"""Two spans are a call only if their ends are at most this far apart."""
 
 TRACES_TABLE: Final = Table(
     "traces",
@@ -48,7 +48,7 @@ TRACES_TABLE: Final = Table(
     Column("last_span_end", TIMESTAMP(timezone=True)),
     Column("version", BigInteger, nullable=False),
     Column("last_event_at", TIMESTAMP(timezone=True), nullable=False),
-    # the start as the view shows it: pages of traces, the latest first
+    # for pages of traces, the latest first: the same expression as in the view
     Index("traces_start", text("coalesce(start_time, first_span_start) DESC NULLS LAST")),
     # room for the updates of an open trace on its own page
     postgresql_with={"fillfactor": 75},
@@ -71,9 +71,9 @@ SPANS_TABLE: Final = Table(
     Column("events", JSONB, nullable=False),
     Column("links", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
-    # the event's time, which counts in operation_minutes; null where it is end_time, as it should be
+    # the event's time, by which operation_minutes counts; null if it equals end_time, as it should
     Column("occurred_at", TIMESTAMP(timezone=True)),
-    # the fold looks up parents and children that came before
+    # the fold looks up parents and children that arrived earlier
     Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
     info={
         "key": ("trace_id", "version"),
@@ -81,7 +81,7 @@ SPANS_TABLE: Final = Table(
     },
 )
 
-# rollups carry the partition in their key, so that no row is written from two partitions; the views add up
+# the keys of rollups include the partition, so that no row is written from two partitions; the views add them up
 OPERATIONS_TABLE: Final = Table(
     "operation_minutes",
     metadata,

@@ -1,4 +1,4 @@
-"""What users see of the traces projection, in schema `spanfold`."""
+"""The public views of the traces projection, in schema `spanfold`."""
 
 from typing import Final
 
@@ -7,7 +7,7 @@ from spanfold.projections.projection import View
 VIEWS: Final = (
     View(
         name="traces",
-        comment="One row a trace, from the events that the log has accepted of it.",
+        comment="One row per trace, folded from its accepted events.",
         select="""
             SELECT t.trace_id,
                    t.service_name,
@@ -31,25 +31,25 @@ VIEWS: Final = (
                    t.last_event_at
               FROM {schema}.traces t""",
         comments={
-            "trace_id": "Aggregate id of the trace; 32 hex digits with OpenTelemetry.",
-            "service_name": "Service of the root operation, from TraceCreated; null until that has come.",
-            "operation_name": "Name of the root operation, from TraceCreated; null until that has come.",
-            "status": "started, then what TraceCompleted says (completed unless it says otherwise), or failed.",
-            "start_time": "From TraceCreated, else the earliest start of its spans.",
-            "end_time": "From TraceCompleted or TraceFailed, the later event; null while the trace is open.",
-            "duration_ms": "end_time - start_time in milliseconds; negative if the clocks that set them disagree.",
-            "tags": "Attributes of TraceCreated, overlaid by those of TraceCompleted or TraceFailed.",
-            "span_count": "Number of its spans, also of those that spanfold.retention_horizons says are gone.",
-            "error_count": "Those of them with status error.",
-            "error": "What TraceFailed said.",
-            "late_events": "Its spans in spanfold.spans that ended after end_time.",
-            "version": "Greatest version of its accepted events (offset + 1).",
-            "last_event_at": "Greatest event time of its accepted events.",
+            "trace_id": "Id of the trace; 32 hex digits with OpenTelemetry.",
+            "service_name": "Service of the root operation; null until TraceCreated has arrived.",
+            "operation_name": "Name of the root operation; null until TraceCreated has arrived.",
+            "status": "started; once the trace has ended, the status in TraceCompleted (by default completed), or failed.",
+            "start_time": "From TraceCreated; until that has arrived, the earliest start of its spans.",
+            "end_time": "From TraceCompleted or TraceFailed, whichever event is later; null while the trace is open.",
+            "duration_ms": "end_time - start_time in milliseconds; negative if the two were set by clocks that disagree.",
+            "tags": "Attributes of TraceCreated, overridden by those of TraceCompleted or TraceFailed.",
+            "span_count": "Number of its spans, including old ones that were deleted (see spanfold.retention_horizons).",
+            "error_count": "Number of its spans with status error, including deleted ones.",
+            "error": "The error in TraceFailed; null if the trace has not failed.",
+            "late_events": "Number of its spans in spanfold.spans that ended after end_time.",
+            "version": "Greatest version among its accepted events (an event's version is its offset + 1).",
+            "last_event_at": "Latest event time among its accepted events.",
         },
     ),
     View(
         name="spans",
-        comment="One row a span, from SpanRecorded.",
+        comment="One row per span, from SpanRecorded.",
         select="""
             SELECT s.trace_id,
                    s.span_id,
@@ -69,26 +69,26 @@ VIEWS: Final = (
                    s.version
               FROM {schema}.spans s""",
         comments={
-            "trace_id": "The trace that it belongs to.",
-            "span_id": "Unique within the trace, but for the two halves of a span that client and server share.",
-            "parent_span_id": "Null for a root span.",
+            "trace_id": "Id of the trace that it belongs to; see spanfold.traces.",
+            "span_id": "Unique within the trace, except that client and server may share one (Zipkin).",
+            "parent_span_id": "span_id of its parent; null for a root span.",
             "service_name": "OpenTelemetry service.name.",
             "operation_name": "The span's name.",
             "kind": "internal, server, client, producer or consumer.",
             "status": "unset, ok or error.",
-            "status_message": "Said with an error.",
+            "status_message": "Description of the error, if the status is error.",
             "start_time": "When it started, to the microsecond.",
             "end_time": "When it ended, to the microsecond.",
             "duration_ms": "end_time - start_time in milliseconds.",
             "tags": "Its attributes.",
-            "events": "List of {{name, time, attributes}}; time in microseconds since 1970 UTC.",
-            "links": "List of {{trace_id, span_id, attributes}}.",
-            "version": "Version of its event in the journal (offset + 1).",
+            "events": "Events within the span: list of {{name, time, attributes}}, time in microseconds since 1970 UTC.",
+            "links": "Links to other spans: list of {{trace_id, span_id, attributes}}.",
+            "version": "Version of its event in spanfold.journal (offset + 1).",
         },
     ),
     View(
         name="operation_minutes",
-        comment="Calls of each operation in each minute. Names are cut to 200 characters.",
+        comment="Calls of each operation by minute. Names are cut to 200 characters.",
         select="""
             SELECT b.service_name,
                    b.operation_name,
@@ -105,26 +105,26 @@ VIEWS: Final = (
         comments={
             "service_name": "OpenTelemetry service.name.",
             "operation_name": "Name of the spans.",
-            "minute": "The minute in which they ended.",
-            "calls": "How many there were.",
-            "errors": "Those of them with status error.",
-            "duration_ms_sum": "Sum of their durations in milliseconds.",
-            "duration_histogram": "Calls by the upper bound of their duration in milliseconds; see spanfold.quantile.",
+            "minute": "Start of the minute in which the spans ended.",
+            "calls": "Number of spans.",
+            "errors": "Number of spans with status error.",
+            "duration_ms_sum": "Sum of the spans' durations in milliseconds.",
+            "duration_histogram": "Number of spans by the upper bound of their duration in milliseconds; for spanfold.quantile.",
         },
     ),
     View(
         name="service_dependencies",
-        comment="Calls from one service to another in each minute, from spans and their parents.",
+        comment="Calls from one service to another by minute, derived from spans and their parents.",
         select="""
             SELECT parent, child, minute, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
               FROM {schema}.service_dependencies
              GROUP BY parent, child, minute""",
         comments={
-            "parent": "The service that called.",
-            "child": "The service that was called.",
-            "minute": "The minute in which the called span ended.",
-            "calls": "How many calls.",
-            "errors": "Those whose called span has status error.",
+            "parent": "Name of the service that called, cut to 200 characters.",
+            "child": "Name of the service that was called, cut to 200 characters.",
+            "minute": "Start of the minute in which the called span ended.",
+            "calls": "Number of calls.",
+            "errors": "Number of calls whose called span has status error.",
         },
     ),
 )

@@ -1,4 +1,4 @@
-"""The command bus and the query bus: one handler for each type of message, and middleware around all of them.
+"""The command bus and the query bus: one handler per type of message, and middleware around all handlers.
 
 bus = CommandBus(timing(observe), validating, retrying())
 bus.register_aggregate(ServiceAggregate, store)
@@ -36,10 +36,10 @@ Q = TypeVar("Q", bound=DomainQuery[Any])
 R = TypeVar("R")
 
 Next = Callable[[Any], Awaitable[Any]]
-"""The rest of the way to the handler: takes the message, returns what the handler returns."""
+"""The next middleware, or the handler: takes the message, returns the handler's result."""
 
 Middleware = Callable[[Any, Next], Awaitable[Any]]
-"""Takes a message and the rest of its way; the first one that a bus is given is the outermost."""
+"""Takes a message and what comes next. The first middleware of a bus is the outermost."""
 
 log = structlog.get_logger("spanfold.buses")
 
@@ -52,7 +52,7 @@ class _Bus(Generic[M]):
 
     @property
     def handled(self) -> tuple[str, ...]:
-        """The names of the types that have a handler."""
+        """The names of the message types that have a handler."""
         return tuple(sorted(self._types))
 
     def _add(self, message_type: type[M], handler: Next) -> None:
@@ -66,18 +66,18 @@ class _Bus(Generic[M]):
 
 
 class CommandBus(_Bus[DomainCommand]):
-    """Carries commands to their handlers. Safe to share between tasks of one event loop."""
+    """Dispatches commands to their handlers. Tasks of one event loop can share it."""
 
     def __init__(self, *middleware: Middleware) -> None:
         super().__init__("command", middleware)
 
     def register(self, command_type: type[C], handler: Callable[[C], Awaitable[Any]]) -> None:
-        """From now on commands of this type go to this handler. InvalidInput when there is one already."""
+        """Send commands of this type to this handler. InvalidInput when the type already has one."""
         self._add(command_type, handler)
 
     def register_aggregate(self, aggregate_type: type[Aggregate[Any]], store: EventStore) -> None:
-        """Carry out all commands of the aggregate on it, appending to the store; send() then returns Executed. After a
-        Conflict they are tried again where `retrying` is among the middleware.
+        """Handle all commands of the aggregate by appending its events to the store; send() then returns Executed. After a
+        Conflict a command is tried again if `retrying` is among the middleware.
         """
 
         async def handler(command: DomainCommand) -> Executed:
@@ -87,20 +87,20 @@ class CommandBus(_Bus[DomainCommand]):
             self.register(command_type, handler)
 
     async def send(self, command: DomainCommand | Command) -> Any:
-        """What the handler returns. UnknownMessage when nobody handles the type, InvalidInput when an envelope's data are not
-        those of its type, and whatever the handler raises.
+        """The handler's result. UnknownMessage when the type has no handler, InvalidInput when an envelope's data do not fit its
+        type, and whatever the handler raises.
         """
         return await self._dispatch(command_of(command, self._types) if isinstance(command, Command) else command)
 
 
 class QueryBus(_Bus[DomainQuery[Any]]):
-    """Carries queries to their handlers. Safe to share between tasks of one event loop."""
+    """Dispatches queries to their handlers. Tasks of one event loop can share it."""
 
     def __init__(self, *middleware: Middleware) -> None:
         super().__init__("query", middleware)
 
     def register(self, query_type: type[Q], handler: Callable[[Q], Awaitable[Answer[Any]]]) -> None:
-        """From now on queries of this type go to this handler. InvalidInput when there is one already."""
+        """Send queries of this type to this handler. InvalidInput when the type already has one."""
         self._add(query_type, handler)
 
     @overload
@@ -110,15 +110,15 @@ class QueryBus(_Bus[DomainQuery[Any]]):
     async def ask(self, query: DomainQuery[R]) -> Answer[R]: ...
 
     async def ask(self, query: DomainQuery[R] | Query) -> Answer[R]:
-        """The handler's answer. UnknownMessage when nobody handles the type, InvalidInput when an envelope's data are not
-        those of its type, and whatever the handler raises.
+        """The handler's answer. UnknownMessage when the type has no handler, InvalidInput when an envelope's data do not fit its
+        type, and whatever the handler raises.
         """
         answer: Answer[R] = await self._dispatch(query_of(query, self._types) if isinstance(query, Query) else query)
         return answer
 
 
 def retrying(retry: Retry | None = None) -> Middleware:
-    """Commands are tried again after a Conflict, each time as `again()`, which appends under a new event id."""
+    """Middleware that tries commands again after a Conflict, each time as `again()`, under a new event id."""
     policy = retry or Retry()
 
     async def middleware(command: DomainCommand, forward: Next) -> Any:
@@ -128,14 +128,14 @@ def retrying(retry: Retry | None = None) -> Middleware:
 
 
 def timing(observe: Callable[[str, float, str], None] | None = None) -> Middleware:
-    """`observe(type, seconds, outcome)` is told of every message; the outcome is ok or the name of the error. Without it
-    they are logged at level debug.
+    """Middleware that calls `observe(type, seconds, outcome)` for every message; the outcome is ok or the name of the error. By
+    default they are logged at level debug.
     """
 
     def log_it(message_type: str, seconds: float, outcome: str) -> None:
         log.debug("handled", message=message_type, seconds=round(seconds, 6), outcome=outcome)
 
-    tell = observe or log_it
+    report = observe or log_it
 
     async def middleware(message: Any, forward: Next) -> Any:
         began, outcome = time.perf_counter(), "ok"
@@ -145,28 +145,28 @@ def timing(observe: Callable[[str, float, str], None] | None = None) -> Middlewa
             outcome = type(error).__name__
             raise
         finally:
-            tell(type(message).__name__, time.perf_counter() - began, outcome)
+            report(type(message).__name__, time.perf_counter() - began, outcome)
 
     return middleware
 
 
 async def validating(message: Any, forward: Next) -> Any:
-    """Middleware: InvalidInput names the first field that could not be kept: an aggregate id that is no key, a text or a
-    tag that Postgres can't hold.
+    """Middleware. InvalidInput names the first field that can't be stored: an aggregate id that can't be a key, or text or tags
+    that Postgres can't hold.
     """
-    for each in fields(message):
-        value = getattr(message, each.name)
-        if each.name == "aggregate_id":
+    for message_field in fields(message):
+        name, value = message_field.name, getattr(message, message_field.name)
+        if name == "aggregate_id":
             Id(value)
         elif isinstance(value, str):
-            text(value, each.name)
+            text(value, name)
         elif isinstance(value, Mapping):
-            tags(dict(value), each.name)
+            tags(dict(value), name)
     return await forward(message)
 
 
 def validate_with(*rules: Callable[[Any], str | None]) -> Middleware:
-    """Each rule says what is wrong with a message, or None; the first complaint is raised as InvalidInput."""
+    """Middleware with rules that return what is wrong with a message, or None. The first complaint is raised as InvalidInput."""
 
     async def middleware(message: Any, forward: Next) -> Any:
         complaint = next(filter(None, (rule(message) for rule in rules)), None)

@@ -1,5 +1,5 @@
-"""The event store as its users see it: appends that the log arbitrates, and the events of an aggregate. What an append means is
-in docs/adr/0007 and 0010.
+"""The event store as its users see it: appends that the log arbitrates, and the events of an aggregate. docs/adr/0007 and 0010
+explain what an append means.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,27 +15,27 @@ from spanfold.language.positions import Position
 from spanfold.language.topics import BATCH, NOT_FOLDED, Topic, TopicKind
 
 ANY: Final = None
-"""Append whatever version there is."""
+"""Append at any version."""
 
 NO_STREAM: Final = 0
-"""Append only if the aggregate has no record yet."""
+"""Append only if the aggregate has no records yet."""
 
 ExpectedVersion = int | None
 
 
 class Consistency(StrEnum):
-    """What a read has to reflect."""
+    """What a read must reflect."""
 
     EVENTUAL = "eventual"
-    """What has been judged so far."""
+    """All records that have been judged so far."""
     LINEARIZABLE = "linearizable"
-    """Every append that had its answer before the read began."""
+    """Also every append that was answered before the read began."""
 
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """The log has accepted the append: as this version of its aggregate, at this position. `repeated`: it had done so
-    before, for the same event id.
+    """The log accepted the append, as this version of the aggregate and at this position. `repeated`: it had already accepted the
+    same event id before.
     """
 
     version: int
@@ -44,7 +44,7 @@ class Appended:
 
 
 class Rejected(SpanfoldError):
-    """The log has rejected the append, for ever. `verdict` is conflict, duplicate, expired, future, erased, misrouted or
+    """The log rejected the append; this is final. `verdict` is conflict, duplicate, expired, future, erased, misrouted or
     malformed.
     """
 
@@ -56,29 +56,29 @@ class Rejected(SpanfoldError):
 
 
 class Conflict(Rejected):
-    """The aggregate was not at the expected version. `actual` is where it is now. Load it again, decide again, and append
-    under a new event id: the verdict on this one is final. `expected` is None where only the event id is known.
+    """The aggregate was not at the expected version; `actual` is its version now. Load it, decide again, and append under a new
+    event id: the verdict on this one is final. `expected` is None if only the event id is known.
     """
 
     def __init__(self, aggregate_id: str, expected: int | None, actual: int) -> None:
         if expected == actual or expected is None:
             detail = f"its event id was rejected before, which is final; {aggregate_id} is at version {actual}"
         else:
-            detail = f"it expects version {expected}, {aggregate_id} is at {actual}"
+            detail = f"it expects version {expected}, {aggregate_id} is at version {actual}"
         super().__init__("conflict", f"{detail}; load, decide, and append with a new event id")
         self.expected = expected
         self.actual = actual
 
 
 class OutcomeUnknown(LogUnavailable):
-    """No answer in time: the append may or may not be in the log. Ask `outcome_of` with this event id, or append the very
-    same events again: they are accepted once.
+    """No answer in time: the append may or may not be in the log. Call `outcome_of` with this event id, or append the same events
+    again: they are accepted once.
     """
 
     def __init__(self, topic: Topic, aggregate_id: str, event_id: bytes, waited_s: float) -> None:
         super().__init__(
-            f"no verdict on event {id_text(event_id)} of {aggregate_id} within {waited_s:g} s: it is unknown, not failed; "
-            "ask for the outcome of this event id, or append the same again"
+            f"no verdict on event {id_text(event_id)} of {aggregate_id} within {waited_s:g} s: it may or may not "
+            "have been accepted; ask for the outcome of this event id, or append the same events again"
         )
         self.topic = topic
         self.aggregate_id = aggregate_id
@@ -86,37 +86,37 @@ class OutcomeUnknown(LogUnavailable):
 
 
 class Compacted(SpanfoldError):
-    """The events that were asked for are no longer kept. Start from a snapshot of version `first_kept - 1` or later."""
+    """Some of the requested events are no longer kept. Start from a snapshot of version `first_kept - 1` or later."""
 
     def __init__(self, aggregate_id: str, from_version: int, first_kept: int) -> None:
         super().__init__(
-            f"the events of {aggregate_id} after version {from_version} are no longer all kept, "
-            f"only those from version {first_kept}: start from a snapshot"
+            f"of the events of {aggregate_id} after version {from_version}, only those from version {first_kept} on are "
+            "still kept: start from a snapshot"
         )
         self.first_kept = first_kept
 
 
 class OutcomeForgotten(SpanfoldError):
-    """The log may have had this event once, of a day that is let go of: what became of it is not known any more. Appended
-    again it is expired, so it is accepted once at most.
+    """The log may have had this event, but the journal of its day was deleted, so its outcome is unknown. If it is appended again
+    it is rejected as expired, so it is accepted at most once.
     """
 
     def __init__(self, aggregate_id: str, event_id: bytes) -> None:
         super().__init__(
-            f"what became of event {id_text(event_id)} of {aggregate_id} is not known any more: the journal's records of its "
-            "day are let go of. It will not be accepted again"
+            f"the outcome of event {id_text(event_id)} of {aggregate_id} is no longer known: the journal of its day was deleted. "
+            "The event will not be accepted again"
         )
 
 
 class HeldUp(SpanfoldError):
-    """An accepted record of the aggregate can't be folded, so what comes after it can't be told without a hole. Settle it."""
+    """An accepted record of the aggregate is parked, so the events after it can't be returned without a gap. Settle it."""
 
     exit_code = 3
 
     def __init__(self, aggregate_id: str, position: Position, version: int, reason: str) -> None:
         super().__init__(
             f"{aggregate_id} can't be read past version {version - 1}: its record {position} is parked ({reason}); "
-            f"upgrade or repair, then `spanfold parked retry {position}`, or `discard` to do without it"
+            f"fix the cause, then `spanfold parked retry {position}`, or `spanfold parked discard {position}` to skip it"
         )
         self.position = position
         self.version = version
@@ -124,8 +124,8 @@ class HeldUp(SpanfoldError):
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """An event as the log has it. Events of one batch share version, position and log time. `log_time` is when the log had
-    it, µs since 1970 UTC.
+    """An event in the log. Events of one batch share version, position and log time. `log_time` is when the broker appended the
+    record, µs since 1970 UTC.
     """
 
     event: DomainEvent
@@ -136,8 +136,8 @@ class RecordedEvent:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Events of one aggregate by version. `version` is the aggregate's, also where no event is returned; `reflects` is the
-    position up to which the log had been judged, None of a log that is empty.
+    """Events of one aggregate, ordered by version. `version` is the aggregate's version, even if there are no events. `reflects`
+    is the last position that had been judged, None if the log is empty.
     """
 
     events: Sequence[RecordedEvent]
@@ -150,7 +150,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """An aggregate's state after the record of this version, plain (see Aggregate.as_plain), by a fold of this version."""
+    """An aggregate's plain state (see Aggregate.as_plain) after the record with this version, made by this fold version."""
 
     aggregate_id: str
     version: int
@@ -159,28 +159,29 @@ class Snapshot:
 
 
 class EventStore(Protocol):
-    """Appends and reads. On a telemetry topic an append takes no expected version, several events are several records,
-    and a version is the record's offset + 1; on a conditional one several events are one record, judged whole, and
-    versions count records: 1, 2, 3.
+    """Appends and reads events.
+
+    On a telemetry topic an append has no expected version, each event is a record, and its version is its offset + 1. On a
+    conditional topic the events of an append are one record with one verdict, and versions count records: 1, 2, 3.
     """
 
     async def append_event(self, event: DomainEvent, expected_version: ExpectedVersion = ANY) -> Appended:
-        """append_events of one."""
+        """append_events with one event."""
 
     async def append_events(
         self, events: Sequence[DomainEvent], expected_version: ExpectedVersion = ANY, *, batch_id: bytes = b""
     ) -> Appended:
-        """Append events of one aggregate and wait for the verdict; of several records, the last one's.
+        """Append events of one aggregate and wait for the verdict; of several records, for that of the last one.
 
-        An event id that the log has had before gets its first verdict again. `batch_id` is the event id of several events
-        as one record; it is derived from theirs unless it is given. Raises Conflict or another Rejected, OutcomeUnknown
-        when there is no answer in time, InvalidInput when the events can't be appended.
+        If the log has had an event id before, the answer is its first verdict. `batch_id` is the event id of a record with
+        several events, by default derived from theirs. Raises Conflict or another Rejected, OutcomeUnknown when there is no
+        answer in time, InvalidInput when the events can't be appended.
         """
 
     async def outcome_of(self, topic: Topic, aggregate_id: str, event_id: bytes) -> Appended | None:
-        """The verdict on this event id: Appended; None when the log had no such record when it was asked. Raises Conflict or
-        another Rejected for a rejection, OutcomeUnknown when the log can't be asked in time, OutcomeForgotten when the event may
-        be of a day that is let go of.
+        """The outcome of an append with this event id: Appended, or None if the log has no such record yet. Raises Conflict or
+        another Rejected if it was rejected, OutcomeUnknown when there is no answer in time, OutcomeForgotten when the journal
+        of the event's day was deleted.
         """
 
     async def get_events(
@@ -191,20 +192,20 @@ class EventStore(Protocol):
         *,
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> History:
-        """The accepted events after `from_version`; records that were discarded have none. Raises Compacted when they are no
-        longer all kept, HeldUp when a record of them is parked.
+        """The accepted events after `from_version`, without those of discarded records. Raises Compacted when some of them are no
+        longer kept, HeldUp when one of their records is parked.
         """
 
     async def save_snapshot(self, topic: Topic, snapshot: Snapshot) -> None:
-        """Keep it, unless there is one of the same fold and of the same or a later version, or the aggregate was erased."""
+        """Save it, unless there is one of the same fold version with the same or a later version, or the aggregate was erased."""
 
     async def get_snapshot(self, topic: Topic, aggregate_id: str, fold_version: int) -> Snapshot | None:
-        """The latest one that a fold of this version has made."""
+        """The latest snapshot made by the fold with this version; None if there is none."""
 
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """An append that has been checked: `records` are event ids with the events that travel under each."""
+    """A valid append: `records` are event ids with the events that travel under them."""
 
     topic: Topic
     aggregate_id: str
@@ -213,19 +214,19 @@ class Append:
 
 
 def checked(events: Sequence[DomainEvent], expected_version: ExpectedVersion, batch_id: bytes = b"") -> Append:
-    """What every adapter checks first. InvalidInput says what can't be appended, and why."""
+    """The append, after the checks that every adapter makes. InvalidInput says what can't be appended, and why."""
     homes = {(event.topic.name, event.aggregate_id) for event in events}
     if len(homes) != 1:
-        raise InvalidInput(f"an append takes the events of one aggregate, got those of {sorted(homes) or 'none'}")
+        raise InvalidInput(f"an append takes events of one aggregate, got events of {sorted(homes) or 'none'}")
     topic, aggregate_id = events[0].topic, Id(events[0].aggregate_id)
     for event in events:
         if event.event_type in (BATCH, *NOT_FOLDED):
-            raise InvalidInput(f"{event.event_type} is not for appending: append the events themselves")
+            raise InvalidInput(f"{event.event_type} can't be appended: append the events themselves")
     if expected_version is not None and expected_version < 0:
         raise InvalidInput(f"expected_version: expected ANY, NO_STREAM or a version from 1, got {expected_version}")
     if topic.kind is TopicKind.TELEMETRY:
         if expected_version is not ANY:
-            raise InvalidInput(f"{topic.name} holds facts that have happened already: append with expected_version=ANY")
+            raise InvalidInput(f"{topic.name} is a telemetry topic: append with expected_version=ANY")
         return Append(topic, aggregate_id, [(event.event_id, [event]) for event in events], ANY)
     record_id = events[0].event_id if len(events) == 1 else batch_id or batch_id_of(events)
     return Append(topic, aggregate_id, [(record_id, events)], expected_version)

@@ -1,4 +1,4 @@
-"""Load, decide, append: how a command is carried out on an aggregate."""
+"""Executes commands on aggregates: load, decide, append."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +22,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Executed:
-    """What a command has done: the events that it added (none when what it wished was so already, or it had been carried out
-    before), the aggregate's version after it, and where the append lies.
+    """The result of a command: the events that it added (none if it had no effect, or was executed before), the aggregate's
+    version after it, and the position of the append.
     """
 
     events: Sequence[DomainEvent]
@@ -33,16 +33,16 @@ class Executed:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """After a Conflict a command is tried again, at most `attempts` times in all, each under a new event id. Between two
-    attempts passes a random time, at first up to `first_wait_s`, then up to twice that of before, never above `longest_wait_s`.
+    """How a command is tried again after a Conflict: up to `attempts` times in total, each time under a new event id. The wait
+    between two attempts is random, at first up to `first_wait_s`, then up to twice as long each time, at most `longest_wait_s`.
     """
 
     attempts: int = 8
     first_wait_s: float = 0.01
     longest_wait_s: float = 1.0
 
-    async def run(self, command: C, carry_out: Callable[[C], Awaitable[R]]) -> R:
-        """What `carry_out` returns; the last Conflict when every attempt met one."""
+    async def run(self, command: C, action: Callable[[C], Awaitable[R]]) -> R:
+        """The result of `action`; raises the last Conflict if every attempt met one."""
         attempts = AsyncRetrying(
             retry=retry_if_exception_type(Conflict),
             stop=stop_after_attempt(self.attempts),
@@ -50,12 +50,12 @@ class Retry:
             reraise=True,
         )
 
-        async def carry_out_next() -> R:
+        async def attempt_next() -> R:
             nonlocal command
-            wish, command = command, command.again()
-            return await carry_out(wish)
+            current, command = command, command.again()
+            return await action(current)
 
-        return await attempts(carry_out_next)
+        return await attempts(attempt_next)
 
 
 async def load(
@@ -65,7 +65,7 @@ async def load(
     *,
     consistency: Consistency = Consistency.EVENTUAL,
 ) -> A:
-    """The aggregate: its snapshot, if there is one of this fold, and the events after it."""
+    """The aggregate, from its snapshot, if there is one of its fold version, and the events after that."""
     topic = aggregate_type.topic
     snapshot = await store.get_snapshot(topic, aggregate_id, aggregate_type.fold_version)
     aggregate = aggregate_type(aggregate_id)
@@ -75,36 +75,36 @@ async def load(
     history = await store.get_events(topic, aggregate_id, aggregate.version, consistency=consistency)
     for recorded in history:
         aggregate.apply_event(recorded.event, recorded.version)
-    # also a fact that settles a parked record is a version, and no event of the aggregate
+    # a record that settles a parked one also has a version, but is not an event of the aggregate
     aggregate.version = max(aggregate.version, history.version)
     return aggregate
 
 
 def snapshot_of(aggregate: Aggregate[Any]) -> Snapshot:
-    """The snapshot of an aggregate that has no pending events."""
+    """The snapshot of an aggregate without pending events."""
     return Snapshot(aggregate.id, aggregate.version, aggregate.fold_version, aggregate.as_plain(aggregate.state))
 
 
 async def execute(
     store: EventStore, aggregate_type: type[Aggregate[Any]], command: DomainCommand, retry: Retry | None = None
 ) -> Executed:
-    """Carry the command out, again after a Conflict. The same command (by its command_id) is carried out once, however often
-    it is sent. CommandRefused when a rule forbids it, OutcomeUnknown when there is no answer in time: send it again.
+    """Execute the command, and try again after a Conflict. A command with the same command_id is executed once, however often it
+    is sent. CommandRefused if it violates a rule of the aggregate, OutcomeUnknown when there is no answer in time: send it again.
     """
-    return await (retry or Retry()).run(command, lambda wish: attempt(store, aggregate_type, wish))
+    return await (retry or Retry()).run(command, lambda current: attempt(store, aggregate_type, current))
 
 
 async def attempt(store: EventStore, aggregate_type: type[Aggregate[Any]], command: DomainCommand) -> Executed:
-    """Carry the command out without trying again; raises what execute raises, and Conflict."""
+    """Execute the command without trying again; raises what execute raises, and Conflict."""
     conditional = aggregate_type.topic.kind is TopicKind.CONDITIONAL
-    # what the conflict was with may not have been judged when the read began
+    # a plain read might not see yet what the conflict was with
     consistency = Consistency.LINEARIZABLE if command.attempt else Consistency.EVENTUAL
     aggregate = await load(store, aggregate_type, command.aggregate_id, consistency=consistency)
     expected = aggregate.version
     try:
         events = aggregate.handle(command)
     except CommandRefused:
-        # perhaps by what it has done itself, when it was sent before
+        # the reason may be its own effect, if it was sent before
         earlier = await _earlier(store, aggregate_type, command) if conditional else None
         if earlier is None:
             raise

@@ -1,5 +1,5 @@
-"""Wishes and questions. Within Python they are frozen dataclasses; over HTTP and for other languages they travel in envelopes,
-`Command` and `Query`, whose data are the dataclass's own fields. `MessageTypes` turns one into the other.
+"""Commands and queries. In Python they are frozen dataclasses. Over HTTP and in other languages they travel in envelopes,
+`Command` and `Query`, whose data are the fields of the dataclass. `MessageTypes` converts between the two.
 """
 
 import uuid
@@ -21,11 +21,11 @@ def _read_time(value: Any, info: ValidationInfo) -> int:
 
 
 Micros = Annotated[int, BeforeValidator(_read_time)]
-"""µs since 1970 UTC; in an envelope also RFC 3339 text."""
+"""µs since 1970 UTC; in an envelope it may also be RFC 3339 text."""
 
 
 class UnknownMessage(InvalidInput):
-    """Nobody handles messages of this type."""
+    """No handler is registered for messages of this type."""
 
 
 def new_id() -> str:
@@ -35,8 +35,8 @@ def new_id() -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """A wish in an envelope. `timestamp` is when it was wished, µs since 1970 UTC; `command_id` is the same when it is
-    sent again, so that it happens once.
+    """A command in an envelope. `timestamp` is when it was issued, µs since 1970 UTC. Send a command again with the same
+    `command_id`, so that it takes effect once.
     """
 
     command_type: str
@@ -48,7 +48,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """A question in an envelope. `timestamp` is when it was asked, µs since 1970 UTC."""
+    """A query in an envelope. `timestamp` is when it was issued, µs since 1970 UTC."""
 
     query_type: str
     query_data: Mapping[str, Any] = field(default_factory=dict)
@@ -58,8 +58,8 @@ class Query:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainCommand:
-    """What all wishes share: the aggregate that is to do it, who wishes it (`source`), when, and an id by which it is known
-    again when it is sent again. `attempt` counts how often a conflict has sent it back.
+    """Base of all commands: the aggregate that it is for, who issued it (`source`) and when, and an id that stays the same when
+    it is sent again. `attempt` counts the conflicts that it has met.
     """
 
     aggregate_id: str
@@ -69,12 +69,12 @@ class DomainCommand:
     attempt: int = 0
 
     def again(self) -> Self:
-        """The same wish after a conflict: what it appends has a new event id, because the first verdict is final."""
+        """The same command after a conflict. Its events get a new event id, because the verdict on the first one is final."""
         return replace(self, attempt=self.attempt + 1)
 
     def record_id(self) -> bytes:
-        """The event id of what it appends to a conditional topic: of this wish and attempt alone. Its time bits are zero,
-        because whoever sends the wish again may give it another timestamp.
+        """The event id of the record that it appends to a conditional topic; it depends on the command and attempt only. Its time
+        bits are zero, because a command that is sent again may have another timestamp.
         """
         return event_id(0, type(self).__name__, self.aggregate_id, self.command_id, str(self.attempt))
 
@@ -85,8 +85,8 @@ R_co = TypeVar("R_co", covariant=True)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainQuery(Generic[R]):
-    """What all questions share; R is the type of their result. `at_least`: wait until the read models reflect these
-    positions, such as that of one's own write.
+    """Base of all queries; R is the type of their result. With `at_least` they wait until the read models reflect these
+    positions, such as the position of your own write.
     """
 
     at_least: tuple[Position, ...] = ()
@@ -94,20 +94,20 @@ class DomainQuery(Generic[R]):
 
 @dataclass(frozen=True, slots=True)
 class Answer(Generic[R_co]):
-    """A result, and the positions that it reflects: the last one of each partition that was folded into it."""
+    """A result, and the positions that it reflects: of each partition the last one that was folded."""
 
     result: R_co
     reflects: tuple[Position, ...] = ()
 
 
 class NotYetReflected(SpanfoldError):
-    """The read models have not reached what the question waits for. Ask again; `positions` are those that lack."""
+    """The read models did not reach the positions that the query waits for. Try again; `positions` are those still missing."""
 
     exit_code = 4
 
     def __init__(self, positions: tuple[Position, ...], waited_s: float) -> None:
-        said = ", ".join(map(str, positions))
-        super().__init__(f"the read models have not reached {said} within {waited_s:g} s: ask again")
+        missing = ", ".join(map(str, positions))
+        super().__init__(f"the read models did not reach {missing} within {waited_s:g} s: try again")
         self.positions = positions
 
 
@@ -118,7 +118,7 @@ M = TypeVar("M", bound=DomainCommand | DomainQuery[Any])
 
 
 class MessageTypes(Generic[M]):
-    """Messages by the name of their type. `kind` is what they are called in errors: command or query."""
+    """Message types by name. `kind` is their name in errors: command or query."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -128,57 +128,57 @@ class MessageTypes(Generic[M]):
         return iter(self._types)
 
     def add(self, message_type: type[M]) -> None:
-        """Know this dataclass. InvalidInput when its name is taken, or its fields can't be read from JSON."""
+        """Add this dataclass. InvalidInput when its name is taken, or its fields can't be read from JSON."""
         name = message_type.__name__
         if name in self._types:
-            raise InvalidInput(f"{self._kind} {name}: there is one of this name already")
+            raise InvalidInput(f"{self._kind} {name} is already registered")
         try:
             self._types[name] = (message_type, TypeAdapter(message_type))
         except PydanticSchemaGenerationError as error:
             raise InvalidInput(f"{self._kind} {name}: {error}") from error
 
     def refuse_unknown(self, name: str) -> None:
-        """UnknownMessage unless the type of this name is known."""
+        """UnknownMessage unless a type of this name was added."""
         if name not in self._types:
             known = sorted(self._types)
             hint = closest(name, known)
             raise UnknownMessage(
-                f"nobody handles the {self._kind} {name!r}{hint}; handled are {', '.join(known) or 'none'}"
+                f"no handler for the {self._kind} {name!r}{hint}; handlers exist for {', '.join(known) or 'none'}"
             )
 
-    def read(self, name: str, data: Mapping[str, Any], surroundings: Mapping[str, Any]) -> M:
-        """The message of this type with these fields, and those of its envelope. InvalidInput names every field that is
-        unknown, missing or wrong.
+    def read(self, name: str, data: Mapping[str, Any], envelope: Mapping[str, Any]) -> M:
+        """The message of this type with its own fields in `data` and those of its envelope in `envelope`. InvalidInput names
+        every field that is unknown, missing or wrong.
         """
         self.refuse_unknown(name)
         message_type, adapter = self._types[name]
-        own = [each for each in fields(message_type) if each.name not in _OUTSIDE]
-        refuse_unknown(data, [each.name for each in own], name)
-        required = [each.name for each in own if each.default is MISSING and each.default_factory is MISSING]
+        own = [own_field for own_field in fields(message_type) if own_field.name not in _OUTSIDE]
+        refuse_unknown(data, [own_field.name for own_field in own], name)
+        required = [own_field.name for own_field in own if own_field.default is own_field.default_factory is MISSING]
         refuse_missing(data, required, name)
         try:
-            return adapter.validate_python({**data, **surroundings})
+            return adapter.validate_python({**data, **envelope})
         except ValidationError as error:
             raise InvalidInput(f"{name}: {'; '.join(_complaints(error))}") from error
 
 
 def command_of(envelope: Command, types: MessageTypes[DomainCommand]) -> DomainCommand:
     """The typed command of an envelope."""
-    surroundings = {name: getattr(envelope, name) for name in IN_ENVELOPE}
-    return types.read(envelope.command_type, envelope.command_data, surroundings)
+    outside = {name: getattr(envelope, name) for name in IN_ENVELOPE}
+    return types.read(envelope.command_type, envelope.command_data, outside)
 
 
 def query_of(envelope: Query, types: MessageTypes[DomainQuery[Any]]) -> DomainQuery[Any]:
     """The typed query of an envelope."""
     data = dict(envelope.query_data)
-    if isinstance(wanted := data.get("at_least"), list | tuple):
-        data["at_least"] = tuple(Position.parse(each) if isinstance(each, str) else each for each in wanted)
+    if isinstance(positions := data.get("at_least"), list | tuple):
+        data["at_least"] = tuple(Position.parse(text) if isinstance(text, str) else text for text in positions)
     return types.read(envelope.query_type, data, {})
 
 
 def envelope_of(command: DomainCommand) -> Command:
     """The inverse of command_of."""
-    own = [each.name for each in fields(command) if each.name not in _OUTSIDE]
+    own = [own_field.name for own_field in fields(command) if own_field.name not in _OUTSIDE]
     return Command(
         command_type=type(command).__name__,
         command_data={name: getattr(command, name) for name in own},
@@ -187,5 +187,5 @@ def envelope_of(command: DomainCommand) -> Command:
 
 
 def _complaints(error: ValidationError) -> Iterable[str]:
-    for each in error.errors(include_url=False):
-        yield f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
+    for detail in error.errors(include_url=False):
+        yield f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}, got {detail['input']!r}"

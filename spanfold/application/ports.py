@@ -1,5 +1,5 @@
-"""The ports of the application: the smallest questions that its core asks of the world. Every adapter of a port passes the
-port's contract suite in tests/contracts. The event store is a port of its own, application.event_store.
+"""The ports of the application: what its core needs from the outside, as small protocols. Every adapter of a port passes the
+port's contract suite in tests/contracts. The event store is another port, in application.event_store.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from spanfold.language.errors import SpanfoldError
 
 
 class TelemetryRepository(Protocol):
-    """Traces, as the domain has them."""
+    """Stores traces of the domain model."""
 
     async def save_trace(self, trace: Trace) -> None:
-        """Keep the trace; once this returns, the two below see it. Saving adds what is not kept yet and takes nothing away: saved
-        again it changes nothing, and a span that another process has added in between stays.
+        """Save the trace; once this returns, the methods below return it. Saving only adds: saving a trace again changes nothing,
+        and a span that another process has added in the meantime stays.
         """
 
     async def get_trace(self, trace_id: TraceId) -> Trace | None:
-        """The trace, or None when it has not been started as far as is known."""
+        """The trace, or None if no start of it is known."""
 
     async def get_traces_by_service(self, service_id: ServiceId, limit: int = 100) -> list[Trace]:
-        """The traces whose root operation is the service's, the latest start first, at most `limit`."""
+        """Up to `limit` traces whose root operation belongs to the service, the latest start first."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notification:
-    """Something that happened and that somebody wants to hear of. `id` is the same however often it is sent."""
+    """An occurrence to report. `id` stays the same however often the notification is sent."""
 
     id: str
     kind: str
@@ -37,22 +37,20 @@ class Notification:
 
 
 class NotificationFailed(SpanfoldError):
-    """The outside world could not be told, also not by trying again."""
+    """The notification could not be delivered, despite retries."""
 
     exit_code = 4
 
 
 class NotificationService(Protocol):
-    """Tells the outside world."""
+    """Sends notifications."""
 
     async def notify(self, notification: Notification) -> None:
-        """Tell it once or, when it is unclear whether it arrived, once more under the same id. NotificationFailed when it
-        did not.
-        """
+        """Send it; again under the same id if it is unclear whether it arrived. NotificationFailed when it did not arrive."""
 
 
 class ConfigurationService(Protocol):
-    """Settings that may change while a process runs."""
+    """Reads settings that may change while a process runs."""
 
     async def get(self, key: str) -> str | None:
-        """The value of a key such as `notification.enabled`; None when it is not set."""
+        """The value of a key such as `notification.enabled`; None if it is not set."""

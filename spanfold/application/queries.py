@@ -1,4 +1,4 @@
-"""The questions that the read models answer, and what they answer with. Times are µs since 1970 UTC, durations µs."""
+"""The queries on the read models, and their results. Times are µs since 1970 UTC, durations µs."""
 
 import base64
 import binascii
@@ -23,8 +23,8 @@ Limit = Annotated[int, Field(ge=1, le=MAX_LIMIT)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceReadModel:
-    """A trace as the read models show it: a row of spanfold.traces. Without a TraceCreated it has no service, operation or
-    perhaps start; while it is open, no end and no duration.
+    """A row of spanfold.traces. Without a TraceCreated it has no service and operation, and its start is that of its first span;
+    while the trace is open it has no end and no duration.
     """
 
     id: str
@@ -54,9 +54,7 @@ class TraceReadModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricReadModel:
-    """The latest point of a series: `id` is the series id, `value` the number of a gauge or a sum, None of a histogram, which
-    has `count` and `sum`.
-    """
+    """The latest point of a series. `id` is the series id. A gauge or a sum has a `value`, a histogram has `count` and `sum`."""
 
     id: str
     name: str
@@ -76,7 +74,7 @@ class MetricReadModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricPoint:
-    """One point of a series."""
+    """A point of a series."""
 
     timestamp: int
     value: float | None
@@ -86,7 +84,7 @@ class MetricPoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSeries:
-    """A series with its points by time; `latest` is its last one at all, also outside of the range that was asked for."""
+    """A series with its points in a time range, ordered by time. `latest` is its latest point, which may be outside the range."""
 
     latest: MetricReadModel
     points: tuple[MetricPoint, ...]
@@ -94,7 +92,7 @@ class MetricSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceDependency:
-    """`calls` from service `parent` to service `child`, `errors` of which failed."""
+    """Service `parent` called service `child`, `calls` times; `errors` of these calls failed."""
 
     parent: str
     child: str
@@ -104,7 +102,7 @@ class ServiceDependency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperationStats:
-    """What an operation of a service did: quantiles and mean of its durations in ms, of `calls` calls; None without calls."""
+    """Calls, errors, mean duration and quantiles (in ms) of an operation; mean and quantiles are None without calls."""
 
     service_name: str
     operation_name: str
@@ -118,7 +116,7 @@ class OperationStats:
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """Some of what was found; `next_cursor` asks for what comes after, None when that is all."""
+    """A page of results. `next_cursor` gets the next page; it is None on the last one."""
 
     items: tuple[T, ...]
     next_cursor: str | None
@@ -126,18 +124,18 @@ class Page(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """Where a page of traces ends: traces are ordered by start, the latest first and those without one last, then by id."""
+    """Where a page of traces ends. Traces are ordered by start, the latest first and those without a start last, then by id."""
 
     start_time: int | None
     trace_id: str
 
     def __str__(self) -> str:
-        """An opaque text that goes into a URL as it is."""
+        """Opaque text that can be used in a URL without escaping."""
         return base64.urlsafe_b64encode(json.dumps([self.start_time, self.trace_id]).encode()).decode().rstrip("=")
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The inverse of str(). InvalidInput for a text that is no cursor."""
+        """The inverse of str(). InvalidInput if the text is not a cursor."""
         try:
             start_time, trace_id = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
         except (binascii.Error, ValueError, TypeError) as error:
@@ -149,20 +147,20 @@ class Cursor:
 
 
 def _no_cursor(text: str) -> InvalidInput:
-    return InvalidInput(f"cursor {text!r}: give the next_cursor of the page before, or none")
+    return InvalidInput(f"cursor {text!r} is invalid: use the next_cursor of the previous page, or no cursor")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetTrace(DomainQuery[TraceReadModel | None]):
-    """One trace; None when no event of it is known."""
+    """The trace with this id; None if no event of it is known."""
 
     trace_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FindTraces(DomainQuery[Page[TraceReadModel]]):
-    """Traces that fit all that is given, the latest first. They have all of `tags`; they started at or after `start_from`
-    and before `start_before`; the bounds of the duration belong to it.
+    """Traces that match all given conditions, the latest first. They have all of `tags`, and started at or after `start_from` and
+    before `start_before`. The bounds of the duration are inclusive.
     """
 
     service_name: str | None = None
@@ -178,16 +176,17 @@ class FindTraces(DomainQuery[Page[TraceReadModel]]):
 
     def __post_init__(self) -> None:
         _refuse_limit(self.limit)
-        _refuse_empty("start_from", self.start_from, "start_before", self.start_before)
-        longest = None if self.max_duration_us is None else self.max_duration_us + 1
-        _refuse_empty("min_duration_us", self.min_duration_us, "max_duration_us", longest)
+        _refuse_empty(self.start_from, self.start_before)
+        shortest, longest = self.min_duration_us, self.max_duration_us
+        if shortest is not None and longest is not None and shortest > longest:
+            raise InvalidInput(f"min_duration_us must not exceed max_duration_us, got {shortest} and {longest}")
         if self.cursor is not None:
             Cursor.parse(self.cursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetMetricsByName(DomainQuery[tuple[MetricReadModel, ...]]):
-    """The latest point of every series of this name, of one service or of all, at most `limit` of them by series id."""
+    """The latest points of the series with this name, of one service or of all: up to `limit`, ordered by series id."""
 
     name: str
     service_name: str | None = None
@@ -199,8 +198,8 @@ class GetMetricsByName(DomainQuery[tuple[MetricReadModel, ...]]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetMetricSeries(DomainQuery[MetricSeries | None]):
-    """The points of one series from `start_from` (with it) to `start_before` (without it), at most the last `limit` of them;
-    None when the series is unknown.
+    """The points of a series at or after `start_from` and before `start_before`, the last `limit` of them; None if the series is
+    unknown.
     """
 
     series_id: str
@@ -210,23 +209,23 @@ class GetMetricSeries(DomainQuery[MetricSeries | None]):
 
     def __post_init__(self) -> None:
         _refuse_limit(self.limit)
-        _refuse_empty("start_from", self.start_from, "start_before", self.start_before)
+        _refuse_empty(self.start_from, self.start_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetServiceDependencies(DomainQuery[tuple[ServiceDependency, ...]]):
-    """Who calls whom, in the minutes from `start_from` (with it) to `start_before` (without it)."""
+    """Which service calls which, in the minutes that begin at or after `start_from` and before `start_before`."""
 
     start_from: Micros | None = None
     start_before: Micros | None = None
 
     def __post_init__(self) -> None:
-        _refuse_empty("start_from", self.start_from, "start_before", self.start_before)
+        _refuse_empty(self.start_from, self.start_before)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetOperationStats(DomainQuery[tuple[OperationStats, ...]]):
-    """Calls, errors and durations by operation, in the minutes from `start_from` (with it) to `start_before` (without it)."""
+    """Calls, errors and durations by operation, in the minutes that begin at or after `start_from` and before `start_before`."""
 
     service_name: str | None = None
     operation_name: str | None = None
@@ -234,7 +233,7 @@ class GetOperationStats(DomainQuery[tuple[OperationStats, ...]]):
     start_before: Micros | None = None
 
     def __post_init__(self) -> None:
-        _refuse_empty("start_from", self.start_from, "start_before", self.start_before)
+        _refuse_empty(self.start_from, self.start_before)
 
 
 QUERIES: Final[tuple[type[DomainQuery[Any]], ...]] = (
@@ -247,6 +246,6 @@ def _refuse_limit(limit: int) -> None:
         raise InvalidInput(f"limit: expected 1 to {MAX_LIMIT}, got {limit}")
 
 
-def _refuse_empty(low_name: str, low: int | None, high_name: str, high: int | None) -> None:
-    if low is not None and high is not None and low >= high:
-        raise InvalidInput(f"{low_name} must lie before {high_name}: nothing lies between {low} and {high}")
+def _refuse_empty(start_from: int | None, start_before: int | None) -> None:
+    if start_from is not None and start_before is not None and start_from >= start_before:
+        raise InvalidInput(f"start_from must be before start_before, got {start_from} and {start_before}")

@@ -1,4 +1,4 @@
-"""What the application does with traces, whatever stands behind its ports."""
+"""The application service for traces, independent of the adapters behind its ports."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -17,8 +17,8 @@ log = structlog.get_logger("spanfold.application")
 
 
 class TelemetryApplicationService:
-    """Starts and ends traces. While the configuration `notification.enabled` is "true", it tells of each: trace.created,
-    trace.completed. What fails in telling is logged and changes nothing else.
+    """Starts and completes traces. While the configuration `notification.enabled` is "true", it sends a notification of each:
+    trace.created, trace.completed. If that fails, the failure is logged and nothing else changes.
     """
 
     def __init__(
@@ -40,23 +40,23 @@ class TelemetryApplicationService:
         trace_id: str | None = None,
         tags: Mapping[str, TagValue] | None = None,
     ) -> Trace:
-        """Start a trace at `start` (µs since 1970 UTC), under a random id unless one is given, and return it. The same trace
-        started again changes nothing. CommandRefused when the id is another trace's.
+        """Start a trace at `start` (µs since 1970 UTC) and return it; without a `trace_id` it gets a random one. Starting the
+        same trace again changes nothing. CommandRefused when another trace has this id.
         """
-        wished = TraceId(trace_id) if trace_id else TraceId.new()
+        requested_id = TraceId(trace_id) if trace_id else TraceId.new()
         trace = Trace(
-            id=wished,
+            id=requested_id,
             service_id=ServiceId(service_id),
             operation_name=operation_name,
             start=start,
             tags=tags or {},
         )
-        held = await self._repository.get_trace(wished) if trace_id else None
-        if held is not None:
-            _refuse_another(held, trace)
-            return held
+        existing = await self._repository.get_trace(requested_id) if trace_id else None
+        if existing is not None:
+            _refuse_another(existing, trace)
+            return existing
         await self._repository.save_trace(trace)
-        await self._tell("trace.created", trace)
+        await self._notify("trace.created", trace)
         return trace
 
     async def complete_trace(
@@ -67,19 +67,19 @@ class TelemetryApplicationService:
         status: str = TraceStatus.COMPLETED,
         tags: Mapping[str, TagValue] | None = None,
     ) -> Trace:
-        """End a trace at `end` (µs since 1970 UTC) and return it. CommandRefused when it is not known, has ended already, or
-        `end` lies before its start.
+        """Complete a trace at `end` (µs since 1970 UTC) and return it. CommandRefused when it is unknown or has already ended, or
+        `end` is before its start.
         """
-        held = await self._repository.get_trace(TraceId(trace_id))
-        if held is None:
-            raise CommandRefused(f"trace {trace_id} is not known: create it first")
-        trace = held.complete(end, tags, status)
+        existing = await self._repository.get_trace(TraceId(trace_id))
+        if existing is None:
+            raise CommandRefused(f"trace {trace_id} is unknown: create it first")
+        trace = existing.complete(end, tags, status)
         await self._repository.save_trace(trace)
-        await self._tell("trace.completed", trace)
+        await self._notify("trace.completed", trace)
         return trace
 
-    async def _tell(self, kind: str, trace: Trace) -> None:
-        """After the trace is safe; nothing that goes wrong here may look as if the trace were not."""
+    async def _notify(self, kind: str, trace: Trace) -> None:
+        """Send a notification if they are enabled. Never raises: the trace is saved already."""
         try:
             if await self._configuration.get(NOTIFICATION_ENABLED) == "true":
                 await self._notifications.notify(_notification(kind, trace))
@@ -103,12 +103,12 @@ def _notification(kind: str, trace: Trace) -> Notification:
     )
 
 
-def _refuse_another(held: Trace, wished: Trace) -> None:
+def _refuse_another(existing: Trace, requested: Trace) -> None:
     def origin(trace: Trace) -> tuple[object, ...]:
         return (trace.service_id, trace.operation_name, trace.start, dict(trace.tags))
 
-    if origin(held) != origin(wished):
+    if origin(existing) != origin(requested):
         raise CommandRefused(
-            f"trace {held.id} was started by {held.service_id} as {held.operation_name} at {held.start}: "
-            "start another trace under an id of its own"
+            f"trace {existing.id} was already started by {existing.service_id} as {existing.operation_name} at "
+            f"{existing.start}: use another id for another trace"
         )

@@ -1,4 +1,4 @@
-"""Traces of the domain ⇄ events of the log. A repository that saves a trace appends the facts that the log lacks of it."""
+"""Traces of the domain ⇄ events of the log. A repository saves a trace by appending the facts that the log does not have yet."""
 
 from spanfold.application.aggregates.traces import TraceState
 from spanfold.application.domain.ids import ServiceId, SpanId, TraceId
@@ -8,8 +8,8 @@ from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated,
 
 
 def trace_of(state: TraceState) -> Trace | None:
-    """The trace that its events tell of; None without a TraceCreated. What is illegal in the domain and yet has happened (an
-    end before the start) is shown as it is.
+    """The trace with this state; None without a TraceCreated. Facts that violate a rule of the domain (an end before the start)
+    are kept as they are.
     """
     created, closed = state.created, state.closed
     if created is None:
@@ -23,14 +23,14 @@ def trace_of(state: TraceState) -> Trace | None:
         end=state.end_time,
         status=TraceStatus(state.status) if state.status in list(TraceStatus) else state.status,
         error=state.error,
-        spans=tuple(span_of(each) for each in spans if each.end_time >= each.start_time),
+        spans=tuple(span_of(span) for span in spans if span.end_time >= span.start_time),
         tags=created.tags,
         closing_tags=closed.tags if closed else {},
     )
 
 
 def span_of(event: SpanRecorded) -> Span:
-    """The span that this event tells of."""
+    """The span that the event recorded."""
     parent = event.parent_span_id
     return Span(
         id=SpanId.known(event.span_id),
@@ -47,14 +47,14 @@ def span_of(event: SpanRecorded) -> Span:
 
 
 def facts_to_add(trace: Trace, state: TraceState, source: str) -> list[TraceEvent]:
-    """What has to be appended so that the log, of which `state` is known, tells of this trace. A creation, an end and the spans
-    that it tells of already are left as they are.
+    """The facts to append so that the log has all of this trace, when `state` is in the log already. A creation, an end and spans
+    that the log already has stay as they are.
     """
     facts: list[TraceEvent] = []
     if state.created is None:
         facts.append(_created(trace, source))
-    held = {span.identity() for span in state.spans.values()}
-    facts += [fact for span in trace.spans if (fact := _recorded(trace, span, source)).identity() not in held]
+    known = {span.identity() for span in state.spans.values()}
+    facts += [fact for span in trace.spans if (fact := _recorded(trace, span, source)).identity() not in known]
     if trace.end is not None and state.closed is None:
         facts.append(_closed(trace, trace.end, source))
     return facts

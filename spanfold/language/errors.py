@@ -3,7 +3,7 @@
 SpanfoldError
   InvalidInput        the caller's fault: what was given is wrong and never retried             exit code 2
     NotFound          what was named does not exist                                              exit code 1
-  CommandRefused      the caller's fault: what was wished breaks a rule of its aggregate         exit code 2
+  CommandRefused      the caller's fault: the command violates a rule of its aggregate           exit code 2
   Misconfigured       the operator's fault: settings, topics or tables are not as they must be  exit code 3
   LogUnavailable      Kafka's fault: worth retrying                                              exit code 4
   StoreUnavailable    Postgres' fault: worth retrying                                            exit code 4
@@ -32,7 +32,7 @@ class NotFound(InvalidInput):
 
 
 class CommandRefused(SpanfoldError):
-    """A rule forbids what was wished, as things stand. The message says why, and what is legal."""
+    """The command violates a rule in the aggregate's current state. The message says why, and what would be allowed."""
 
     exit_code = 2
 

@@ -1,7 +1,7 @@
-"""The facts. Past tense, frozen; times are µs since 1970 UTC, tags are attributes as OpenTelemetry has them.
+"""The events: facts in the past tense, immutable. Times are µs since 1970 UTC, tags are attributes as in OpenTelemetry.
 
-Every event knows its aggregate (the trace id, which is also the record's key), when it happened, who published it, and an
-id that is derived from what it is, so that a retry is the same event.
+Every event has the id of its aggregate (such as the trace id), which is the record's key, the time when it happened, its
+publisher, and an id that is derived from its content, so that a retry is the same event.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ Tags = Mapping[str, TagValue]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainEvent:
-    """What all events share. `event_id` (16 bytes) is derived from `occurred_at` and `identity` unless it is given."""
+    """Base of all events. `event_id` (16 bytes) is by default derived from `occurred_at` and `identity`."""
 
     aggregate_id: str
     occurred_at: int
@@ -29,13 +29,13 @@ class DomainEvent:
     event_id: bytes = b""
 
     home: ClassVar[Topic | None] = None
-    """The topic that carries events of this type, if it is always the same."""
+    """The topic of events of this type, if it is always the same."""
 
     @property
     def topic(self) -> Topic:
-        """The topic that carries this event."""
+        """The topic of this event."""
         if self.home is None:
-            raise TypeError(f"{type(self).__name__} belongs to no topic")
+            raise TypeError(f"{type(self).__name__} has no topic of its own")
         return self.home
 
     def __post_init__(self) -> None:
@@ -44,7 +44,7 @@ class DomainEvent:
             object.__setattr__(self, "event_id", derived)
 
     def identity(self) -> tuple[str, ...]:
-        """What tells this event from others of its type, aggregate and time."""
+        """What distinguishes this event from others of the same type, aggregate and time."""
         return ()
 
     @property
@@ -52,14 +52,14 @@ class DomainEvent:
         return type(self).__name__
 
     def as_fields(self) -> dict[str, Any]:
-        """The fields by name, as the codec takes them."""
+        """The fields by name, for the codec."""
         names, get = _GETTERS.get(type(self)) or _add_getter(type(self))
         return dict(zip(names, get(self), strict=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceCreated(DomainEvent):
-    """A trace has begun: its root operation started at `start_time`."""
+    """A trace has started: its root operation started at `start_time`."""
 
     home: ClassVar[Topic | None] = TRACES
     service_name: str
@@ -89,13 +89,13 @@ class SpanRecorded(DomainEvent):
     links: tuple[Mapping[str, Any], ...] = ()
 
     def identity(self) -> tuple[str, ...]:
-        """Span, kind and service: Zipkin's two halves of a span share its id and are two events."""
+        """Span, kind and service: Zipkin's client and server share a span id, and are two events."""
         return (self.span_id, self.kind, self.service_name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceCompleted(DomainEvent):
-    """The trace's root operation ended as it should."""
+    """The trace's root operation ended without an error."""
 
     home: ClassVar[Topic | None] = TRACES
     end_time: int
@@ -115,11 +115,11 @@ class TraceFailed(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricUpdated(DomainEvent):
-    """One point of a metric's series. `aggregate_id` is the series id, see `series_id`; `occurred_at` is the point's time.
+    """A point of a metric's series. `aggregate_id` is the series id (see `series_id`), `occurred_at` is the point's time.
 
-    `kind` is gauge, sum, histogram or exponential_histogram; `temporality` delta, cumulative or None. A gauge or a sum has a
-    `value`; a histogram `count`, `sum`, `bounds` and one more `bucket_counts` than bounds; an exponential one `scale`,
-    `zero_count` and its positive and negative buckets.
+    `kind` is gauge, sum, histogram or exponential_histogram; `temporality` is delta, cumulative or None. A gauge or a sum has a
+    `value`. A histogram has `count`, `sum`, `bounds` and one more `bucket_counts` than bounds. An exponential histogram has
+    `count`, `sum`, `scale`, `zero_count` and positive and negative buckets.
     """
 
     home: ClassVar[Topic | None] = METRICS
@@ -147,7 +147,7 @@ class MetricUpdated(DomainEvent):
     labels: Tags = field(default_factory=dict)
 
     def identity(self) -> tuple[str, ...]:
-        """What was measured: the same series at the same time with another value is another event."""
+        """The measured values: another value of the same series at the same time is another event."""
         measured = (
             self.value, self.count, self.sum, self.min, self.max, *self.bucket_counts,
             self.scale, self.zero_count, *self.positive_counts, *self.negative_counts,
@@ -157,7 +157,7 @@ class MetricUpdated(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorLogged(DomainEvent):
-    """Something went wrong, and a log said so. `aggregate_id` is the trace id if there is one, else the service's name."""
+    """An error was logged. `aggregate_id` is the trace id if there is one, else the service's name."""
 
     home: ClassVar[Topic | None] = LOGS
     service_name: str
@@ -177,8 +177,8 @@ class ErrorLogged(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceRegistered(DomainEvent):
-    """An instance of a service can be called; `aggregate_id` is the instance's id. Registering it again replaces what was
-    said of it. `status` is starting, healthy, unhealthy or stopping.
+    """An instance of a service can be called; `aggregate_id` is the instance's id. Registering it again replaces its data.
+    `status` is starting, healthy, unhealthy or stopping.
     """
 
     home: ClassVar[Topic | None] = SERVICES
@@ -195,7 +195,7 @@ class ServiceRegistered(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceHealthChanged(DomainEvent):
-    """An instance's status is another than before; `reason` says what showed it."""
+    """The status of an instance has changed; `reason` says what the change is based on."""
 
     home: ClassVar[Topic | None] = SERVICES
     status: str
@@ -215,9 +215,9 @@ class ServiceDeregistered(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventBatch(DomainEvent):
-    """Several events of one aggregate in one append to a conditional topic: judged whole, one version (docs/adr/0010).
+    """Several events of one aggregate in one append to a conditional topic, with one verdict and one version (docs/adr/0010).
 
-    `events` are {event_type, event_id, payload}; the payload is what the event's own record would hold, see schemas/batches.py.
+    `events` are {event_type, event_id, payload}; the payload is the value of the event's own record, see schemas/batches.py.
     """
 
     events: tuple[Mapping[str, Any], ...]
@@ -231,12 +231,12 @@ class EventBatch(DomainEvent):
         return topic
 
     def identity(self) -> tuple[str, ...]:
-        return tuple(each["event_id"].hex() for each in self.events)
+        return tuple(entry["event_id"].hex() for entry in self.events)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _ParkedRecordFact(DomainEvent):
-    """About the parked record at `record_offset` of `record_topic`, in the partition that this fact is appended to."""
+    """About the parked record at `record_offset` of `record_topic`, in the partition of this event."""
 
     record_topic: str
     record_offset: int
@@ -254,7 +254,7 @@ class _ParkedRecordFact(DomainEvent):
 
 
 class RecordRetried(_ParkedRecordFact):
-    """The record is to be folded at this place of the log, if it can be read now."""
+    """The record is to be folded at this position of the log, if it can be read now."""
 
     __slots__ = ()
 
@@ -267,8 +267,8 @@ class RecordDiscarded(_ParkedRecordFact):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceErased(DomainEvent):
-    """All that the log holds of the trace goes, in every topic that it is appended to; later records of the trace are rejected
-    there as erased. `aggregate_id` is the trace id (docs/adr/0014).
+    """Everything about the trace is deleted from every topic that this event is appended to, and later records of the trace are
+    rejected there as erased. `aggregate_id` is the trace id (docs/adr/0014).
     """
 
     why: str = ""
@@ -279,25 +279,25 @@ MetricEvent = MetricUpdated
 LogEvent = ErrorLogged
 ServiceEvent = ServiceRegistered | ServiceHealthChanged | ServiceDeregistered
 Event = TraceEvent | MetricEvent | LogEvent | ServiceEvent | RecordRetried | RecordDiscarded | TraceErased | EventBatch
-"""The classes of the types that topics.py declares for each topic, and of those that every topic may carry."""
+"""The classes of the event types that topics.py declares for each topic, and of those that several topics have."""
 
 EVENT_TYPES: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in get_args(Event)}
 
 
-def events_of(topic: Topic) -> tuple[type[Event], ...]:
-    """The classes of a topic's event types, in the topic's order. KeyError when one of them is not spanfold's."""
+def event_classes(topic: Topic) -> tuple[type[Event], ...]:
+    """The classes of a topic's event types, in order. KeyError if one of them is not spanfold's."""
     return tuple(EVENT_TYPES[event_type] for event_type in topic.event_types)
 
 
 def series_id(resource: Tags, scope: str, name: str, labels: Tags) -> str:
-    """The id of a metric's series, 32 hex digits: a hash of what identifies it, in canonical form (keys sorted, JSON)."""
+    """The id of a metric's series, 32 hex digits: a hash of resource, scope, name and labels as JSON with sorted keys."""
     identity = [sorted(resource.items()), scope, name, sorted(labels.items())]
     text = json.dumps(identity, separators=(",", ":"), ensure_ascii=True, sort_keys=True, default=list)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def from_fields(event_type: str, values: Mapping[str, Any]) -> Event:
-    """The event whose decoded fields these are. KeyError for a type that nobody knows."""
+    """The event with these decoded fields. KeyError for an unknown type."""
     return EVENT_TYPES[event_type](**values)
 
 
@@ -307,6 +307,6 @@ _GETTERS: Final[dict[type[DomainEvent], Getter]] = {}
 
 
 def _add_getter(cls: type[DomainEvent]) -> Getter:
-    names = tuple(each.name for each in fields(cls))
+    names = tuple(own.name for own in fields(cls))
     getter = _GETTERS[cls] = (names, attrgetter(*names))
     return getter

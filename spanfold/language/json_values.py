@@ -1,5 +1,5 @@
-"""Readers of JSON values: each takes a value and where it stood, and returns it as spanfold has it, or raises
-InvalidInput that says where, what was expected and what was found.
+"""Readers of JSON values. A reader takes a value and its path in the document, and returns the value as spanfold uses it, or
+raises InvalidInput with the path, what was expected, and the value.
 """
 
 import json
@@ -22,17 +22,17 @@ _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // US
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _NO_JSON_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
 _INT64: Final = range(-(1 << 63), 1 << 63)
-_SHOWN_CHARACTERS: Final = 60
+_EXCERPT_CHARACTERS: Final = 60
 
 
 def text(value: Any, where: str) -> str:
-    """Any text that Postgres and UTF-8 can hold."""
+    """Text that Postgres and UTF-8 can store."""
     if not isinstance(value, str):
         raise wrong(where, "text", value)
     refused = _UNSTORABLE.search(value)
     if refused:
         character = "a NUL character" if refused[0] == "\0" else "half of a surrogate pair"
-        raise InvalidInput(f"{where}: {character} at position {refused.start()} can't be stored: leave it out")
+        raise InvalidInput(f"{where}: {character} at position {refused.start()} can't be stored: remove it")
     return value
 
 
@@ -40,16 +40,16 @@ def name_of(longest: int) -> Reader:
     """Text of 1 to `longest` characters."""
 
     def read(value: Any, where: str) -> str:
-        given = text(value, where)
-        if not 1 <= len(given) <= longest:
-            raise InvalidInput(f"{where}: expected 1 to {longest} characters, got {len(given)}")
-        return given
+        name = text(value, where)
+        if not 1 <= len(name) <= longest:
+            raise InvalidInput(f"{where}: expected 1 to {longest} characters, got {len(name)}")
+        return name
 
     return read
 
 
 def choice(*allowed: str) -> Reader:
-    """One of these words."""
+    """One of these texts."""
 
     def read(value: Any, where: str) -> str:
         if value not in allowed:
@@ -60,12 +60,12 @@ def choice(*allowed: str) -> Reader:
 
 
 def or_null(read: Reader) -> Reader:
-    """What `read` takes, or null."""
+    """A value for `read`, or null."""
     return lambda value, where: None if value is None else read(value, where)
 
 
 def flag(value: Any, where: str) -> bool:
-    """true or false."""
+    """True or false."""
     if not isinstance(value, bool):
         raise wrong(where, "true or false", value)
     return value
@@ -83,7 +83,7 @@ def integer(least: int, greatest: int) -> Reader:
 
 
 def number(value: Any, where: str) -> int | float:
-    """A number; what JSON has no number for is text: NaN, Infinity, -Infinity."""
+    """A number. NaN, Infinity and -Infinity, which JSON lacks, are text."""
     if isinstance(value, str) and value in _NO_JSON_NUMBER:
         return float(value)
     if isinstance(value, float) or (isinstance(value, int) and not isinstance(value, bool) and value in _INT64):
@@ -97,7 +97,7 @@ def real(value: Any, where: str) -> float:
 
 
 def number_text(value: float) -> int | float | str:
-    """The inverse of `number`: text for what JSON has no number for."""
+    """The inverse of `number`: NaN and infinities become text."""
     return value if math.isfinite(value) else json.dumps(value)
 
 
@@ -112,31 +112,31 @@ def time_us(value: Any, where: str) -> int:
             whole = datetime.fromisoformat(f"{day}T{clock}{offset.upper()}")
             us = (whole - EPOCH) // US + int((fraction or "")[:6].ljust(6, "0"))
         except ValueError as error:
-            raise InvalidInput(f"{where}: {value!r} is no time: {error}") from error
+            raise InvalidInput(f"{where}: {value!r} is not a time: {error}") from error
         if _FIRST_US <= us <= _LAST_US:
             return us
     raise wrong(where, "a time such as 2026-11-23T07:00:00.123456Z, or µs since 1970 UTC", value)
 
 
 def time_text(us: int) -> str | int:
-    """The inverse of time_us: RFC 3339 in UTC with six decimals; a time outside the years 1 to 9999 stays a number."""
+    """The inverse of time_us: RFC 3339 in UTC with six decimals. A time outside the years 1 to 9999 stays a number."""
     if not _FIRST_US <= us <= _LAST_US:
         return us
     return (EPOCH + us * US).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def tags(value: Any, where: str) -> Tags:
-    """An object of texts, numbers, booleans, or lists of those."""
+    """An object whose values are text, numbers, booleans, or lists of those."""
     return {text(key, f"{where}, a key"): _tag(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
 
 
 def texts(value: Any, where: str) -> Mapping[str, str]:
-    """An object of texts."""
+    """An object whose values are text."""
     return {text(key, f"{where}, a key"): text(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
 
 
 def list_of(read: Reader) -> Reader:
-    """A list of what `read` takes, as a tuple."""
+    """A list of values for `read`, as a tuple."""
 
     def read_list(value: Any, where: str) -> tuple[Any, ...]:
         if not isinstance(value, list):
@@ -147,15 +147,16 @@ def list_of(read: Reader) -> Reader:
 
 
 def object_of(readers: Mapping[str, Reader], defaults: Mapping[str, Callable[[], Any]] | None = None) -> Reader:
-    """An object with these fields; one that is absent needs a default."""
+    """An object with these fields. Those that may be absent have a default."""
 
     def read(value: Any, where: str) -> dict[str, Any]:
-        given = mapping(value, where)
-        refuse_unknown(given, tuple(readers), where)
-        absent = {name: make() for name, make in (defaults or {}).items() if name not in given}
-        refuse_missing({**given, **absent}, tuple(readers), where)
+        members = mapping(value, where)
+        refuse_unknown(members, tuple(readers), where)
+        absent = {name: make() for name, make in (defaults or {}).items() if name not in members}
+        refuse_missing({**members, **absent}, tuple(readers), where)
         return {
-            name: absent[name] if name in absent else readers[name](given[name], f"{where}.{name}") for name in readers
+            name: absent[name] if name in absent else reader(members[name], f"{where}.{name}")
+            for name, reader in readers.items()
         }
 
     return read
@@ -168,33 +169,33 @@ def mapping(value: Any, where: str) -> Mapping[str, Any]:
     return value
 
 
-def refuse_unknown(given: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
-    """InvalidInput that names the first field that nobody knows, and those that may stand there."""
-    for name in given:
+def refuse_unknown(members: Mapping[str, Any], allowed: Sequence[str], where: str) -> None:
+    """InvalidInput names the first unknown field, and the allowed ones."""
+    for name in members:
         if name not in allowed:
             hint = closest(name, allowed)
             raise InvalidInput(f"{where}: unknown field {name!r}{hint}; allowed are {', '.join(allowed)}")
 
 
-def refuse_missing(given: Mapping[str, Any], required: Sequence[str], where: str) -> None:
-    """InvalidInput that names every field that must be there and is not."""
-    missing = [name for name in required if name not in given]
+def refuse_missing(members: Mapping[str, Any], required: Sequence[str], where: str) -> None:
+    """InvalidInput names every required field that is missing."""
+    missing = [name for name in required if name not in members]
     if missing:
         raise InvalidInput(f"{where}: missing {', '.join(missing)}")
 
 
 def closest(value: Any, allowed: Sequence[str]) -> str:
-    """` (did you mean …?)` when one of the allowed words is close, else nothing."""
+    """` (did you mean …?)` if one of the allowed texts is similar, else empty."""
     close = get_close_matches(value, allowed, 1) if isinstance(value, str) else []
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def wrong(where: str, expected: str, value: Any, hint: str = "") -> InvalidInput:
-    """The error for a value of the wrong kind."""
-    shown = repr(value)
-    if len(shown) > _SHOWN_CHARACTERS:
-        shown = shown[:_SHOWN_CHARACTERS] + "…"
-    return InvalidInput(f"{where}: expected {expected}, got {shown}{hint}")
+    """The error for a value that is not what was expected; a long value is cut off."""
+    excerpt = repr(value)
+    if len(excerpt) > _EXCERPT_CHARACTERS:
+        excerpt = excerpt[:_EXCERPT_CHARACTERS] + "…"
+    return InvalidInput(f"{where}: expected {expected}, got {excerpt}{hint}")
 
 
 def _tag(value: Any, where: str) -> TagValue:

@@ -1,7 +1,7 @@
 """The topics and their rules. Pure: spanfold/kafka/topics.py creates and checks them on a broker.
 
-A package adds topics of its own through the entry point group `spanfold.topics`, each entry naming a `Topic`; spanfold's come in
-by the same door.
+A package adds topics of its own through the entry point group `spanfold.topics`, whose entries name a `Topic`. spanfold's own
+topics are registered in the same way.
 """
 
 from __future__ import annotations
@@ -26,19 +26,20 @@ Partition = tuple[str, int]
 
 class TopicKind(StrEnum):
     TELEMETRY = "telemetry"
-    """Facts that already happened: no expected version; an event's version is its offset + 1."""
+    """Facts that have already happened. Appends expect no version; an event's version is its offset + 1."""
     CONDITIONAL = "conditional"
-    """Appends may name the version that they expect; the log arbitrates."""
+    """Appends may expect a version of their aggregate; the log arbitrates."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic of the log.
+    """A topic of the log.
 
-    A telemetry topic that is not `journaled` has no duplicates among its verdicts: its projections find them by themselves.
-    The keys of an `erasable` topic are trace ids: TraceErased may be appended to it, and is by `spanfold erase`.
-    `window_days` is W: a telemetry event that is older than this when it reaches the log (log time minus event time) is
-    `expired`. It is fixed for the topic's life, because a verdict may never depend on when it was given.
+    A telemetry topic that is not `journaled` has no verdict `duplicate`: its projections recognise duplicates themselves.
+    The keys of an `erasable` topic are trace ids, and `spanfold erase` appends TraceErased to it.
+    A telemetry event that is older than `window_days` when it reaches the log (log time minus event time) is rejected as
+    `expired`, and one that is more than `future_days` ahead as `future`. Both are fixed for the topic's life, because a verdict
+    must never depend on when it was given.
     """
 
     name: str
@@ -51,21 +52,21 @@ class Topic:
 
     @property
     def short_name(self) -> str:
-        """The last part of the name: `traces` of `spanfold.traces`."""
+        """The last part of the name: `traces` for `spanfold.traces`."""
         return self.name.rpartition(".")[2]
 
     def on_broker(self, prefix: str) -> str:
-        """The name on the broker, with the installation's prefix."""
+        """The topic's name on the broker, with the installation's prefix."""
         return f"{prefix}{self.name}"
 
     def subject(self, record_name: str) -> str:
-        """The registry subject of a record that it carries (TopicRecordNameStrategy); the name has its namespace."""
+        """The schema registry's subject of a record (TopicRecordNameStrategy); `record_name` includes the namespace."""
         return f"{self.name}-{record_name}"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicOnBroker:
-    """A topic as the broker has it. `topic_id` is the broker's own: a topic that was deleted and made anew has another."""
+    """A topic on the broker. `topic_id` comes from the broker: a topic that was deleted and created again has another one."""
 
     topic: Topic
     name: str
@@ -78,8 +79,8 @@ MetricEventType = Literal["MetricUpdated"]
 LogEventType = Literal["ErrorLogged"]
 ServiceEventType = Literal["ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"]
 PublishableEventType = TraceEventType | MetricEventType | LogEventType | ServiceEventType
-"""The event types of each topic, declared here and nowhere else. Whoever handles a topic's events matches on its alias and ends
-on assert_never: so a new type is a type error wherever it must be handled.
+"""The event types of each topic are declared here and nowhere else. Code that handles a topic's events matches on its alias and
+ends on assert_never, so that a new type is a type error wherever it must be handled.
 """
 
 TRACES: Final = Topic(
@@ -110,27 +111,27 @@ SERVICES: Final = Topic(
 )
 
 ON_EVERY_TOPIC: Final = ("RecordRetried", "RecordDiscarded")
-"""Facts about a parked record, appended to the partition that holds it."""
+"""Facts about a parked record, appended to its partition."""
 
 TRACE_ERASED: Final = "TraceErased"
-"""All that the topic holds of its key goes, there and for ever: on every erasable topic."""
+"""Everything with this key is deleted from the topic for good. On every erasable topic."""
 
 NOT_FOLDED: Final = (*ON_EVERY_TOPIC, TRACE_ERASED)
-"""Facts about records of the log: no projection folds them and no aggregate applies them."""
+"""Facts about other records: no projection folds them, and no aggregate applies them."""
 
 BATCH: Final = "EventBatch"
-"""Several events in one append: on every conditional topic."""
+"""Several events in one append. On every conditional topic."""
 
 SNAPSHOTS_TOPIC: Final = "spanfold.snapshots"
-"""The log-compacted topic of the latest snapshot of each aggregate; it carries no events."""
+"""The log-compacted topic with the latest snapshot of each aggregate. It has no events."""
 
 GROUP: Final = "spanfold.topics"
 
 
 @lru_cache(maxsize=1)
 def installed_topics() -> tuple[Topic, ...]:
-    """The topics of spanfold and of every installed package, by name. Misconfigured when two of them collide, or an
-    entry is no topic.
+    """The topics of spanfold and of all installed packages, ordered by name. Misconfigured when two of them collide, or an entry
+    is not a topic.
     """
     from importlib.metadata import entry_points
 
@@ -138,28 +139,28 @@ def installed_topics() -> tuple[Topic, ...]:
 
 
 def checked_topics(entries: Iterable[EntryPoint]) -> tuple[Topic, ...]:
-    """The topics that these entries name."""
+    """The topics of these entries, ordered by name."""
     topics = [_topic(entry.load(), entry) for entry in entries]
     if not topics:
-        raise Misconfigured("no topics are installed: install spanfold itself again, its entry points are out of date")
+        raise Misconfigured(f"entry points of {GROUP} are out of date: reinstall spanfold")
     for one, other in combinations(topics, 2):
         _refuse_collision(one, other)
     return tuple(sorted(topics, key=lambda topic: topic.name))
 
 
 def topic_of(event_type: str) -> Topic | None:
-    """The topic that carries `event_type`, or None when no topic does, or every one."""
+    """The topic with events of this type; None if there is none, or the type is on several topics."""
     return next((topic for topic in installed_topics() if event_type in topic.event_types), None)
 
 
 def topic_named(name: str) -> Topic | None:
-    """The topic of this name (without the installation's prefix)."""
+    """The topic with this name (without the installation's prefix); None if there is none."""
     return next((topic for topic in installed_topics() if topic.name == name), None)
 
 
 def _topic(loaded: Any, entry: EntryPoint) -> Topic:
     if not isinstance(loaded, Topic):
-        raise Misconfigured(f"entry point {GROUP}: {entry.name} = {entry.value} is no Topic but {loaded!r}")
+        raise Misconfigured(f"entry point {GROUP}: {entry.name} = {entry.value} must be a Topic, got {loaded!r}")
     if loaded.erasable and not (loaded.kind is TopicKind.TELEMETRY and loaded.journaled):
         raise Misconfigured(f"topic {loaded.name}: only a journaled telemetry topic can be erasable")
     return loaded
@@ -171,4 +172,4 @@ def _refuse_collision(one: Topic, other: Topic) -> None:
             f"topics {one.name} and {other.name}: the last parts of their names must differ, they name the journals"
         )
     if shared := set(one.event_types) & set(other.event_types):
-        raise Misconfigured(f"topics {one.name} and {other.name} both carry {', '.join(sorted(shared))}: rename one")
+        raise Misconfigured(f"topics {one.name} and {other.name} both have {', '.join(sorted(shared))}: rename one")

@@ -59,7 +59,7 @@ class TestInMemoryNotifications(NotificationServiceContract):
 
     @pytest.fixture
     def told(self, notifications: InMemoryNotifications) -> Callable[[], Sequence[Notification]]:
-        return lambda: notifications.told
+        return lambda: notifications.sent
 
 
 Log = list[tuple[str, int | None, int]]

@@ -87,15 +87,15 @@ def test_a_wish_adds_what_is_not_so_yet(given_events: Any, command: Any, then: A
 @pytest.mark.parametrize(
     ("given_events", "command", "said"),
     [
-        ([CREATED], replace(START, operation_name="POST"), "start another trace under an id of its own"),
+        ([CREATED], replace(START, operation_name="POST"), "use another id for another trace"),
         ([COMPLETED], replace(START, start_time=NOW + 10), "can't end 1 µs before it starts"),
         ([CREATED], replace(COMPLETE, end_time=NOW - 1), "can't end 1 µs before it starts"),
-        ([CREATED, COMPLETED], replace(COMPLETE, end_time=NOW + 10), f"is completed since {NOW + 9}"),
-        ([CREATED, COMPLETED], FAIL, f"is completed since {NOW + 9}"),
-        ([FAILED], COMPLETE, "is failed since"),
-        ([CREATED], replace(COMPLETE, status="failed"), "fail it, or say how it ended"),
+        ([CREATED, COMPLETED], replace(COMPLETE, end_time=NOW + 10), f"already ended as completed at {NOW + 9}"),
+        ([CREATED, COMPLETED], FAIL, f"already ended as completed at {NOW + 9}"),
+        ([FAILED], COMPLETE, "already ended as failed at"),
+        ([CREATED], replace(COMPLETE, status="failed"), "fail it, or use another status"),
         ([], replace(ADD, end_time=NOW - 1), "ends before it starts"),
-        ([RECORDED], replace(ADD, operation_name="INSERT"), "holds another span s-1 of kind internal"),
+        ([RECORDED], replace(ADD, operation_name="INSERT"), "has a different span s-1 of kind internal"),
     ],
 )
 def test_what_is_known_to_be_wrong_is_refused(given_events: Any, command: Any, said: str) -> None:
@@ -182,7 +182,7 @@ def test_its_commands_are_methods() -> None:
 
 def test_an_event_of_another_is_refused() -> None:
     for event in (replace(CREATED, aggregate_id="t-2"), REGISTERED):
-        with pytest.raises(InvalidInput, match="no event of TraceAggregate t-1"):
+        with pytest.raises(InvalidInput, match="is not an event of TraceAggregate t-1"):
             TraceAggregate("t-1").apply_event(event)
 
 

@@ -55,7 +55,7 @@ async def test_the_wait_is_bounded_and_says_what_lacks(stack_settings: Settings,
     async with query_bus(stack_settings, wait_s=0.3) as bus:
         assert (await bus.ask(FindTraces())).reflects == ()
         wanted = Position(TRACES.name, 2, 7)
-        with pytest.raises(NotYetReflected, match=r"not reached spanfold.traces/2@7 within 0.3 s") as late:
+        with pytest.raises(NotYetReflected, match=r"did not reach spanfold.traces/2@7 within 0.3 s") as late:
             await bus.ask(FindTraces(at_least=(wanted,)))
         assert late.value.positions == (wanted,)
 

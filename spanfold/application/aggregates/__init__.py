@@ -1,7 +1,7 @@
-"""Aggregates: how wishes become events, and events become state.
+"""Aggregates: how commands become events, and events become state.
 
 A package adds its own through the entry point group `spanfold.aggregates` (name = "module:Class"), and their topics and schemas
-through `spanfold.topics` and `spanfold.schemas`; spanfold's come in by the same door.
+through `spanfold.topics` and `spanfold.schemas`. spanfold's own aggregates are registered in the same way.
 """
 
 from spanfold.application.aggregates.base import PLAIN_SNAPSHOT, Aggregate, AggregateState

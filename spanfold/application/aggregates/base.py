@@ -1,4 +1,4 @@
-"""What an aggregate is: a functional core (initial, decide, evolve) and, around it, the classic object with id and version."""
+"""The base of aggregates: a functional core (initial, decide, evolve) in a classic object with id and version."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -12,11 +12,11 @@ from spanfold.language.topics import Topic
 S = TypeVar("S")
 
 PLAIN_SNAPSHOT: Final = "PlainSnapshot"
-"""The Avro record of a state that has no schema of its own."""
+"""The Avro record for states without a schema of their own."""
 
 
 class AggregateState(NamedTuple):
-    """The state of an aggregate, and the greatest version among the records that are in it."""
+    """The state of an aggregate, and the greatest version among the records in it."""
 
     aggregate_id: str
     version: int
@@ -24,18 +24,18 @@ class AggregateState(NamedTuple):
 
 
 class Aggregate(ABC, Generic[S]):
-    """One aggregate; S is its state, an immutable value.
+    """An aggregate whose state S is an immutable value.
 
-    The core is four pure functions, which read no clock and draw no random numbers:
-    `initial(id)`, `decide(state, command)`, `evolve(state, event)`, and the pair `as_plain(state)` / `from_plain(plain)` for
-    snapshots. On a conditional topic `evolve` sees the events by version; on a telemetry topic in any order, and must give the
-    same state for each. Raise `fold_version` when the same events would give another state: snapshots of another are ignored.
+    Its core are pure functions, without clock and randomness: `initial(id)`, `decide(state, command)`, `evolve(state, event)`,
+    and `as_plain(state)` and `from_plain(plain)` for snapshots. On a conditional topic `evolve` gets the events by version. On a
+    telemetry topic it gets them in any order, and must return the same state for every order. Raise `fold_version` when the same
+    events would give another state: snapshots of other fold versions are ignored.
 
-    `snapshot` names the Avro record (schemas/avro) that holds a plain state; without one of its own it is kept as JSON.
-    `is_closed(state)` says that nothing more is expected, so that the snapshot worker need not wait for it.
+    `snapshot` names the Avro record (schemas/avro) for plain states; by default they are stored as JSON. When `is_closed(state)`,
+    the snapshot worker does not wait for more events.
 
-    An instance is the classic shape: `id`, `version` (of the last record applied, 0 if there is none), `state`, and `pending`,
-    the events that `handle` has decided and nobody has appended yet; they are in `state` and not counted in `version`.
+    An instance has an `id`, a `version` (of the last record applied, 0 if none), a `state`, and `pending` events: `handle` has
+    decided them, but they are not appended yet. They are in `state`, and `version` does not count them.
     """
 
     topic: ClassVar[Topic]
@@ -47,34 +47,34 @@ class Aggregate(ABC, Generic[S]):
     @staticmethod
     @abstractmethod
     def initial(aggregate_id: str) -> Any:
-        """The state of an aggregate of which nothing is known."""
+        """The state of an aggregate without events."""
 
     @staticmethod
     @abstractmethod
     def decide(state: Any, command: Any) -> Sequence[DomainEvent]:
-        """The events that the command adds; none when what it wishes is so already. CommandRefused when a rule forbids it."""
+        """The events that the command adds; none if it has no effect. CommandRefused if it violates a rule in this state."""
 
     @staticmethod
     @abstractmethod
     def evolve(state: Any, event: Any) -> Any:
-        """The state after the event. It refuses nothing: what the log has accepted has happened."""
+        """The state after the event. It must not refuse the event: the log has accepted it."""
 
     @classmethod
     def evolve_all(cls, state: Any, recorded: Sequence[tuple[DomainEvent, int]]) -> Any:
-        """The state after these events of the log, each with its record's version."""
+        """The state after these events of the log; each comes with its record's version."""
         for event, _ in recorded:
             state = cls.evolve(state, event)
         return state
 
     @staticmethod
     def is_closed(state: Any) -> bool:
-        """Whether nothing more is expected of it; what comes nevertheless is taken in."""
+        """Whether no more events are expected. Events that arrive anyway are applied."""
         return False
 
     @staticmethod
     @abstractmethod
     def as_plain(state: Any) -> Mapping[str, Any]:
-        """The state as maps, lists, texts, numbers and bytes, as Avro takes them."""
+        """The state as maps, lists, text, numbers and bytes, ready for Avro."""
 
     @staticmethod
     @abstractmethod
@@ -91,19 +91,19 @@ class Aggregate(ABC, Generic[S]):
         return f"{type(self).__name__}({self.id!r}, version={self.version}, state={self.state!r})"
 
     def apply_event(self, event: DomainEvent, version: int | None = None) -> None:
-        """Take in an event of the log. `version` is its record's, the next one unless it is said. InvalidInput when the
-        event is another aggregate's.
+        """Apply an event of the log. `version` is its record's, by default the next one. InvalidInput when the event belongs to
+        another aggregate.
         """
         if event.aggregate_id != self.id or not isinstance(event, self.events):
             raise InvalidInput(
-                f"{event.event_type} of {event.aggregate_id} is no event of {type(self).__name__} {self.id}"
+                f"{event.event_type} of {event.aggregate_id} is not an event of {type(self).__name__} {self.id}"
             )
         reached = self.version + 1 if version is None else version
         self.state = self.evolve_all(self.state, [(event, reached)])
         self.version = max(self.version, reached)
 
     def handle(self, command: DomainCommand) -> Sequence[DomainEvent]:
-        """Decide, take the events in as `pending` ones, and return them."""
+        """Decide, apply the new events, and return them. They are `pending` until `appended` is called."""
         events = self.decide(self.state, command)
         for event in events:
             self.state = self.evolve(self.state, event)
@@ -111,6 +111,6 @@ class Aggregate(ABC, Generic[S]):
         return events
 
     def appended(self, version: int) -> None:
-        """The pending events are in the log now, and this is the version that the last of them has there."""
+        """The pending events are now in the log; `version` is the version of the last one."""
         self.pending = []
         self.version = max(self.version, version)

@@ -1,6 +1,6 @@
 """The aggregate of a metric's series, on a telemetry topic: its latest point, in whatever order points arrive.
 
-It has no commands: a measurement is published, and nothing refuses it.
+It has no commands: measurements are published, and nothing can refuse them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any, assert_never
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.language.errors import CommandRefused
-from spanfold.language.events import MetricEvent, MetricUpdated, events_of
+from spanfold.language.events import MetricEvent, MetricUpdated, event_classes
 from spanfold.language.topics import METRICS
 
 
 @dataclass(frozen=True, slots=True)
 class MetricSeriesState:
-    """`latest` is the point with the greatest time, and of two at one time that with the greater event id, as in the read
-    model; None while there is none.
+    """The latest point of a series, None if it has none. Of two points at the same time it is the one with the greater event id,
+    as in the read model.
     """
 
     series_id: str
@@ -27,7 +27,7 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
     """A metric's series."""
 
     topic = METRICS
-    events = events_of(METRICS)
+    events = event_classes(METRICS)
     commands = ()
     snapshot = "MetricSeriesSnapshot"
 
@@ -38,7 +38,7 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
     @staticmethod
     def decide(state: MetricSeriesState, command: Any) -> Sequence[MetricEvent]:
         raise CommandRefused(
-            f"a metric's series takes no commands, got {type(command).__name__}: publish MetricUpdated"
+            f"a metric's series takes no commands, got {type(command).__name__}: publish a MetricUpdated event instead"
         )
 
     @staticmethod
@@ -55,18 +55,18 @@ class MetricSeriesAggregate(Aggregate[MetricSeriesState]):
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> MetricSeriesState:
-        said = plain["latest"]
-        if said is None:
+        latest = plain["latest"]
+        if latest is None:
             return MetricSeriesState(plain["series_id"])
-        # Avro's arrays are lists, and an event's are tuples, because it never changes
-        latest: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in said.items()
+        # events are immutable and have tuples where Avro has lists
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in latest.items()
         }
-        return MetricSeriesState(plain["series_id"], MetricUpdated(**latest))
+        return MetricSeriesState(plain["series_id"], MetricUpdated(**fields))
 
 
 def _with_point(state: MetricSeriesState, point: MetricUpdated) -> MetricSeriesState:
-    held = state.latest
-    if held is not None and (point.occurred_at, point.event_id) <= (held.occurred_at, held.event_id):
+    latest = state.latest
+    if latest is not None and (point.occurred_at, point.event_id) <= (latest.occurred_at, latest.event_id):
         return state
     return replace(state, latest=point)

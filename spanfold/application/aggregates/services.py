@@ -1,4 +1,4 @@
-"""The aggregate of a service's instance, on the conditional topic spanfold.services: each record is one version."""
+"""The aggregate of a service instance, on the conditional topic spanfold.services: each record is one version."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -13,14 +13,14 @@ from spanfold.language.events import (
     ServiceEvent,
     ServiceHealthChanged,
     ServiceRegistered,
-    events_of,
+    event_classes,
 )
 from spanfold.language.topics import SERVICES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterService(DomainCommand):
-    """The instance `aggregate_id` can be called from now on. Registering an id again replaces what was said of it."""
+    """Register the instance `aggregate_id`: it can be called. Registering an id again replaces its data."""
 
     service_name: str
     host: str
@@ -32,7 +32,7 @@ class RegisterService(DomainCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeServiceHealth(DomainCommand):
-    """The instance is as healthy as `status` says; `reason` says what showed it."""
+    """Change the status of the instance; `reason` says what the change is based on."""
 
     status: Health
     reason: str = ""
@@ -40,7 +40,7 @@ class ChangeServiceHealth(DomainCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeregisterService(DomainCommand):
-    """The instance must not be called any more."""
+    """Remove the instance: it must not be called any more."""
 
     reason: str = ""
 
@@ -50,7 +50,7 @@ ServiceCommand = RegisterService | ChangeServiceHealth | DeregisterService
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceInstance:
-    """A running instance of a service; `name` is the service's, `health_check_url` answers GET with 2xx while it is healthy."""
+    """A running instance of a service. `name` is the service's; `health_check_url` answers GET with 2xx while it is healthy."""
 
     id: str
     name: str
@@ -63,17 +63,17 @@ class ServiceInstance:
 
 @dataclass(frozen=True, slots=True)
 class ServiceState:
-    """`instance` is None while nothing is registered under the id."""
+    """The instance with this id; None while none is registered."""
 
     instance_id: str
     instance: ServiceInstance | None = None
 
 
 class ServiceAggregate(Aggregate[ServiceState]):
-    """A service's instance."""
+    """A service instance."""
 
     topic = SERVICES
-    events = events_of(SERVICES)
+    events = event_classes(SERVICES)
     commands = (RegisterService, ChangeServiceHealth, DeregisterService)
     snapshot = "ServiceInstanceSnapshot"
 
@@ -87,22 +87,22 @@ class ServiceAggregate(Aggregate[ServiceState]):
 
     @staticmethod
     def decide(state: ServiceState, command: ServiceCommand) -> Sequence[ServiceEvent]:
-        said: dict[str, Any] = {
+        envelope: dict[str, Any] = {
             "aggregate_id": state.instance_id,
             "occurred_at": command.timestamp,
             "source": command.source,
         }
         match command:
             case RegisterService():
-                return [_registered(command, said)]
+                return [_registered(command, envelope)]
             case ChangeServiceHealth():
                 if state.instance is None:
                     raise CommandRefused(f"instance {state.instance_id} is not registered: register it first")
                 if state.instance.status == command.status:
                     return []
-                return [ServiceHealthChanged(status=command.status.value, reason=command.reason, **said)]
+                return [ServiceHealthChanged(status=command.status.value, reason=command.reason, **envelope)]
             case DeregisterService():
-                return [] if state.instance is None else [ServiceDeregistered(reason=command.reason, **said)]
+                return [] if state.instance is None else [ServiceDeregistered(reason=command.reason, **envelope)]
 
     @staticmethod
     def evolve(state: ServiceState, event: ServiceEvent) -> ServiceState:
@@ -124,12 +124,12 @@ class ServiceAggregate(Aggregate[ServiceState]):
 
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> ServiceState:
-        said = plain["instance"]
-        instance = said and ServiceInstance(**{**said, "status": health_named(said["status"])})
+        fields = plain["instance"]
+        instance = fields and ServiceInstance(**{**fields, "status": health_named(fields["status"])})
         return ServiceState(plain["instance_id"], instance)
 
 
-def _registered(command: RegisterService, said: Mapping[str, Any]) -> ServiceRegistered:
+def _registered(command: RegisterService, envelope: Mapping[str, Any]) -> ServiceRegistered:
     return ServiceRegistered(
         service_name=command.service_name,
         host=command.host,
@@ -137,7 +137,7 @@ def _registered(command: RegisterService, said: Mapping[str, Any]) -> ServiceReg
         health_check_url=command.health_check_url,
         metadata=command.metadata,
         status=command.status.value,
-        **said,
+        **envelope,
     )
 
 

@@ -1,8 +1,8 @@
-"""The aggregate of a trace, on a telemetry topic: its events are facts that arrive in any order, its commands are merges.
+"""The aggregate of a trace, on a telemetry topic: its events are facts and arrive in any order.
 
-Nothing expects a version here. A command is refused for what is known to be wrong; two that do not see each other both become
-facts, and the later event wins: of two completions, or a completion and a failure, the one with the greater (occurred_at,
-event_id), as in the read models (spanfold.projections.traces.fold).
+Appends expect no version. A command is refused if it contradicts the known state. If two commands do not see each other, both
+become facts; of two completions, or a completion and a failure, the one with the greater (occurred_at, event_id) wins, as in
+the read models (spanfold.projections.traces.fold).
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from spanfold.language.events import (
     TraceCreated,
     TraceEvent,
     TraceFailed,
-    events_of,
+    event_classes,
 )
 from spanfold.language.topics import TRACES
 
@@ -30,7 +30,7 @@ Closing = TraceCompleted | TraceFailed
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartTrace(DomainCommand):
-    """The trace's root operation has started at `start_time`."""
+    """Start a trace: its root operation started at `start_time`."""
 
     service_name: str
     operation_name: str
@@ -40,7 +40,7 @@ class StartTrace(DomainCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompleteTrace(DomainCommand):
-    """The trace's root operation has ended as it should, at `end_time`."""
+    """Complete a trace: its root operation ended without an error at `end_time`."""
 
     end_time: Micros
     status: str = "completed"
@@ -49,7 +49,7 @@ class CompleteTrace(DomainCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FailTrace(DomainCommand):
-    """The trace's root operation has ended with an error, at `end_time`."""
+    """Fail a trace: its root operation ended with an error at `end_time`."""
 
     error: str
     end_time: Micros
@@ -58,7 +58,7 @@ class FailTrace(DomainCommand):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AddSpan(DomainCommand):
-    """A span of the trace has ended; the fields are those of SpanRecorded."""
+    """Add a span that has ended. The fields are those of SpanRecorded."""
 
     span_id: str
     service_name: str
@@ -73,15 +73,15 @@ class AddSpan(DomainCommand):
 
 
 Identity = tuple[int, bytes]
-"""What tells events apart: (occurred_at, event_id)."""
+"""What distinguishes events: (occurred_at, event_id)."""
 
 TraceCommand = StartTrace | CompleteTrace | FailTrace | AddSpan
 
 
 @dataclass(frozen=True, slots=True)
 class TraceState:
-    """What the events of one trace say, whatever their order: the winning creation and end, every span by its event's
-    identity, and the greatest event time. `versions` are those of the spans' records, as far as they are in the log.
+    """The state of a trace, the same for every order of its events: the winning creation and end, all spans by the identity of
+    their event, and the latest event time. `versions` has the versions of spans whose records are in the log.
     """
 
     trace_id: str
@@ -93,7 +93,7 @@ class TraceState:
 
     @property
     def status(self) -> str:
-        """started, what TraceCompleted says, or failed."""
+        """started; once it has ended, the status in TraceCompleted, or failed."""
         if self.closed is None:
             return "started"
         return self.closed.status if isinstance(self.closed, TraceCompleted) else "failed"
@@ -104,7 +104,7 @@ class TraceState:
 
     @property
     def start_time(self) -> int | None:
-        """From TraceCreated, else the earliest start of its spans; µs since 1970 UTC."""
+        """From TraceCreated, else the earliest start of the spans; µs since 1970 UTC."""
         if self.created is not None:
             return self.created.start_time
         return min((span.start_time for span in self.spans.values()), default=None)
@@ -115,7 +115,7 @@ class TraceState:
 
     @property
     def tags(self) -> Tags:
-        """Those of its creation, overlaid by those of its end."""
+        """The tags of its creation, overridden by those of its end."""
         return {**(self.created.tags if self.created else {}), **(self.closed.tags if self.closed else {})}
 
 
@@ -127,10 +127,10 @@ def _later(one: E_ | None, other: E_) -> E_:
 
 
 class TraceAggregate(Aggregate[TraceState]):
-    """A trace. `start_trace`, `complete_trace`, `fail_trace` and `add_span` decide and return the new events."""
+    """A trace. `start_trace`, `complete_trace`, `fail_trace` and `add_span` handle a command and return its events."""
 
     topic = TRACES
-    events = events_of(TRACES)
+    events = event_classes(TRACES)
     commands = (StartTrace, CompleteTrace, FailTrace, AddSpan)
     snapshot = "TraceSnapshot"
 
@@ -138,23 +138,25 @@ class TraceAggregate(Aggregate[TraceState]):
     def status(self) -> str:
         return self.state.status
 
-    def start_trace(self, service_name: str, operation_name: str, start_time: int, **more: Any) -> Sequence[TraceEvent]:
-        """See StartTrace, as with the others below."""
-        return self._do(
-            StartTrace, service_name=service_name, operation_name=operation_name, start_time=start_time, **more
+    def start_trace(
+        self, service_name: str, operation_name: str, start_time: int, **other: Any
+    ) -> Sequence[TraceEvent]:
+        """Handle StartTrace. The methods below handle the other commands."""
+        return self._handle(
+            StartTrace, service_name=service_name, operation_name=operation_name, start_time=start_time, **other
         )
 
-    def complete_trace(self, end_time: int, **more: Any) -> Sequence[TraceEvent]:
-        return self._do(CompleteTrace, end_time=end_time, **more)
+    def complete_trace(self, end_time: int, **other: Any) -> Sequence[TraceEvent]:
+        return self._handle(CompleteTrace, end_time=end_time, **other)
 
-    def fail_trace(self, error: str, end_time: int, **more: Any) -> Sequence[TraceEvent]:
-        return self._do(FailTrace, error=error, end_time=end_time, **more)
+    def fail_trace(self, error: str, end_time: int, **other: Any) -> Sequence[TraceEvent]:
+        return self._handle(FailTrace, error=error, end_time=end_time, **other)
 
-    def add_span(self, span_id: str, **said: Any) -> Sequence[TraceEvent]:
-        return self._do(AddSpan, span_id=span_id, **said)
+    def add_span(self, span_id: str, **other: Any) -> Sequence[TraceEvent]:
+        return self._handle(AddSpan, span_id=span_id, **other)
 
-    def _do(self, command: type[TraceCommand], **said: Any) -> Sequence[TraceEvent]:
-        return self.handle(command(aggregate_id=self.id, **said))  # type: ignore[return-value]
+    def _handle(self, command: type[TraceCommand], **fields: Any) -> Sequence[TraceEvent]:
+        return self.handle(command(aggregate_id=self.id, **fields))  # type: ignore[return-value]
 
     @staticmethod
     def initial(aggregate_id: str) -> TraceState:
@@ -209,18 +211,18 @@ class TraceAggregate(Aggregate[TraceState]):
             plain["failed"] and TraceFailed(**plain["failed"])
         )
         spans, versions = {}, {}
-        for each in plain["spans"]:
-            said = each["span"]
-            span = SpanRecorded(**{**said, "events": tuple(said["events"]), "links": tuple(said["links"])})
+        for entry in plain["spans"]:
+            fields = entry["span"]
+            span = SpanRecorded(**{**fields, "events": tuple(fields["events"]), "links": tuple(fields["links"])})
             identity = (span.occurred_at, span.event_id)
             spans[identity] = span
-            if each["version"]:
-                versions[identity] = each["version"]
+            if entry["version"]:
+                versions[identity] = entry["version"]
         return TraceState(plain["trace_id"], created, closed, spans, plain["last_event_at"], versions)
 
 
 def _evolved(state: TraceState, events: Sequence[TraceEvent], versions: Mapping[Identity, int]) -> TraceState:
-    """The state after these events, in any order; `versions` are those of their spans."""
+    """The state after these events, in any order. `versions` has the versions of their spans."""
     created, closed, last = state.created, state.closed, state.last_event_at
     spans: dict[Identity, SpanRecorded] = {}
     for event in events:
@@ -261,8 +263,8 @@ def _start(state: TraceState, command: StartTrace) -> Sequence[TraceEvent]:
         return [created]
     if _differs(state.created, created):
         raise CommandRefused(
-            f"trace {state.trace_id} was started by {state.created.service_name} as {state.created.operation_name} at "
-            f"{state.created.start_time}: start another trace under an id of its own"
+            f"trace {state.trace_id} was already started by {state.created.service_name} as {state.created.operation_name} at "
+            f"{state.created.start_time}: use another id for another trace"
         )
     return []
 
@@ -272,8 +274,8 @@ def _close(state: TraceState, command: CompleteTrace | FailTrace) -> Sequence[Tr
     if state.closed is not None:
         if _differs(state.closed, closed):
             raise CommandRefused(
-                f"trace {state.trace_id} is {state.status} since {state.closed.end_time}: it ends once; "
-                "late spans are all that it still takes"
+                f"trace {state.trace_id} already ended as {state.status} at {state.closed.end_time}: it can't end again, "
+                "and only takes late spans"
             )
         return []
     if state.created is not None and command.end_time < state.created.start_time:
@@ -282,7 +284,7 @@ def _close(state: TraceState, command: CompleteTrace | FailTrace) -> Sequence[Tr
 
 
 def _closing(trace_id: str, command: CompleteTrace | FailTrace) -> Closing:
-    said: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "aggregate_id": trace_id,
         "occurred_at": command.end_time,
         "source": command.source,
@@ -290,16 +292,18 @@ def _closing(trace_id: str, command: CompleteTrace | FailTrace) -> Closing:
         "tags": command.tags,
     }
     if isinstance(command, FailTrace):
-        return TraceFailed(error=command.error, **said)
+        return TraceFailed(error=command.error, **fields)
     if command.status in ("", "started", "failed"):
-        raise CommandRefused(f"trace {trace_id} can't be completed as {command.status!r}: fail it, or say how it ended")
-    return TraceCompleted(status=command.status, **said)
+        raise CommandRefused(
+            f"trace {trace_id} can't be completed as {command.status!r}: fail it, or use another status"
+        )
+    return TraceCompleted(status=command.status, **fields)
 
 
 def _add_span(state: TraceState, command: AddSpan) -> Sequence[TraceEvent]:
     if command.end_time < command.start_time:
         raise CommandRefused(
-            f"span {command.span_id} ends before it starts: its end_time must not lie before {command.start_time}"
+            f"span {command.span_id} ends before it starts: its end_time must not be before {command.start_time}"
         )
     span = SpanRecorded(
         aggregate_id=state.trace_id,
@@ -316,25 +320,25 @@ def _add_span(state: TraceState, command: AddSpan) -> Sequence[TraceEvent]:
         status_message=command.status_message,
         tags=command.tags,
     )
-    for held in state.spans.values():
-        if held.identity() == span.identity():
-            if _differs(held, span):
+    for known in state.spans.values():
+        if known.identity() == span.identity():
+            if _differs(known, span):
                 raise CommandRefused(
-                    f"trace {state.trace_id} holds another span {span.span_id} of kind {span.kind} and service "
-                    f"{span.service_name}: a span that has ended does not change, give the new one an id of its own"
+                    f"trace {state.trace_id} has a different span {span.span_id} of kind {span.kind} and service "
+                    f"{span.service_name}: a span can't change after it has ended, give the new one another id"
                 )
             return []
     return [span]
 
 
-def _differs(held: TraceEvent, wished: TraceEvent) -> bool:
-    """Whether they say other things; who said them, and what a command can't say of a span, is no difference."""
-    unsaid = {"source", "event_id", "events", "links"}
-    one, other = held.as_fields(), wished.as_fields()
-    return type(held) is not type(wished) or any(one[name] != other[name] for name in one.keys() - unsaid)
+def _differs(known: TraceEvent, requested: TraceEvent) -> bool:
+    """Whether they differ in anything but their publisher and the fields that commands don't have."""
+    ignored = {"source", "event_id", "events", "links"}
+    one, other = known.as_fields(), requested.as_fields()
+    return type(known) is not type(requested) or any(one[name] != other[name] for name in one.keys() - ignored)
 
 
 def _ends_before_start(trace_id: str, start: int, end: int) -> CommandRefused:
     return CommandRefused(
-        f"trace {trace_id} can't end {start - end} µs before it starts: its end must not lie before {start}"
+        f"trace {trace_id} can't end {start - end} µs before it starts: its end must not be before {start}"
     )

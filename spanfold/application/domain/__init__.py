@@ -1,5 +1,5 @@
-"""The domain model: services, traces and spans as values with rules. A legal move returns the next value, an illegal one is
-refused with CommandRefused, which says why and what is legal. Times are µs since 1970 UTC.
+"""The domain model: services, traces and spans as immutable values with rules. A method that changes one returns the new value,
+or raises CommandRefused, which says what the rule is. Times are µs since 1970 UTC.
 """
 
 from spanfold.application.domain.ids import InstanceId, ServiceId, SpanId, TraceId

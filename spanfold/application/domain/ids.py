@@ -1,4 +1,4 @@
-"""Ids as value objects: texts that have been checked once, and that a type checker tells apart."""
+"""Ids as value objects: text that is checked once, with a type of its own for each kind."""
 
 import re
 import secrets
@@ -7,13 +7,13 @@ from typing import ClassVar, Final, Self
 from spanfold.language.errors import InvalidInput
 
 MAX_ID_BYTES: Final = 512
-"""Of an id in UTF-8: it is a record's key, and the log's readers reject what is longer."""
+"""The longest id in UTF-8. It is a record's key, and a record with a longer key is rejected."""
 
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 
 
 class Id(str):
-    """A text of 1 to 512 bytes of UTF-8 without NUL. InvalidInput for any other."""
+    """Text of 1 to 512 bytes of UTF-8, without NUL. InvalidInput for anything else."""
 
     __slots__ = ()
 
@@ -28,7 +28,7 @@ class Id(str):
 
     @classmethod
     def known(cls, value: str) -> Self:
-        """Of one that the log has, whatever it is: not checked."""
+        """An id that is already in the log, whatever it is; it is not checked."""
         return super().__new__(cls, value)
 
     def __repr__(self) -> str:
@@ -41,31 +41,31 @@ class _RandomId(Id):
 
     @classmethod
     def new(cls) -> Self:
-        """A random one, of as many hex digits as OpenTelemetry's."""
+        """A random id, with as many hex digits as OpenTelemetry's."""
         return cls(secrets.token_hex(cls.random_bytes))
 
 
 class TraceId(_RandomId):
-    """Of a trace: 32 hex digits with OpenTelemetry."""
+    """Id of a trace: 32 hex digits with OpenTelemetry."""
 
     __slots__ = ()
     random_bytes = 16
 
 
 class SpanId(_RandomId):
-    """Of a span, unique within its trace: 16 hex digits with OpenTelemetry."""
+    """Id of a span, unique within its trace: 16 hex digits with OpenTelemetry."""
 
     __slots__ = ()
     random_bytes = 8
 
 
 class ServiceId(Id):
-    """Of a service: its name, OpenTelemetry's service.name."""
+    """Id of a service: its name, OpenTelemetry's service.name."""
 
     __slots__ = ()
 
 
 class InstanceId(Id):
-    """Of one running instance of a service."""
+    """Id of a running instance of a service."""
 
     __slots__ = ()

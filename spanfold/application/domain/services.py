@@ -1,4 +1,4 @@
-"""A service, as its owners speak of it; the instances of it that run are in application.aggregates.services."""
+"""A service as its owners see it. Its running instances are in application.aggregates.services."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -14,7 +14,7 @@ class Environment(StrEnum):
 
 
 class Health(StrEnum):
-    """Of an instance, and of a service as a whole."""
+    """Health of an instance, or of a service as a whole."""
 
     STARTING = "starting"
     HEALTHY = "healthy"
@@ -23,13 +23,13 @@ class Health(StrEnum):
 
 
 def health_named(name: str) -> Health | str:
-    """The health of this name; the name itself where a later version of spanfold knows more than this one."""
+    """The health with this name, or the name itself if this version of spanfold does not know it."""
     return Health(name) if name in list(Health) else name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A service of one version in one environment. InvalidInput when name or version is empty."""
+    """A version of a service in an environment. InvalidInput when name or version is empty."""
 
     id: ServiceId
     name: str
@@ -43,9 +43,9 @@ class Service:
                 raise InvalidInput(f"service {self.id}: {field} is empty")
 
     def with_health(self, health: Health) -> "Service":
-        """The same service, as healthy as it is now."""
+        """The same service with this health."""
         return replace(self, health=health)
 
     def upgraded(self, version: str) -> "Service":
-        """The same service in another version, which has yet to start."""
+        """The same service in another version, which is starting."""
         return replace(self, version=version, health=Health.STARTING)

@@ -1,4 +1,4 @@
-"""A span: one operation within a trace, which has ended."""
+"""A span: an operation within a trace that has ended."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,8 +12,9 @@ from spanfold.language.times import as_datetime, as_timedelta
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """`start` and `end` in µs since 1970 UTC. `service_id` is None where it is the trace's; `kind` and `status` are
-    OpenTelemetry's SpanKind and StatusCode in lower case. CommandRefused when it ends before it starts.
+    """A span. `start` and `end` are µs since 1970 UTC. Without a `service_id` it belongs to the trace's service. `kind` and
+    `status` are OpenTelemetry's SpanKind and StatusCode in lower case. CommandRefused when it ends before it starts, or is its
+    own parent.
     """
 
     id: SpanId
@@ -30,10 +31,10 @@ class Span:
     def __post_init__(self) -> None:
         if self.end < self.start:
             raise CommandRefused(
-                f"span {self.id} ends {self.start - self.end} µs before it starts: its end must not lie before {self.start}"
+                f"span {self.id} ends {self.start - self.end} µs before it starts: its end must not be before {self.start}"
             )
         if self.parent_id == self.id:
-            raise CommandRefused(f"span {self.id} is its own parent: leave the parent of a root span out")
+            raise CommandRefused(f"span {self.id} is its own parent: a root span has no parent_id")
 
     @property
     def started_at(self) -> datetime:

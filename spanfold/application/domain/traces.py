@@ -24,10 +24,10 @@ SpanKey = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trace:
-    """A trace as it stands. Each move returns the next one; the trace itself never changes.
+    """An immutable trace; a method that changes it returns the new one.
 
-    `start` and `end` are µs since 1970 UTC; `end` is None while the trace is open, `error` is what failed it. `tags` are those
-    known at its start, `closing_tags` those known at its end.
+    `start` and `end` are µs since 1970 UTC; `end` is None while the trace is open. `error` is set if it failed. `tags` were known
+    at its start, `closing_tags` at its end.
     """
 
     id: TraceId
@@ -42,30 +42,30 @@ class Trace:
     closing_tags: Tags = field(default_factory=dict)
 
     def add_span(self, span: Span) -> "Trace":
-        """With this span; the very same one added again changes nothing. Also a closed trace takes spans, they may be
-        late. CommandRefused when the trace holds the span with other content.
+        """The trace with this span. Adding the same span again changes nothing. A trace that has ended takes spans too: they
+        may be late. CommandRefused when the trace has a different span with this id.
         """
-        held = {self.key_of(each): each for each in self.spans}.get(self.key_of(span))
-        if held is None:
+        present = {self.key_of(other): other for other in self.spans}.get(self.key_of(span))
+        if present is None:
             return replace(self, spans=(*self.spans, span))
-        if self.as_held(held) != self.as_held(span):
+        if self.with_service(present) != self.with_service(span):
             raise CommandRefused(
-                f"trace {self.id} holds another span {span.id} of kind {span.kind}: a span that has ended does not change, "
-                "give the new one an id of its own"
+                f"trace {self.id} has a different span {span.id} of kind {span.kind}: a span can't change after it has ended, "
+                "give the new one another id"
             )
         return self
 
     def complete(self, end: int, tags: Tags | None = None, status: str = TraceStatus.COMPLETED) -> "Trace":
-        """Ended as it should, at `end`; `status` may say more than that. CommandRefused when it has ended already, or
-        `end` lies before its start.
+        """The trace, ended without an error at `end`. CommandRefused when it has already ended, `end` is before its start, or
+        `status` is not one of a completed trace.
         """
         self._refuse_to_end("complete", end)
         if status in (TraceStatus.STARTED, TraceStatus.FAILED, ""):
-            raise CommandRefused(f"trace {self.id} can't be completed as {status!r}: call fail, or say how it ended")
+            raise CommandRefused(f"trace {self.id} can't be completed as {status!r}: fail it, or use another status")
         return replace(self, end=end, status=_known(status), closing_tags=tags or {})
 
     def fail(self, error: str, end: int, tags: Tags | None = None) -> "Trace":
-        """Ended at `end` with an error. CommandRefused when it has ended already, or `end` lies before its start."""
+        """The trace, ended with an error at `end`. CommandRefused when it has already ended, or `end` is before its start."""
         self._refuse_to_end("fail", end)
         return replace(self, end=end, status=TraceStatus.FAILED, error=error, closing_tags=tags or {})
 
@@ -75,7 +75,7 @@ class Trace:
 
     @property
     def all_tags(self) -> Tags:
-        """Those of its start, overlaid by those of its end."""
+        """The tags of its start, overridden by those of its end."""
         return {**self.tags, **self.closing_tags}
 
     @property
@@ -92,26 +92,25 @@ class Trace:
         return None if self.end is None else as_datetime(self.end)
 
     def key_of(self, span: Span) -> SpanKey:
-        """What tells spans of this trace apart. Zipkin's client and server share a span's id, and are two spans."""
+        """What distinguishes spans of this trace. Zipkin's client and server share a span id, but are two spans."""
         return (span.id, span.kind, self.service_of(span))
 
-    def as_held(self, span: Span) -> Span:
-        """The span with the trace's service where it names none."""
+    def with_service(self, span: Span) -> Span:
+        """The span with its service filled in."""
         return replace(span, service_id=self.service_of(span))
 
     def service_of(self, span: Span) -> ServiceId:
-        """The service that the span names, else the trace's."""
+        """The span's service, by default the trace's."""
         return self.service_id if span.service_id is None else span.service_id
 
-    def _refuse_to_end(self, move: str, end: int) -> None:
+    def _refuse_to_end(self, verb: str, end: int) -> None:
         if self.end is not None:
             raise CommandRefused(
-                f"trace {self.id} is {self.status} since {self.end}: it can't {move} again; "
-                "late spans are all that it still takes"
+                f"trace {self.id} already ended as {self.status} at {self.end}: it can't {verb} again, and only takes late spans"
             )
         if end < self.start:
             raise CommandRefused(
-                f"trace {self.id} can't {move} {self.start - end} µs before it starts: its end must not lie before {self.start}"
+                f"trace {self.id} can't {verb} {self.start - end} µs before it starts: its end must not be before {self.start}"
             )
 
 

@@ -1,4 +1,4 @@
-"""The event store in memory: one partition for each topic, judged as the log's readers judge (docs/adr/0003, 0007)."""
+"""The event store in memory: one partition per topic, with the verdicts that workers would give (docs/adr/0003, 0007)."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from spanfold.language.topics import US_PER_DAY, Topic, TopicKind
 PARTITION = 0
 
 DuplicateKey = tuple[int, bytes]
-"""What tells a duplicate: event day (0 on a conditional topic) and event id."""
+"""By which duplicates are recognised: event day (0 on a conditional topic) and event id."""
 
 
 @dataclass(slots=True)
 class _Log:
-    """One topic: how many records it has had, what has been accepted, the first verdicts, by which duplicates are told, and
-    what is answered on an event id of an aggregate.
+    """One topic. `end` is its next offset; `events` and `heads` are accepted events and versions by aggregate; `verdicts` are
+    the first ones, for duplicates; `answers` is what `outcome_of` returns, by aggregate and event id.
     """
 
     end: int = 0
@@ -43,7 +43,7 @@ class _Log:
 
 
 class InMemoryEventStore:
-    """An EventStore that forgets all when it goes. `clock` gives the log's time, µs since 1970 UTC."""
+    """An EventStore in memory. `clock` gives the log's time, µs since 1970 UTC."""
 
     def __init__(self, clock: Callable[[], int] = now_us) -> None:
         self._clock = clock
@@ -56,16 +56,18 @@ class InMemoryEventStore:
         self, events: Sequence[DomainEvent], expected_version: ExpectedVersion = ANY, *, batch_id: bytes = b""
     ) -> Appended:
         append = checked(events, expected_version, batch_id)
-        outcomes = [self._append(append, event_id, together) for event_id, together in append.records]
+        outcomes = [self._append(append, event_id, record_events) for event_id, record_events in append.records]
         for outcome in outcomes:
             if isinstance(outcome, Rejected):
-                raise self._now(append.topic, append.aggregate_id, append.expected_version, outcome)
-        return max((each for each in outcomes if isinstance(each, Appended)), key=lambda each: each.version)
+                raise self._up_to_date(append.topic, append.aggregate_id, append.expected_version, outcome)
+        return max(
+            (outcome for outcome in outcomes if isinstance(outcome, Appended)), key=lambda appended: appended.version
+        )
 
     async def outcome_of(self, topic: Topic, aggregate_id: str, event_id: bytes) -> Appended | None:
         outcome = self._logs[topic.name].answers.get((aggregate_id, event_id))
         if isinstance(outcome, Rejected):
-            raise self._now(topic, aggregate_id, None, outcome)
+            raise self._up_to_date(topic, aggregate_id, None, outcome)
         return outcome
 
     async def get_events(
@@ -77,7 +79,7 @@ class InMemoryEventStore:
         consistency: Consistency = Consistency.EVENTUAL,
     ) -> History:
         log = self._logs[topic.name]
-        events = [each for each in log.events.get(aggregate_id, ()) if each.version > from_version]
+        events = [recorded for recorded in log.events.get(aggregate_id, ()) if recorded.version > from_version]
         reflects = Position(topic.name, PARTITION, log.end - 1) if log.end else None
         return History(events, log.heads.get(aggregate_id, 0), reflects)
 
@@ -100,7 +102,7 @@ class InMemoryEventStore:
         return outcome
 
     def _judge(self, append: Append, event_id: bytes, events: Sequence[DomainEvent]) -> Appended | Rejected:
-        """One record: it takes an offset whatever its verdict is."""
+        """The verdict on one record, which takes an offset whatever the verdict is."""
         log, now = self._logs[append.topic.name], self._clock()
         position = Position(append.topic.name, PARTITION, log.end)
         log.end += 1
@@ -114,11 +116,13 @@ class InMemoryEventStore:
         outcome = log.verdicts[key] = _judged(append, log.heads.get(append.aggregate_id, 0), position)
         if isinstance(outcome, Appended):
             log.heads[append.aggregate_id] = outcome.version
-            log.events[append.aggregate_id] += [RecordedEvent(each, outcome.version, position, now) for each in events]
+            log.events[append.aggregate_id] += [
+                RecordedEvent(event, outcome.version, position, now) for event in events
+            ]
         return outcome
 
-    def _now(self, topic: Topic, aggregate_id: str, expected: ExpectedVersion, rejected: Rejected) -> Rejected:
-        """The rejection as it is told now: where the aggregate is, is of now."""
+    def _up_to_date(self, topic: Topic, aggregate_id: str, expected: ExpectedVersion, rejected: Rejected) -> Rejected:
+        """The rejection with the aggregate's current version."""
         head = self._logs[topic.name].heads.get(aggregate_id, 0)
         return Conflict(aggregate_id, expected, head) if isinstance(rejected, Conflict) else rejected
 

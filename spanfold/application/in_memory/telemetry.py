@@ -10,7 +10,7 @@ from spanfold.application.trace_facts import facts_to_add, trace_of
 
 
 class InMemoryTelemetryRepository:
-    """A TelemetryRepository that forgets all when it goes. It keeps what the events of each trace say, as the real ones do."""
+    """A TelemetryRepository in memory. Like the others it keeps the state that the events of a trace fold into."""
 
     def __init__(self) -> None:
         self._states: dict[str, TraceState] = {}
@@ -27,26 +27,27 @@ class InMemoryTelemetryRepository:
 
     async def get_traces_by_service(self, service_id: ServiceId, limit: int = 100) -> list[Trace]:
         traces = [trace for state in self._states.values() if (trace := trace_of(state)) is not None]
-        found = [trace for trace in traces if trace.service_id == service_id]
-        return sorted(found, key=lambda trace: (-trace.start, trace.id))[:limit]
+        of_service = [trace for trace in traces if trace.service_id == service_id]
+        return sorted(of_service, key=lambda trace: (-trace.start, trace.id))[:limit]
 
 
 class InMemoryNotifications:
-    """A NotificationService that keeps what it was told: each notification once."""
+    """A NotificationService that keeps notifications in memory, one per id."""
 
     def __init__(self) -> None:
-        self._told: dict[str, Notification] = {}
+        self._sent: dict[str, Notification] = {}
 
     @property
-    def told(self) -> list[Notification]:
-        return list(self._told.values())
+    def sent(self) -> list[Notification]:
+        """The notifications, in the order in which they were first sent."""
+        return list(self._sent.values())
 
     async def notify(self, notification: Notification) -> None:
-        self._told.setdefault(notification.id, notification)
+        self._sent.setdefault(notification.id, notification)
 
 
 class InMemoryConfiguration:
-    """A ConfigurationService of these values; `set` changes one, None takes it away."""
+    """A ConfigurationService in memory, with these values; `set` changes one, or removes it with None."""
 
     def __init__(self, values: Mapping[str, str] | None = None) -> None:
         self._values = dict(values or {})
