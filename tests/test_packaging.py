@@ -190,8 +190,7 @@ def test_the_core_is_small(wheel: zipfile.ZipFile) -> None:
 
 
 PUBLISH = """
-import json, sys
-import migrations, producers, schemas
+import importlib, json, sys
 from spanfold.language.events import TraceCreated
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.schemas.codec import Codec
@@ -205,7 +204,7 @@ with TelemetryPublisher(sys.argv[2]) as publisher:
     delivery = publisher.publish_and_wait(event)
 read = Codec().decode(Codec().encode(event.event_type, event.as_fields()))
 print(json.dumps({
-    "theirs": [room.OWNER for room in (migrations, producers, schemas)],
+    "theirs": [importlib.import_module(room).OWNER for room in sys.argv[3:]],
     "ours": sys.modules["spanfold"].__file__,
     "read": read[0],
     "partition": delivery.partition, "offset": delivery.offset,
@@ -218,16 +217,16 @@ def test_a_service_with_rooms_of_the_same_names_publishes(
 ) -> None:
     settings = Settings(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix)
     topic = ensure_topics(settings, [TRACES])[TRACES.name]
-    for room in ("migrations", "producers", "schemas"):
+    for room in ROOMS:
         (tmp_path / room).mkdir()
         (tmp_path / room / "__init__.py").write_text(f"OWNER = 'the {room} of the service'\n")
     (tmp_path / "checkout.py").write_text(PUBLISH)
     now = 1_795_000_000_000_000
     environment = {"SPANFOLD_TOPIC_PREFIX": topic_prefix}
-    done = service.run("python", "checkout.py", str(now), kafka_bootstrap, cwd=tmp_path, environment=environment)
+    done = service.run("python", "checkout.py", str(now), kafka_bootstrap, *ROOMS, cwd=tmp_path, environment=environment)
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
-    assert answer["theirs"] == [f"the {room} of the service" for room in ("migrations", "producers", "schemas")]
+    assert answer["theirs"] == [f"the {room} of the service" for room in ROOMS]
     assert answer["ours"].startswith(str(service.site_packages))
     assert answer["read"] == "TraceCreated"
     event_type, fields = Codec().decode(record_at(settings, topic.name, answer["partition"], answer["offset"]))
