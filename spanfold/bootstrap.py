@@ -37,6 +37,9 @@ TIMEOUT_S: Final = 30.0
 QUERY_WAIT_S: Final = 10.0
 """Bounds how long a query waits for the positions that it must reflect."""
 
+API_FINISH_S: Final = 45
+"""How long requests in flight may take when the API is told to stop: longer than an append or a query waits."""
+
 
 @asynccontextmanager
 async def event_store(
@@ -177,15 +180,15 @@ def serve_otlp(settings: Settings, host: str, port: int, started: Callable[[str]
     `started` is given the URL, without a slash at its end; port 0 takes any. Misconfigured when no Kafka is named, or the
     address can't be had. Kafka need not be there.
     """
-    from spanfold.http.server import listening, stoppable_server, url_of
+    from spanfold.http.server import run
+    from spanfold.http.sockets import listening
     from spanfold.kafka.broker import Broker
     from spanfold.producers.otlp.app import otlp_app
     from spanfold.producers.otlp.intake import FINISH_S, otlp_publisher
 
-    with otlp_publisher(settings) as publisher, listening(host, port, "OTLP", "SPANFOLD_OTLP_PORT") as address:
-        server = stoppable_server(otlp_app(publisher, Broker(settings)), FINISH_S)
-        started(url_of(address))
-        server.run(sockets=[address])
+    remedy = "Give another --port, or set SPANFOLD_OTLP_PORT"
+    with otlp_publisher(settings) as publisher, listening(host, port, "OTLP", remedy) as address:
+        run(otlp_app(publisher, Broker(settings)), address, FINISH_S, started)
 
 
 def serve_api(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
@@ -197,10 +200,12 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
     from spanfold.http.api import api_app
     from spanfold.http.api_metrics import ApiMetrics
     from spanfold.http.operations import operations_router
-    from spanfold.http.serving import serve
+    from spanfold.http.server import serve
+    from spanfold.http.sockets import listening
     from spanfold.kafka.broker import Broker
 
     metrics, broker = ApiMetrics(), Broker(settings)
+    remedy = "Give another --port, or set SPANFOLD_API_PORT"
     async with event_store(settings) as store, query_reader(settings) as opened:
         commands = command_bus(store, metrics.observing("command"))
         queries = query_bus_of(opened, metrics.observing("query"))
@@ -210,7 +215,9 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
             return [*of_kafka, *of_postgres]
 
         operations = operations_router(http_operations(installation(settings)))
-        await serve(api_app(commands, queries, problems, metrics, operations), host, port, started)
+        app = api_app(commands, queries, problems, metrics, operations)
+        with listening(host, port, "the API", remedy) as address:
+            await serve(app, address, API_FINISH_S, started)
 
 
 def http_operations(target: Installation) -> dict[str, Operation]:

@@ -1,4 +1,4 @@
-"""OTLP's JSON → messages. It is protobuf's JSON mapping, but for the ids of traces and spans: they are hexadecimal."""
+"""OTLP's JSON → messages. It is protobuf's JSON mapping, except that the ids of traces and spans are hexadecimal."""
 
 import base64
 import binascii
@@ -9,13 +9,13 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
-from spanfold.language.errors import InvalidInput
+from spanfold.http.body_limits import MalformedBody
 
 _IDS: Final = ("traceId", "spanId", "parentSpanId")
 
 
 def read_json(body: bytes, message: Message) -> None:
-    """Fill the message; unknown fields are ignored. InvalidInput says what is malformed."""
+    """Fill the message; unknown fields are ignored. MalformedBody says what is wrong."""
     try:
         document = orjson.loads(body)
         if not isinstance(document, dict):
@@ -25,9 +25,9 @@ def read_json(body: bytes, message: Message) -> None:
             for link in _objects([span], "links"):
                 _hex_to_base64(link)
         json_format.ParseDict(document, message, ignore_unknown_fields=True)
-    # what ParseDict meets in a document of another shape comes out as any of these
+    # a document of another shape makes ParseDict raise any of these
     except (json_format.ParseError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise InvalidInput(f"the body is not a {message.DESCRIPTOR.name} in OTLP's JSON: {error}") from error
+        raise MalformedBody(f"the body is not a {message.DESCRIPTOR.name} in OTLP's JSON: {error}") from error
 
 
 def _objects(nodes: list[Any], *path: str) -> Iterator[dict[str, Any]]:
@@ -48,4 +48,4 @@ def _hex_to_base64(node: dict[str, Any]) -> None:
             try:
                 node[name] = base64.b64encode(binascii.unhexlify(value)).decode()
             except ValueError as error:
-                raise InvalidInput(f"{name} {value[:64]!r} is not hexadecimal") from error
+                raise MalformedBody(f"{name} {value[:64]!r} is not hexadecimal") from error

@@ -1,18 +1,19 @@
-"""What the front door counts: each metric once, with its type, unit and meaning; served at /metrics."""
+"""The metrics of the OTLP door, each declared once with its type, unit and meaning."""
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
+
+from spanfold.http.metrics import process_registry
 
 ACK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """The metrics of one front door. Counts begin at 0 with the process."""
+    """The metrics of one OTLP process. Counts begin at 0 with the process."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = process_registry()
         self.requests = Counter(
             "spanfold_otlp_requests", "Requests to /v1/traces, by the HTTP status of their answer.", ("status",),
             registry=self.registry,
@@ -30,7 +31,7 @@ class Metrics:
         )
         self.spans_rejected = Counter(
             "spanfold_otlp_spans_rejected",
-            "Spans that are invalid, which their sender was told.",
+            "Invalid spans; the answer named them to their sender.",
             registry=self.registry,
         )
         self.ack_duration = Histogram(

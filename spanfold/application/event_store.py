@@ -5,6 +5,7 @@ explain what an append means.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 from spanfold.application.domain.ids import Id
@@ -49,6 +50,7 @@ class Rejected(SpanfoldError):
     """
 
     exit_code = 2
+    http_status = HTTPStatus.UNPROCESSABLE_ENTITY
 
     def __init__(self, verdict: str, detail: str) -> None:
         super().__init__(f"{verdict}: {detail}")
@@ -59,6 +61,8 @@ class Conflict(Rejected):
     """The aggregate was not at the expected version; `actual` is its version now. Load it, decide again, and append under a new
     event id: the verdict on this one is final. `expected` is None if only the event id is known.
     """
+
+    http_status = HTTPStatus.CONFLICT
 
     def __init__(self, aggregate_id: str, expected: int | None, actual: int) -> None:
         if expected == actual or expected is None:
@@ -88,6 +92,8 @@ class OutcomeUnknown(LogUnavailable):
 class Compacted(SpanfoldError):
     """Some of the requested events are no longer kept. Start from a snapshot of version `first_kept - 1` or later."""
 
+    http_status = HTTPStatus.GONE
+
     def __init__(self, aggregate_id: str, from_version: int, first_kept: int) -> None:
         super().__init__(
             f"of the events of {aggregate_id} after version {from_version}, only those from version {first_kept} on are "
@@ -100,6 +106,8 @@ class OutcomeForgotten(SpanfoldError):
     """The log may have had this event, but the journal of its day was deleted, so its outcome is unknown. If it is appended again
     it is rejected as expired, so it is accepted at most once.
     """
+
+    http_status = HTTPStatus.GONE
 
     def __init__(self, aggregate_id: str, event_id: bytes) -> None:
         super().__init__(

@@ -5,6 +5,7 @@
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
+from http import HTTPStatus
 from typing import Annotated, Any, Final, Generic, Self, TypeVar
 
 from pydantic import BeforeValidator, PydanticSchemaGenerationError, TypeAdapter, ValidationError, ValidationInfo
@@ -26,6 +27,8 @@ Micros = Annotated[int, BeforeValidator(_read_time)]
 
 class UnknownMessage(InvalidInput):
     """No handler is registered for messages of this type."""
+
+    http_status = HTTPStatus.NOT_FOUND
 
 
 def new_id() -> str:
@@ -104,6 +107,7 @@ class NotYetReflected(SpanfoldError):
     """The read models did not reach the positions that the query waits for. Try again; `positions` are those still missing."""
 
     exit_code = 4
+    http_status = HTTPStatus.SERVICE_UNAVAILABLE
 
     def __init__(self, positions: tuple[Position, ...], waited_s: float) -> None:
         missing = ", ".join(map(str, positions))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spanfold.http.plain import plain
+from spanfold.http.json_results import plain
 
 UNBOUNDED_WIDTH: Final = 1_000_000
 
@@ -58,7 +58,7 @@ def cell(value: Cell) -> Text:
 
 
 def print_result(value: Any) -> None:
-    """The result of an operation, as the HTTP API answers it; see spanfold.http.plain."""
+    """The result of an operation, as the HTTP API answers it; see spanfold.http.json_results."""
     print_json(plain(value))
 
 

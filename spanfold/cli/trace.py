@@ -13,7 +13,7 @@ from spanfold.cli.trace_gone import Gone, gone
 from spanfold.cli.trace_log import AsOf, Logged, as_of, before, records_of, similar
 from spanfold.cli.trace_steps import Folded, Row, Step, folded
 from spanfold.cli.waterfall import Bar, head_line, waterfall
-from spanfold.language.errors import InvalidInput
+from spanfold.language.errors import NotFound
 from spanfold.language.json_values import time_text
 from spanfold.language.topics import TRACES
 from spanfold.operations.erasure import erasures_of
@@ -30,10 +30,8 @@ _COUNTS: Final = ("span_count", "error_count", "late_events")
 _STATE_STYLE: Final = {"retried": "green", "parked": "red"}
 
 
-class UnknownTrace(InvalidInput):
+class UnknownTrace(NotFound):
     """The log has nothing of this trace that could be folded."""
-
-    exit_code = 1
 
 
 def trace(

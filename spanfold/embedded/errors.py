@@ -1,20 +1,10 @@
-"""What can go wrong with the embedded stack, and whose turn it is.
-
-SpanfoldError
-  Misconfigured
-    MissingPart      the `embedded` extra, Java or a user is missing: install or name one
-    JarMismatch      a downloaded jar is not the locked one: the mirror is wrong
-    HomeInUse        another stack runs on this home: use it or stop it
-  LogUnavailable
-    DownloadFailed   the jars can't be fetched: worth retrying
-  ChildFailed        a child program did not start, or kept dying: its log says why
-"""
+"""What can go wrong with the embedded stack. Exit codes and the rest of the tree: spanfold/language/errors.py."""
 
 from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldError
 
 
 class MissingPart(Misconfigured):
-    """Something that the embedded stack is made of isn't on this machine."""
+    """A part of the embedded stack is missing on this machine: the `embedded` extra, Java or an unprivileged user."""
 
 
 class JarMismatch(Misconfigured):
@@ -26,7 +16,7 @@ class HomeInUse(Misconfigured):
 
 
 class DownloadFailed(LogUnavailable):
-    """A jar could not be downloaded; what came of it is kept and the next try resumes there."""
+    """A jar could not be downloaded; the part that arrived is kept, and the next try resumes there."""
 
 
 class ChildFailed(SpanfoldError):

@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import Any, Final, Literal, get_type_hints
 
 import orjson
@@ -23,9 +22,9 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic import Field as ModelField
 
-from spanfold.http.api import json_body
-from spanfold.http.plain import plain
-from spanfold.http.problems import problem, problem_of
+from spanfold.http.body_limits import UnsupportedMediaType, json_object
+from spanfold.http.json_results import plain
+from spanfold.http.problems import problem_of
 from spanfold.language.errors import InvalidInput, SpanfoldError
 
 AT_ONCE: Final = 8
@@ -73,12 +72,9 @@ def operations_router(operations: Mapping[str, Operation]) -> APIRouter:
 
 
 async def _answer(form: "_Form", run: Callable[..., Any], executor: ThreadPoolExecutor, request: Request) -> Response:
-    if request.method == "POST" and not request.headers.get("content-type", "").startswith("application/json"):
-        # a form or a text can be sent by any web page that somebody on this machine looks at
-        detail = "send the fields as JSON, with Content-Type: application/json"
-        return problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "UnsupportedMediaType", detail)
     try:
-        given = dict(request.query_params) if request.method == "GET" else await json_body(request)
+        _refuse_forms(request)
+        given = dict(request.query_params) if request.method == "GET" else await json_object(request.stream())
         arguments = form.arguments(given)
         if form.streams:
             return await _streamed(run, arguments)
@@ -86,6 +82,12 @@ async def _answer(form: "_Form", run: Callable[..., Any], executor: ThreadPoolEx
     except SpanfoldError as error:
         return problem_of(error)
     return _json(plain(result))
+
+
+def _refuse_forms(request: Request) -> None:
+    """Any web page that somebody opens on this machine can send a form or plain text here."""
+    if request.method == "POST" and not request.headers.get("content-type", "").startswith("application/json"):
+        raise UnsupportedMediaType("send the fields as JSON, with Content-Type: application/json")
 
 
 def _json(value: Any) -> Response:

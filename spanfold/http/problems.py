@@ -1,17 +1,18 @@
-"""Errors as HTTP tells them: problem details of RFC 9457, `application/problem+json`.
+"""Errors over HTTP: problem details of RFC 9457, `application/problem+json`, with the status that language/errors.py lists.
 
 | status | when                                                                       | whose turn it is            |
 |--------|----------------------------------------------------------------------------|-----------------------------|
 | 400    | the body is no JSON object                                                 | the caller's                |
-| 404    | nobody handles the type; `known` lists those that are handled              | the caller's                |
-|        | what an operation was to work on does not exist                            |                             |
+| 404    | no handler for the type (`known` lists those that exist), or what an       | the caller's                |
+|        | operation is to work on does not exist                                     |                             |
+| 408    | the body did not arrive in time                                            | the caller's                |
 | 409    | a rule refuses the command, or other appends keep coming between: `actual` | the caller's, after a look  |
-| 410    | the events that were asked for are no longer kept                          | the caller's                |
+| 410    | the requested events are no longer kept                                    | the caller's                |
 | 413    | the body is too large                                                      | the caller's                |
 | 415    | an operation's fields are not sent as application/json                     | the caller's                |
 | 422    | a field is wrong, missing or unknown, or the log rejects the event         | the caller's                |
-| 500    | the installation is not as it must be, or a parked record holds the        | the operator's              |
-|        | aggregate up: `position`                                                   |                             |
+| 500    | the installation is misconfigured, or a parked record blocks the           | the operator's              |
+|        | aggregate: `position`                                                      |                             |
 | 503    | Kafka or Postgres is away, or an outcome is unknown: `event_id`            | send the same again later   |
 """
 
@@ -21,52 +22,18 @@ from typing import Any, Final
 
 from fastapi.responses import JSONResponse
 
-from spanfold.application.event_store import Compacted, Conflict, HeldUp, OutcomeForgotten, OutcomeUnknown, Rejected
+from spanfold.application.event_store import Compacted, Conflict, HeldUp, OutcomeUnknown, Rejected
 from spanfold.application.messages import NotYetReflected, UnknownMessage
-from spanfold.language.errors import (
-    CommandRefused,
-    InvalidInput,
-    LogUnavailable,
-    NotFound,
-    SpanfoldError,
-    StoreUnavailable,
-)
+from spanfold.language.errors import SpanfoldError
 from spanfold.language.ids import id_text
 
 RETRY_AFTER_S: Final = 2
 MEDIA_TYPE: Final = "application/problem+json"
 
 
-class NotJson(InvalidInput):
-    """The body is no JSON object."""
-
-
-class TooLarge(InvalidInput):
-    """The body is larger than anybody's command."""
-
-
-_STATUS_OF: Final[tuple[tuple[type[SpanfoldError], HTTPStatus], ...]] = (
-    (NotJson, HTTPStatus.BAD_REQUEST),
-    (TooLarge, HTTPStatus.REQUEST_ENTITY_TOO_LARGE),
-    (UnknownMessage, HTTPStatus.NOT_FOUND),
-    (NotFound, HTTPStatus.NOT_FOUND),
-    (InvalidInput, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (CommandRefused, HTTPStatus.CONFLICT),
-    (Conflict, HTTPStatus.CONFLICT),
-    (Rejected, HTTPStatus.UNPROCESSABLE_ENTITY),
-    (Compacted, HTTPStatus.GONE),
-    (OutcomeForgotten, HTTPStatus.GONE),
-    (NotYetReflected, HTTPStatus.SERVICE_UNAVAILABLE),
-    (LogUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (StoreUnavailable, HTTPStatus.SERVICE_UNAVAILABLE),
-    (SpanfoldError, HTTPStatus.INTERNAL_SERVER_ERROR),
-)
-"""The first that fits."""
-
-
 def problem_of(error: SpanfoldError, known: Sequence[str] = ()) -> JSONResponse:
-    """The answer to a request that ended in this error; `known` are the types that are handled."""
-    status = next(status for kind, status in _STATUS_OF if isinstance(error, kind))
+    """The answer to a request that ended in this error; `known` are the types that have a handler."""
+    status = error.http_status
     retry = {"Retry-After": str(RETRY_AFTER_S)} if status is HTTPStatus.SERVICE_UNAVAILABLE else {}
     return problem(status, type(error).__name__, str(error), headers=retry, **_details(error, known))
 
@@ -94,7 +61,7 @@ def _details(error: SpanfoldError, known: Sequence[str]) -> dict[str, Any]:
                 "aggregate_id": error.aggregate_id,
             }
         case NotYetReflected():
-            return {"positions": [str(each) for each in error.positions]}
+            return {"positions": [str(position) for position in error.positions]}
         case HeldUp():
             return {"position": str(error.position)}
         case Compacted():

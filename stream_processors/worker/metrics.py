@@ -5,8 +5,9 @@ Counts begin at 0 with the process. What the tables hold is asked of them (`span
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import Counter, Gauge, Histogram
 
+from spanfold.http.metrics import process_registry
 from spanfold.language.topics import Partition
 from spanfold.projections.commit.store import Outcome
 
@@ -18,8 +19,7 @@ class Metrics:
     """The metrics of one worker; safe to use from several threads. Series of `topics` are there, at 0, from the start."""
 
     def __init__(self, topics: Iterable[str] = ()) -> None:
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.registry = process_registry()
         self.events_folded = self._counter(
             "spanfold_events_folded", "Events that this worker folded into the read models and committed.", "topic"
         )

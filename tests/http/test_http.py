@@ -12,8 +12,9 @@ from spanfold.application.in_memory import InMemoryEventStore
 from spanfold.application.messages import Answer, NotYetReflected
 from spanfold.application.queries import GetTrace, TraceReadModel
 from spanfold.bootstrap import command_bus
-from spanfold.http.api import MAX_BODY_BYTES, api_app
+from spanfold.http.api import api_app
 from spanfold.http.api_metrics import ApiMetrics
+from spanfold.http.body_limits import MAX_COMMAND_BYTES
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.positions import Position
 from spanfold.language.topics import SERVICES
@@ -160,7 +161,7 @@ async def test_the_types_that_are_handled_are_listed(door: httpx.AsyncClient) ->
 
 async def test_a_body_that_cannot_be_read_is_told_so(door: httpx.AsyncClient) -> None:
     assert (await door.post("/commands", content=b"{")).status_code == 400
-    assert (await door.post("/queries", content=b" " * (MAX_BODY_BYTES + 1))).status_code == 413
+    assert (await door.post("/queries", content=b" " * (MAX_COMMAND_BYTES + 1))).status_code == 413
     assert (await door.get("/commands")).status_code == 405
 
 

@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from spanfold.http.body_limits import MAX_EXPORT_BYTES, BodyTooLarge, UnsupportedMediaType, decompressed
 from spanfold.language.errors import InvalidInput
-from spanfold.producers.otlp.bodies import (
-    JSON,
-    MAX_BODY_BYTES,
-    PROTOBUF,
-    BodyTooLarge,
-    Encoding,
-    UnknownMedia,
-    decompressed,
-    encoding_of,
-    message_of,
-)
+from spanfold.producers.otlp.bodies import JSON, PROTOBUF, Encoding, encoding_of, message_of
 
 from .conftest import a_span, an_export, as_message
 
@@ -34,18 +25,18 @@ def test_a_content_type_may_have_parameters_and_capitals() -> None:
     assert encoding_of("Application/JSON; charset=utf-8") is JSON
     assert encoding_of("application/x-protobuf") is PROTOBUF
     for other in ("", "text/plain", "application/grpc"):
-        with pytest.raises(UnknownMedia, match=r"application/x-protobuf, application/json"):
+        with pytest.raises(UnsupportedMediaType, match=r"application/x-protobuf, application/json"):
             encoding_of(other)
 
 
 def test_gzip_is_undone_up_to_the_limit() -> None:
-    most = bytes(MAX_BODY_BYTES)
-    assert decompressed(gzip.compress(most), "GZIP") == most
-    assert decompressed(b"as it is", "identity") == b"as it is"
+    most = bytes(MAX_EXPORT_BYTES)
+    assert decompressed(gzip.compress(most), "GZIP", MAX_EXPORT_BYTES) == most
+    assert decompressed(b"as it is", "identity", MAX_EXPORT_BYTES) == b"as it is"
     with pytest.raises(BodyTooLarge):
-        decompressed(gzip.compress(most + b"x"), "gzip")
+        decompressed(gzip.compress(most + b"x"), "gzip", MAX_EXPORT_BYTES)
     with pytest.raises(BodyTooLarge):
-        decompressed(gzip.compress(bytes(50 * MAX_BODY_BYTES), 9), "gzip")
+        decompressed(gzip.compress(bytes(50 * MAX_EXPORT_BYTES), 9), "gzip", MAX_EXPORT_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -54,12 +45,12 @@ def test_gzip_is_undone_up_to_the_limit() -> None:
 )
 def test_what_is_not_gzip_is_malformed(body: bytes) -> None:
     with pytest.raises(InvalidInput, match="gzip"):
-        decompressed(body, "gzip")
+        decompressed(body, "gzip", MAX_EXPORT_BYTES)
 
 
 def test_other_compressions_are_unknown() -> None:
-    with pytest.raises(UnknownMedia, match="'br' is not gzip"):
-        decompressed(b"", "br")
+    with pytest.raises(UnsupportedMediaType, match="'br' is not gzip"):
+        decompressed(b"", "br", MAX_EXPORT_BYTES)
 
 
 def test_json_and_protobuf_are_the_same_message() -> None:

@@ -9,8 +9,8 @@ import psycopg
 import pytest
 from google.rpc.status_pb2 import Status
 
+from spanfold.http.body_limits import MAX_EXPORT_BYTES
 from spanfold.language.settings import Settings
-from spanfold.producers.otlp.bodies import MAX_BODY_BYTES
 
 from .conftest import (
     JSON_TYPE,
@@ -104,12 +104,12 @@ def test_what_can_t_be_taken_is_answered_in_the_senders_encoding(door: Door) -> 
     assert door.post(b"{}", "text/plain").status_code == 415
     assert door.post(b"{}", JSON_TYPE, "br").status_code == 415
     for body, compression in (
-        (bytes(MAX_BODY_BYTES + 1), ""),
-        (gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip"),
+        (bytes(MAX_EXPORT_BYTES + 1), ""),
+        (gzip.compress(bytes(MAX_EXPORT_BYTES + 1)), "gzip"),
     ):
         answer = door.post(body, PROTOBUF_TYPE, compression)
         assert answer.status_code == 413
-        assert "send fewer spans a request" in Status.FromString(answer.content).message
+        assert "send less in one request" in Status.FromString(answer.content).message
     assert "Retry-After" not in answer.headers
     counted = {name: count for name, count in door.metrics().items() if name.startswith("spanfold_otlp_requests_total")}
     assert counted == {f'spanfold_otlp_requests_total{{status="{status}"}}': count
@@ -119,7 +119,7 @@ def test_what_can_t_be_taken_is_answered_in_the_senders_encoding(door: Door) -> 
 def test_a_request_larger_than_the_publishers_buffer_goes_in(door: Door, ledger: Ledger) -> None:
     spans = [a_span(number=number) | {"name": "x"} for number in range(2, 110_002)]
     body = as_protobuf(an_export(*spans))
-    assert len(body) < MAX_BODY_BYTES
+    assert len(body) < MAX_EXPORT_BYTES
     answer = door.post(body)
     assert (answer.status_code, partial_success(answer)) == (200, {})
     assert door.metrics()["spanfold_otlp_spans_accepted_total"] == 110_000

@@ -1,4 +1,4 @@
-"""Results as JSON has them."""
+"""Results of handlers and operations as JSON."""
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
@@ -13,8 +13,8 @@ _ENVELOPE: Final = ("aggregate_id", "occurred_at", "source", "event_id")
 
 
 def plain(value: Any) -> Any:
-    """Objects of fields, lists, texts and numbers. Times stay µs since 1970 UTC; a position is its text, bytes are hex,
-    numbers that JSON lacks are text ("NaN"), an event is an envelope with its own fields as `event_data`.
+    """The value as objects, lists, strings and numbers. Times stay µs since 1970 UTC; a position is its text, bytes are hex,
+    NaN and infinities are text, an event is an envelope with its own fields as `event_data`.
     """
     match value:
         case Position():
@@ -30,18 +30,17 @@ def plain(value: Any) -> Any:
         case list() | tuple():
             return [plain(item) for item in value]
         case _ if is_dataclass(value):
-            return {each.name: plain(getattr(value, each.name)) for each in fields(value)}
+            return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
         case _:
             return value
 
 
 def _event(event: DomainEvent) -> dict[str, Any]:
-    said = event.as_fields()
     return {
         "event_type": event.event_type,
         "event_id": id_text(event.event_id),
         "aggregate_id": event.aggregate_id,
         "occurred_at": event.occurred_at,
         "source": event.source,
-        "event_data": {name: plain(item) for name, item in said.items() if name not in _ENVELOPE},
+        "event_data": {name: plain(item) for name, item in event.as_fields().items() if name not in _ENVELOPE},
     }
