@@ -223,7 +223,9 @@ def test_a_service_with_rooms_of_the_same_names_publishes(
     (tmp_path / "checkout.py").write_text(PUBLISH)
     now = 1_795_000_000_000_000
     environment = {"SPANFOLD_TOPIC_PREFIX": topic_prefix}
-    done = service.run("python", "checkout.py", str(now), kafka_bootstrap, *ROOMS, cwd=tmp_path, environment=environment)
+    done = service.run(
+        "python", "checkout.py", str(now), kafka_bootstrap, *ROOMS, cwd=tmp_path, environment=environment
+    )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
     assert answer["theirs"] == [f"the {room} of the service" for room in ROOMS]

@@ -142,7 +142,7 @@ async def test_what_the_store_says_is_told(
         ("/queries", {"query_type": "GetTrace"}, 422, "GetTrace: missing trace_id"),
         ("/queries", {"query_type": "GetTrace", "query_data": {"trace_id": "t", "at_least": ["x"]}}, 422, "position 'x'"),
         ("/queries", {"query_type": "GetTrace", "query_data": {"trace_id": "t", "at_least": [str(HERE)]}}, 503,
-         "not reached spanfold.traces/2@41"),
+         "did not reach spanfold.traces/2@41"),
         ("/commands", [], 400, "no JSON object"),
         ("/elsewhere", {}, 404, "POST /commands"),
     ],
