@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from spanfold.language.settings import Settings
 from spanfold.language.settings import settings as environment_settings
@@ -223,8 +223,14 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
 def http_operations(target: Installation) -> dict[str, Operation]:
     """The operations that the API offers under /operations, by name."""
     from spanfold.http.operations import Operation
-    from spanfold.operations import erasure
+    from spanfold.operations.erasure import erase
+    from spanfold.operations.parked import discard_parked, list_parked, retry_parked, show_parked
 
-    return {
-        "erase": Operation("POST", partial(erasure.erase, target)),
+    operations: dict[str, tuple[Literal["GET", "POST"], Callable[..., Any]]] = {
+        "erase": ("POST", erase),
+        "parked": ("GET", list_parked),
+        "parked/show": ("GET", show_parked),
+        "parked/retry": ("POST", retry_parked),
+        "parked/discard": ("POST", discard_parked),
     }
+    return {name: Operation(method, partial(run, target)) for name, (method, run) in operations.items()}

@@ -7,12 +7,12 @@ import typer
 from rich.text import Text
 
 from spanfold.cli.output import console, print_json
-from spanfold.cli.positions import position_of
 from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
 from spanfold.language.errors import InvalidInput
 from spanfold.language.positions import NextOffsets
 from spanfold.language.settings import Settings
+from spanfold.operations.positions import position_of
 from spanfold.projections.projection import Projection
 from spanfold.stream_processors.rebuild import as_of_schemas as past
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
@@ -95,9 +95,7 @@ def _make(
 def _parsed(words: Sequence[str], prefix: str) -> tuple[Find, list[str]]:
     """How to find the positions, and the projections that are named."""
     moments = {word: moment for word in words if (moment := past.parsed_moment(word)) is not None}
-    positions = {
-        word: found for word in words if word not in moments and (found := position_of(word, prefix)) is not None
-    }
+    positions = {word: position_of(word, prefix) for word in words if word not in moments and "@" in word}
     names = [word for word in words if word not in positions and word not in moments]
     if positions and not moments:
         named = {(each.topic, each.partition): each.offset for each in positions.values()}

@@ -58,8 +58,11 @@ def cell(value: Cell) -> Text:
 
 
 def print_result(value: Any) -> None:
-    """The result of an operation, as the HTTP API answers it; see spanfold.http.json_results."""
-    print_json(plain(value))
+    """The result of an operation, as the HTTP API answers it (http/json_results.py); a list has a line for each element."""
+    if isinstance(value, list):
+        print_json_rows(map(plain, value))
+    else:
+        print_json(plain(value))
 
 
 def print_json(value: Any) -> None:

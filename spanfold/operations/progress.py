@@ -1,7 +1,7 @@
 """Who hears what an operation is doing while it works."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 
 class ProgressListener(Protocol):
@@ -25,3 +25,6 @@ class NullProgress:
     def advanced(self, done: int, total: int, unit: str) -> None: ...
 
     def waiting(self, holders: Sequence[str]) -> None: ...
+
+
+NO_PROGRESS: Final = NullProgress()

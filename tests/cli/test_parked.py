@@ -12,7 +12,7 @@ import pytest
 from typer.testing import Result
 
 from spanfold.cli.output import one_line
-from spanfold.cli.parked_payload import hex_dump
+from spanfold.cli.parked_record import hex_dump
 from spanfold.language.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
 from spanfold.language.events import SpanRecorded, TraceCompleted
 from spanfold.language.partitioning import partitions_of
@@ -136,53 +136,51 @@ def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledge
 
 def test_what_can_be_read_is_shown(run: Run) -> None:
     shown = told(run, "show", "spanfold.traces/0@3")
-    assert shown == told(run, "show", "spanfold.traces", "0", "3")
-    for word in ("traces/0@3", "spanfold.traces[0]@3", "traces[0]@3", "spanfold.traces:0:3"):
-        assert shown == told(run, "show", word), word
+    assert shown == told(run, "show", "traces/0@3")
     assert shown["decoded"]["event_type"] == "TraceCompleted"
     assert shown["decoded"]["error"] is None
     fields = shown["decoded"]["fields"]
     assert (fields["aggregate_id"], fields["status"], fields["end_time"]) == ("nul", "\0", NOW)
     assert fields["tags"] == {"n": "NaN", "\x1b[2J": 1}
-    assert fields["event_id"] == shown["event_id"] == dict(shown["headers"])["event_id"]
+    assert fields["event_id"] == shown["record"]["event_id"] == dict(shown["headers"])["event_id"]
     assert bytes.fromhex(shown["payload"]) == log()[3].value
     assert bytes.fromhex(shown["key"]) == b"nul"
 
 
 def test_no_byte_of_a_record_moves_the_terminal(run: Run) -> None:
-    done = run("show", "traces[0]@3")
+    done = run("show", "traces/0@3")
     assert "\x1b[2J" not in done.stdout
     assert "\0" not in done.stdout
     assert "NUL character in status" in done.stdout
 
 
 def test_what_cannot_be_read_is_shown_byte_by_byte(run: Run) -> None:
-    done = run("show", "traces[0]@2")
+    done = run("show", "traces/0@2")
     assert "unknown_schema: schema id 7 is unknown here" in done.stdout
     assert "Schema 7: unknown here" in done.stdout
     assert "00000000  00 00 00 00 07 3f 3f 3f  3f 3f 3f 3f 3f 3f 3f 3f  |.....???????????|" in done.stdout
     assert "000003f0  " in done.stdout
     assert "00000400  " not in done.stdout
     assert "… and 981 bytes more: --full shows them" in done.stdout
-    whole = run("show", "traces[0]@2", "--full").stdout
+    whole = run("show", "traces/0@2", "--full").stdout
     assert whole.splitlines()[-1] == "000007d0  3f 3f 3f 3f 3f" + " " * 36 + "|?????|"
 
 
 def test_of_broken_bytes_the_schema_is_known_and_of_none_nothing(run: Run) -> None:
-    broken = told(run, "show", "traces[0]@1")["decoded"]
+    broken = told(run, "show", "traces/0@1")["decoded"]
     assert (broken["event_type"], broken["fields"]) == ("TraceCompleted", None)
     assert broken["error"] == "unreadable: 1 bytes after the end of TraceCompleted"
-    nothing = told(run, "show", "traces[0]@5")
+    nothing = told(run, "show", "traces/0@5")
     assert (nothing["payload"], nothing["decoded"]["event_type"]) == (None, None)
-    assert "the record's value is null" in run("show", "traces[0]@5").stdout
+    assert "the record's value is null" in run("show", "traces/0@5").stdout
 
 
 def test_of_an_erased_record_it_is_shown_that_nothing_is_left(run: Run, ledger: Ledger) -> None:
     store = Store(installed())
     store.commit(ledger, store.prepare(batch([erased("nul", 6)])))
-    shown = told(run, "show", "traces[0]@3")
-    assert (shown["state"], shown["key"], shown["headers"], shown["payload"]) == ("erased", None, None, None)
-    done = run("show", "traces[0]@3")
+    shown = told(run, "show", "traces/0@3")
+    assert (shown["record"]["state"], shown["key"], shown["headers"], shown["payload"]) == ("erased", None, None, None)
+    done = run("show", "traces/0@3")
     assert done.exit_code == 0, done.output
     assert "erased at 6" in done.stdout
     assert done.stdout.splitlines()[-1] == "Its trace was erased: key, headers and payload are gone"
@@ -200,19 +198,18 @@ def test_hex_dumps_and_lines_are_what_terminals_can_show() -> None:
 
 
 MISTAKES: dict[tuple[str, ...], str] = {
-    ("show", "traces[0]@0"): "spanfold.traces/0@0 is not parked: that record was accepted and folded",
-    ("show", "traces[0]@4"): "is not parked: that record was rejected as duplicate, which is for ever",
-    ("retry", "traces[0]@1", "traces[0]@77", "--yes"): "spanfold.traces/0@77 is not parked: of a record there nothing is known",
-    ("discard", "traces[3]@1", "--yes"): "`spanfold parked list` shows what is",
-    ("show", "traces@1"): "'traces@1' is no position: expected spanfold.traces/0@42",
-    ("show", "traces[0]@1", "traces[0]@2"): "one position at a time",
+    ("show", "traces/0@0"): "spanfold.traces/0@0 is not parked: that record was accepted and folded",
+    ("show", "traces/0@4"): "is not parked: that record was rejected as duplicate, which is for ever",
+    ("retry", "traces/0@1", "traces/0@77", "--yes"): "spanfold.traces/0@77 is not parked: of a record there nothing is known",
+    ("discard", "traces/3@1", "--yes"): "`spanfold parked list` shows what is",
+    ("show", "traces@1"): "position 'traces@1': expected topic/partition@offset, such as spanfold.traces/2@41",
     ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.logs, spanfold.metrics, "
     "spanfold.services, spanfold.traces",
     ("list", "--since", "noon"): "--since: expected a time",
     ("retry", "--yes"): "say which records, in one way",
     ("retry", "--all", "--reason", "invalid", "--yes"): "say which records, in one way",
-    ("discard", "traces[0]@1", "--topic", "traces", "--yes"): "say which records, in one way",
-    ("discard", "--all"): "nobody answers: say --yes",
+    ("discard", "traces/0@1", "--topic", "traces", "--yes"): "say which records, in one way",
+    ("discard", "--all"): "no terminal to confirm; pass --yes",
 }  # fmt: skip
 
 
@@ -248,20 +245,22 @@ def at_home(offset: int) -> bool:
 
 def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Run) -> None:
     assert at_home(HOME)
-    outcome = told(run, "retry", f"traces[0]@{HOME}", "--yes", "--no-wait")
-    assert outcome == {"appended": 1, "retried": None, "discarded": None, "still_parked": None}
-    assert run("retry", f"traces[0]@{HOME}", "--yes", "--no-wait").stdout.startswith("1 fact appended; ")
+    outcome = told(run, "retry", f"traces/0@{HOME}", "--yes", "--no-wait")
+    assert outcome == {
+        "appended": 1, "remarks": [], "retried": None, "discarded": None, "erased": None, "still_parked": None,
+    }  # fmt: skip
+    assert run("retry", f"traces/0@{HOME}", "--yes", "--no-wait").stdout.startswith("1 fact appended; ")
 
 
 def test_who_waits_in_vain_is_told_what_is_behind(run: Run, ledger: Ledger) -> None:
     ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
-    done = run("discard", f"traces[0]@{HOME}", "--yes", "--timeout", "6")
+    done = run("discard", f"traces/0@{HOME}", "--yes", "--timeout", "6")
     assert "partition 0 of spanfold.traces is folded up to offset 0 of 1" in refusal(done, StoreUnavailable)
 
 
 def test_what_passed_and_is_still_parked_says_why(run: Run) -> None:
     # the checkpoints are beyond the fact already: this is what a fact in vain looks like
-    done = run("retry", f"traces[0]@{HOME}", "--yes")
+    done = run("retry", f"traces/0@{HOME}", "--yes")
     assert done.exit_code == 1
     assert done.stdout.startswith("0 records retried and folded, 1 still parked\n")
 
@@ -269,7 +268,7 @@ def test_what_passed_and_is_still_parked_says_why(run: Run) -> None:
 def test_a_fact_that_does_not_come_to_its_record_is_an_error(run: Run) -> None:
     # these tables say that the topic has one partition; on the broker it has four
     assert not at_home(AWAY)
-    wrong = refusal(run("retry", f"traces[0]@{AWAY}", "--yes"), Misconfigured)
+    wrong = refusal(run("retry", f"traces/0@{AWAY}", "--yes"), Misconfigured)
     assert f"the fact about spanfold.traces/0@{AWAY} went to partition " in wrong
 
 

@@ -86,6 +86,12 @@ def told(of: Settings, *words: str, code: int = 0) -> Any:
     return json.loads(done.stdout)
 
 
+def settled(retried: int = 0, remarks: Sequence[str] = ()) -> dict[str, Any]:
+    """What it tells programs when so many records are retried, and no other is left."""
+    counts = {"appended": retried, "retried": retried, "discarded": 0, "erased": 0}
+    return {**counts, "remarks": list(remarks), "still_parked": []}
+
+
 def reasons(of: Settings, *words: str) -> dict[str, int]:
     return {each["reason"]: each["records"] for each in told(of, "list", "--summary", *words)}
 
@@ -167,7 +173,7 @@ def test_what_older_software_does_not_know_is_folded_once_it_is_upgraded_and_ret
 
     folded_to_the_end(ledger, start())
     done = told(stack_settings, "retry", "--reason", "unknown_schema", "--yes", "--why", "upgraded")
-    assert done == {"appended": len(spans), "retried": len(spans), "discarded": 0, "still_parked": []}
+    assert done == settled(retried=len(spans))
     assert reasons(stack_settings) == {}
     assert reasons(stack_settings, "--state", "retried") == {"unknown_schema": len(spans)}
     assert facts(ledger) == {("RecordRetried", user_at_host(), "upgraded"): len(spans)}
@@ -214,7 +220,7 @@ def test_wrong_bytes_stay_parked_until_there_is_software_that_reads_them(
     assert reasons(stack_settings) == {"contradiction": 1, "invalid": 1, "unreadable": 1}
     for record in told(stack_settings, "list"):
         shown = told(stack_settings, "show", record["position"])
-        assert shown["aggregate_id"] == f"a {record['reason']} record"
+        assert shown["record"]["aggregate_id"] == f"a {record['reason']} record"
         assert shown["decoded"]["event_type"] == "TraceCompleted"
         assert (shown["decoded"]["fields"] is None) == (record["reason"] == "unreadable")
 
@@ -250,7 +256,8 @@ def test_what_was_given_up_is_never_folded_and_that_is_final(
     assert late.returncode == 2
     assert f"{position} was discarded at offset " in late.stderr
     again = told(stack_settings, "discard", position, "--yes")
-    assert again == {"appended": 0, "retried": 0, "discarded": 0, "still_parked": []}
+    at = told(stack_settings, "show", position)["record"]["settled_offset"]
+    assert again == settled(remarks=[f"{position} was discarded before, at offset {at}"])
     assert ledger.execute("SELECT 1 FROM spanfold.traces WHERE trace_id = 'a unreadable record'").fetchone() is None
 
     assert told(stack_settings, "retry", "--all", "--yes")["retried"] == 2
