@@ -37,7 +37,7 @@ async def test_an_event_store_refuses_it_too(kafka_bootstrap: str, wrong: str) -
 @pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, query_reader])
 @pytest.mark.parametrize("none", [None, ""])
 def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | None) -> None:
-    with pytest.raises(Misconfigured, match="no Postgres is named"):
+    with pytest.raises(Misconfigured, match="no Postgres is configured"):
         ask(Settings(postgres_dsn=none))
 
 

@@ -19,13 +19,13 @@ def api(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port; 0 takes any. Default: SPANFOLD_API_PORT, else 4380."),
+        typer.Option(min=0, max=65535, help="Port; 0 picks a free one. Default: SPANFOLD_API_PORT, else 4380."),
     ] = None,
 ) -> None:
-    """Take commands and queries over HTTP, until SIGTERM or Ctrl-C.
+    """Serve commands and queries over HTTP, until SIGTERM or Ctrl-C.
 
-    POST /commands carries out the commands of every installed aggregate, POST /queries asks the read models; /healthz and
-    /metrics tell how it is. It has no authentication of its own. See docs/write-side.md.
+    POST /commands carries out commands of any installed aggregate, POST /queries queries the read models; health is at
+    /healthz, metrics at /metrics. There is no authentication. See docs/write-side.md.
 
     Example: spanfold api --port 4380
     """

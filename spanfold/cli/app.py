@@ -23,48 +23,48 @@ class Entry(NamedTuple):
 
 COMMANDS: Final[dict[str, Entry]] = {
     "up": Entry("spanfold.cli.up", "up", "Start Kafka, Postgres and the workers on this machine, without Docker."),
-    "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started, in order; the data is kept."),
+    "down": Entry("spanfold.cli.up", "down", "Stop what `spanfold up` started; keep the data."),
     "demo": Entry(
         "spanfold.cli.demo",
         "demo",
-        "Run a shop of three services under load, its OpenTelemetry spans published by spanfold, and query the result.",
+        "Run a shop of three services under load, publish its OpenTelemetry spans, and query the result.",
     ),
     "publish": Entry(
         "spanfold.cli.publish",
         "publish",
-        "Publish events to the log: one from flags, or JSON lines from a file or standard input.",
+        "Publish events: one from flags, or many as JSON lines from a file or standard input.",
     ),
-    "status": Entry("spanfold.cli.status", "status", "Show what runs, and how far the read models are behind the log."),
-    "tail": Entry("spanfold.cli.tail", "tail", "Show the records of a topic, decoded, as they come."),
-    "doctor": Entry(
-        "spanfold.cli.doctor", "doctor", "Look at all that spanfold needs here, and say what to do where it is amiss."
+    "status": Entry(
+        "spanfold.cli.status", "status", "Show what is running, and how far the read models lag behind the log."
     ),
+    "tail": Entry("spanfold.cli.tail", "tail", "Show the records of a topic, decoded, as they arrive."),
+    "doctor": Entry("spanfold.cli.doctor", "doctor", "Check this machine and explain how to fix problems."),
     "sql": Entry("spanfold.cli.sql", "sql", "Query the read models; without a query, open psql."),
     "trace": Entry(
-        "spanfold.cli.trace", "trace", "Show one trace as the log tells it, and what each record of it changed."
+        "spanfold.cli.trace", "trace", "Show one trace as the log has it, and what each of its records changed."
     ),
-    "erase": Entry("spanfold.cli.erase", "erase", "Erase all that the tables have of one trace, for ever."),
+    "erase": Entry("spanfold.cli.erase", "erase", "Erase one trace from all tables, for ever."),
     "parked": Entry("spanfold.cli.parked", "parked", "List, show, retry or discard records that could not be folded."),
     "rebuild": Entry(
-        "spanfold.cli.rebuild", "rebuild", "Fold a projection anew from the log, and swap it in while it is read."
+        "spanfold.cli.rebuild", "rebuild", "Fold a projection again from the log, and swap it in without downtime."
     ),
-    "verify": Entry("spanfold.cli.rebuild", "verify", "Prove that the tables are what the log says, row by row."),
+    "verify": Entry("spanfold.cli.rebuild", "verify", "Compare the tables with the log, row by row."),
     "rollback": Entry("spanfold.cli.rebuild", "rollback", "Go back to the generation before the last rebuild."),
     "projections": Entry(
-        "spanfold.cli.projections", "projections", "Show the projections' generations, or drop previous ones."
+        "spanfold.cli.projections", "projections", "Show the generations of projections, or drop previous ones."
     ),
     "as-of": Entry(
-        "spanfold.cli.as_of", "as_of", "Show the tables as the log knew them at a moment, in another schema."
+        "spanfold.cli.as_of", "as_of", "Create the tables as they were at a moment in the past, in another schema."
     ),
     "snapshot": Entry("spanfold.cli.snapshot", "snapshot", "Take snapshots of aggregates now."),
-    "prune": Entry("spanfold.cli.prune", "prune", "Let go of what the settings allow and nothing needs any more."),
-    "migrate": Entry(
-        "spanfold.cli.migrate", "migrate", "Create or check the topics, and bring the database up to date."
+    "prune": Entry(
+        "spanfold.cli.prune", "prune", "Delete what the retention settings no longer keep and nothing needs."
     ),
+    "migrate": Entry("spanfold.cli.migrate", "migrate", "Create or check the topics, and upgrade the database."),
     "otlp": Entry(
-        "spanfold.cli.otlp", "otlp", "Take spans of any OpenTelemetry SDK by OTLP/HTTP, until SIGTERM or Ctrl-C."
+        "spanfold.cli.otlp", "otlp", "Accept spans from OpenTelemetry SDKs over OTLP/HTTP, until SIGTERM or Ctrl-C."
     ),
-    "api": Entry("spanfold.cli.api", "api", "Take commands and queries over HTTP, until SIGTERM or Ctrl-C."),
+    "api": Entry("spanfold.cli.api", "api", "Serve commands and queries over HTTP, until SIGTERM or Ctrl-C."),
     "worker": Entry("spanfold.cli.worker", "worker", "Run a worker in the foreground, until SIGTERM or Ctrl-C."),
 }
 

@@ -38,7 +38,7 @@ def as_of(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the tables as the log knew them at a moment, in another schema.
+    """Create the tables as they were at a moment in the past, in another schema.
 
     A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions name the
     first offset that is not folded, for every partition of the topic. The live tables stay as they are. Traces that were

@@ -41,7 +41,7 @@ def demo(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a shop of three services under load, its OpenTelemetry spans published by spanfold, and query the result.
+    """Run a shop of three services under load, publish its OpenTelemetry spans, and query the result.
 
     Uses the stack that runs on this home, else starts one for as long as the demo takes. The exit code is 1 unless
     every span that the SDKs made is in the log once and in Postgres once, and so is every metric point and logged error that

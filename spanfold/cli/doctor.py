@@ -93,7 +93,7 @@ class Patient:
 
 
 def doctor(home: Home = None, as_json: AsJson = False) -> None:
-    """Look at all that spanfold needs here, and say what to do where it is amiss.
+    """Check this machine and explain how to fix problems.
 
     Each check says ok, warn or fail. Changes nothing. Ends with 0 unless a check failed, then with 3.
 

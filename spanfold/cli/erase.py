@@ -24,7 +24,7 @@ def erase(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Erase all that the tables have of one trace, for ever.
+    """Erase one trace from all tables, for ever.
 
     A fact, TraceErased, is appended to spanfold.traces and to spanfold.logs. Where it lies, the trace's rows go from every
     table, what its spans have added to operation_minutes and service_dependencies is taken off, and what is kept of its

@@ -27,10 +27,10 @@ GENERATIONS: Final = "SELECT projection, generation FROM spanfold_core.generatio
 
 
 def migrate(home: Home = None, as_json: AsJson = False) -> None:
-    """Create or check the topics, and bring the database up to date.
+    """Create or check the topics, and upgrade the database.
 
-    Says what it did; doing it again does nothing. Existing topics are checked and never altered. A projection whose rows
-    this version would make otherwise, or that is new here, is left as it is, and named.
+    Prints what it did; running it again changes nothing. Existing topics are checked but never altered. A projection that
+    is new, or that this version folds differently, is left as it is and named; rebuild it.
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold migrate
     """
@@ -49,7 +49,7 @@ def migrate(home: Home = None, as_json: AsJson = False) -> None:
     elif done:
         print("\n".join(done))
     elif not left:
-        print(f"nothing to do: {', '.join(checked)} and the database are as they must be")
+        print(f"nothing to do: {', '.join(checked)} and the database are up to date")
     for notice in left:
         tell_notice(notice)
 

@@ -19,13 +19,13 @@ def otlp(
     ] = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Port; 0 takes any. Default: SPANFOLD_OTLP_PORT, else 4318."),
+        typer.Option(min=0, max=65535, help="Port; 0 picks a free one. Default: SPANFOLD_OTLP_PORT, else 4318."),
     ] = None,
 ) -> None:
-    """Take spans of any OpenTelemetry SDK by OTLP/HTTP, until SIGTERM or Ctrl-C.
+    """Accept spans from OpenTelemetry SDKs over OTLP/HTTP, until SIGTERM or Ctrl-C.
 
-    POST /v1/traces takes protobuf and JSON, with or without gzip, and answers 200 once Kafka has acknowledged every span;
-    /healthz and /metrics tell how it is. While Kafka is away it asks senders to try again.
+    POST /v1/traces accepts protobuf and JSON, with or without gzip, and answers 200 once Kafka has acknowledged every
+    span. While Kafka is unreachable it asks senders to retry. Health is at /healthz, metrics at /metrics.
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=localhost:9092 spanfold otlp --port 4318
     """
@@ -34,6 +34,6 @@ def otlp(
 
     def started(url: str) -> None:
         leave_url(found.home, url)
-        notices().print(f"OTLP/HTTP on {url}, health at {url}/healthz, metrics at {url}/metrics", soft_wrap=True)
+        notices().print(f"OTLP/HTTP at {url}, health at {url}/healthz, metrics at {url}/metrics", soft_wrap=True)
 
     serve_otlp(found, host or found.otlp_host, found.otlp_port if port is None else port, started)

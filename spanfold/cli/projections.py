@@ -15,7 +15,7 @@ from spanfold.stream_processors.rebuild import rebuild as rebuilding
 
 projections = typer.Typer(
     invoke_without_command=True,
-    help="""Show the projections' generations, or drop previous ones.
+    help="""Show the generations of projections, or drop previous ones.
 
     Of each: state, fold version, how far behind, size.
 

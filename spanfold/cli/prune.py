@@ -52,7 +52,7 @@ def prune(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Let go of what the settings allow and nothing needs any more.
+    """Delete what the retention settings no longer keep and nothing needs.
 
     That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how
     many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,

@@ -59,7 +59,7 @@ def publish(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish events to the log: one from flags, or JSON lines from a file or standard input.
+    """Publish events: one from flags, or many as JSON lines from a file or standard input.
 
     A line that holds no event is reported with its number; the others are sent all the same, and the exit code is 2.
 

@@ -38,7 +38,7 @@ def rebuild(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Fold a projection anew from the log, and swap it in while it is read.
+    """Fold a projection again from the log, and swap it in without downtime.
 
     It is loaded beside the live one: workers go on, and so do queries. Then live and rebuilt rows are compared at one
     position, transactions that see the database as it was before are waited for, and the views are swapped; `spanfold
@@ -106,7 +106,7 @@ def verify(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Prove that the tables are what the log says, row by row.
+    """Compare the tables with the log, row by row.
 
     Projections are folded anew from the log and compared with the live tables, at one exact position. Nothing is swapped,
     and what was loaded is dropped again. The first 20 differing rows of each table are named.

@@ -36,7 +36,7 @@ def sql(
 ) -> None:
     """Query the read models; without a query, open psql.
 
-    Tables need no schema: `traces` is `spanfold.traces`. Nothing can be written by accident: transactions are read-only.
+    Tables need no schema: `traces` means `spanfold.traces`. Transactions are read-only, so nothing is written by accident.
     Ctrl-C cancels the statement. With --json, times are ISO 8601, numerics are numbers and bytes are hex.
 
     Example: spanfold sql --json 'SELECT trace_id, duration_ms FROM traces ORDER BY duration_ms DESC LIMIT 5'
@@ -76,9 +76,7 @@ def explained() -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
-        raise Misconfigured(
-            "this database is not up to date: `spanfold migrate` or a worker's start sees to it"
-        ) from error
+        raise Misconfigured("this database is not up to date: run `spanfold migrate`, or start a worker") from error
     except psycopg.OperationalError as error:
         raise unreachable_postgres(error) from error
 
@@ -138,7 +136,7 @@ def _execute(cursor: Cursor[Any], statement: str) -> None:
     """Run the one statement. InvalidInput when there is none, or more."""
     cursor.execute(statement.encode())
     if cursor.nextset():
-        raise InvalidInput("one statement at a time: the query has several")
+        raise InvalidInput("the query has several statements; pass one at a time")
     if cursor.statusmessage is None:
         raise InvalidInput("the query is empty")
 
@@ -175,7 +173,7 @@ def _open_psql(settings: Settings, dsn: str) -> None:
     state = read_state(settings.home)
     psql = (state.psql if state else None) or shutil.which("psql")
     if psql is None:
-        raise Misconfigured("there is no psql on PATH; install PostgreSQL's client, or give a query")
+        raise Misconfigured("psql is not on PATH: install PostgreSQL's client, or pass a query")
     parts = conninfo_to_dict(dsn)
     password = parts.pop("password", None)
     environment = {**os.environ, "PSQL_HISTORY": str(_history(settings.home))}

@@ -59,7 +59,7 @@ def chosen_settings(
         return settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(f"SPANFOLD_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
-        raise Misconfigured(f"a setting in the environment is not as it must be: {wrong}") from error
+        raise Misconfigured(f"invalid setting: {wrong}") from error
 
 
 def command_line(home: Path, *words: str) -> str:
@@ -153,7 +153,7 @@ def named_postgres(settings: Settings) -> str:
     """The DSN of the settings. Misconfigured when none is named, or it is no postgresql:// URL."""
     if not settings.postgres_dsn:
         raise Misconfigured(
-            f"no Postgres is named and nothing runs on {settings.home}: start it with"
+            f"no Postgres is configured and no stack is running in {settings.home}: start one with"
             f" `{command_line(settings.home, 'up', '--detach')}`, or set SPANFOLD_POSTGRES_DSN"
         )
     return checked_dsn(settings.postgres_dsn)

@@ -119,7 +119,7 @@ class Status:
 
 
 def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Show what runs, and how far the read models are behind the log.
+    """Show what is running, and how far the read models lag behind the log.
 
     Lag is the end of the log, as the broker has it, minus the checkpoint in Postgres. Ends with 0 when all runs and
     every partition has an owner, 1 when something is missing, 3 when nothing runs there, 4 when Kafka or Postgres
@@ -136,7 +136,7 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
         print_json(shown)
     elif code == NOTHING_RUNS and not shown.problems:
         start = command_line(chosen.home, "up", "--detach")
-        notices().print(f"Nothing runs on {chosen.home}. Start it with `{start}`.")
+        notices().print(f"Nothing is running in {chosen.home}. Start a stack with `{start}`.")
     else:
         _show(shown)
     raise typer.Exit(code)

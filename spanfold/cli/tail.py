@@ -34,21 +34,19 @@ Place = Callable[[int, int], int]
 def tail(
     topic: Annotated[str, typer.Argument(help="traces or spanfold.traces, metrics, logs, …")],
     begin: Annotated[
-        str, typer.Option("--from", metavar="beginning|end|OFFSET", help="Where to begin in each partition.")
+        str, typer.Option("--from", metavar="beginning|end|OFFSET", help="Where to start in each partition.")
     ] = "end",
-    partition: Annotated[int | None, typer.Option(min=0, help="Of this partition only.", show_default=False)] = None,
-    event_type: Annotated[
-        str | None, typer.Option("--type", help="Of this event type only.", show_default=False)
-    ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="End after so many records.", show_default=False)] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object a line.")] = False,
+    partition: Annotated[int | None, typer.Option(min=0, help="Only this partition.", show_default=False)] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="Only this event type.", show_default=False)] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Stop after this many records.", show_default=False)] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for programs, one object per line.")] = False,
     home: Home = None,
 ) -> None:
-    """Show the records of a topic, decoded, as they come.
+    """Show the records of a topic, decoded, as they arrive.
 
-    A record is a line: log time, partition:offset, key, event type, fields. One that can't be decoded is shown with the
-    reason and the beginning of its value in hexadecimal. Records of aborted transactions are not shown. Runs until Ctrl-C,
-    in no consumer group: it takes nothing from the workers.
+    Each record is one line: log time, partition:offset, key, event type, fields. A record that can't be decoded is shown
+    with the reason and the start of its value in hexadecimal. Records of aborted transactions are not shown. Runs until
+    Ctrl-C, outside any consumer group, so it takes nothing from the workers.
 
     Example: spanfold tail traces --from beginning --type TraceFailed --limit 10
     """
@@ -74,7 +72,7 @@ def _name_on_broker(given: str, settings: Settings) -> str:
         if given in (topic.name, topic.short_name, topic.on_broker(settings.topic_prefix)):
             return topic.on_broker(settings.topic_prefix)
     raise InvalidInput(
-        f"there is no topic {given!r}; there are {', '.join(topic.short_name for topic in installed_topics())}"
+        f"unknown topic {given!r}; expected one of {', '.join(topic.short_name for topic in installed_topics())}"
     )
 
 
@@ -106,10 +104,12 @@ def _positions(
     found = consumer.list_topics(name, timeout=REQUEST_TIMEOUT_S).topics[name]
     if found.error is not None:
         if found.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART:
-            raise Misconfigured(f"Kafka at {settings.kafka_bootstrap} lacks the topic {name}: run `spanfold migrate`")
+            raise Misconfigured(
+                f"Kafka at {settings.kafka_bootstrap} does not have the topic {name}: run `spanfold migrate`"
+            )
         raise KafkaException(found.error)
     if partition is not None and partition not in found.partitions:
-        raise InvalidInput(f"{name} has the partitions 0 to {len(found.partitions) - 1}, and no {partition}")
+        raise InvalidInput(f"{name} has no partition {partition}, only 0 to {len(found.partitions) - 1}")
     wanted = sorted(found.partitions) if partition is None else [partition]
     return [TopicPartition(name, each, place(*bounds_of(consumer, name, each))) for each in wanted]
 

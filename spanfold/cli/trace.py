@@ -44,7 +44,7 @@ def trace(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one trace as the log tells it, and what each record of it changed.
+    """Show one trace as the log has it, and what each of its records changed.
 
     It is folded from the journal, not read from the tables: a waterfall of its spans, and with --history a line a record
     with position, log time, event time, type and what it changed; duplicates and what could not be folded are there too,

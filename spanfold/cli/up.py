@@ -34,24 +34,30 @@ class StartFailed(SpanfoldError):
 
 def up(
     home: Home = None,
-    detach: Annotated[bool, typer.Option("--detach", "-d", help="Return once all is ready; it runs on.")] = False,
-    ephemeral: Annotated[bool, typer.Option("--ephemeral", help="Use a temporary home, removed at the end.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", help="Return once everything is ready; leave it running.")
+    ] = False,
+    ephemeral: Annotated[
+        bool, typer.Option("--ephemeral", help="Use a temporary home and remove it at the end.")
+    ] = False,
     kafka: Annotated[
         str | None,
-        typer.Option(envvar="SPANFOLD_KAFKA_BOOTSTRAP", metavar="HOST:PORT", help="Use this Kafka; start none."),
+        typer.Option(
+            envvar="SPANFOLD_KAFKA_BOOTSTRAP", metavar="HOST:PORT", help="Use this Kafka instead of starting one."
+        ),
     ] = None,
     postgres: Annotated[
         str | None,
-        typer.Option(envvar="SPANFOLD_POSTGRES_DSN", metavar="DSN", help="Use this Postgres; start none."),
+        typer.Option(envvar="SPANFOLD_POSTGRES_DSN", metavar="DSN", help="Use this Postgres instead of starting one."),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Projectors, which share the partitions.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of projectors; they share the partitions.")] = 1,
     as_json: AsJson = False,
     notify: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Start Kafka, Postgres and the workers on this machine, without Docker.
 
-    Runs until Ctrl-C or SIGTERM, and then stops all of it in order; `--detach` returns when the workers own their
-    partitions. Nothing is left running when this process is killed.
+    Runs until Ctrl-C or SIGTERM, then stops everything in order. With `--detach` it returns when the workers own their
+    partitions. If this process is killed, nothing keeps running.
 
     Example: spanfold up --detach --workers 2
     """
@@ -71,9 +77,9 @@ def up(
 
 
 def down(home: Home = None) -> None:
-    """Stop what `spanfold up` started, in order; the data is kept.
+    """Stop what `spanfold up` started; keep the data.
 
-    Ends with 0 also when nothing runs there.
+    Exit code 0 even if nothing was running.
 
     Example: spanfold down --home /srv/spanfold
     """
@@ -83,15 +89,15 @@ def down(home: Home = None) -> None:
     stopped = stop_running(chosen.home)
     if supervisor:
         supervisor.wait(LAST_BREATH_S)  # it lets go of the home a moment before it ends
-    print(f"Stopped the stack on {chosen.home}." if stopped else f"Nothing runs on {chosen.home}.")
+    print(f"Stopped the stack in {chosen.home}." if stopped else f"Nothing is running in {chosen.home}.")
 
 
 def _refuse_a_second(home: Path) -> None:
     if state := read_state(home):
         raise HomeInUse(
-            f"a stack already runs on {home} (pid {state.supervisor.pid}), with Kafka at {state.kafka_bootstrap} and"
-            f" Postgres at {state.postgres_dsn}. Look at it with `{command_line(home, 'status')}`, stop it with"
-            f" `{command_line(home, 'down')}`, or give another --home."
+            f"a stack is already running in {home} (pid {state.supervisor.pid}), with Kafka at {state.kafka_bootstrap} and"
+            f" Postgres at {state.postgres_dsn}. Show it with `{command_line(home, 'status')}`, stop it with"
+            f" `{command_line(home, 'down')}`, or choose another --home."
         )
 
 
@@ -164,7 +170,7 @@ def _open_log(home: Path) -> IO[bytes]:
         logs.mkdir(exist_ok=True)
         return (logs / "up.log").open("a+b")
     except OSError as error:
-        raise InvalidInput(f"{home} can't be a home: {error.strerror} ({error.filename})") from error
+        raise InvalidInput(f"{home} can't be used as the home: {error.strerror} ({error.filename})") from error
 
 
 def _arguments(settings: Settings, workers: int, ephemeral: bool, notify: int) -> list[str]:
@@ -203,4 +209,4 @@ def _reason(log: IO[bytes], begin: int, code: int) -> str:
     log.seek(begin)
     said = log.read().decode(errors="replace").strip()
     _, found, message = said.rpartition("spanfold: ")
-    return message if found else f"the stack ended with {code} before it was ready:\n{said}"
+    return message if found else f"the stack exited with code {code} before it was ready:\n{said}"

@@ -12,7 +12,7 @@ worker = typer.Typer(no_args_is_help=True, help="Run a worker in the foreground,
 def projector() -> None:
     """Fold the topics into the read models.
 
-    Start more of them to share the partitions; each batch is committed once, whoever owns it.
+    Start several to share the partitions; every batch is committed once, whoever owns it.
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker projector
     """
@@ -23,8 +23,8 @@ def projector() -> None:
 def snapshots() -> None:
     """Fold the topics into the states of aggregates, and take snapshots of them.
 
-    It follows the projectors: what they have judged is folded here. Snapshots lie in spanfold.snapshots and in the compacted
-    topic of the same name.
+    It follows the projectors and folds what they have judged. Snapshots are in the view spanfold.snapshots and in the
+    compacted topic of the same name.
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker snapshots
     """

@@ -39,7 +39,7 @@ class Installation:
         if not self.settings.postgres_dsn:
             home = self.settings.home
             raise Misconfigured(
-                f"no Postgres is named and nothing runs on {home}: start it with"
+                f"no Postgres is configured and no stack is running in {home}: start one with"
                 f" `{command_line(home, 'up', '--detach')}`, or set SPANFOLD_POSTGRES_DSN"
             )
         return checked_dsn(self.settings.postgres_dsn)

@@ -17,7 +17,7 @@ _BARE_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 def postgres_dsn(settings: Settings) -> str:
     """The DSN of the settings. Misconfigured when none is set, or it is no postgresql:// URL."""
     if not settings.postgres_dsn:
-        raise Misconfigured("no Postgres is named: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
+        raise Misconfigured("no Postgres is configured: set SPANFOLD_POSTGRES_DSN, or run `spanfold up`")
     return checked_dsn(settings.postgres_dsn)
 
 

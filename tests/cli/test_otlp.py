@@ -67,7 +67,7 @@ def test_alone_it_says_where_it_listens_and_ends_with_0(
     for number in (signal.SIGTERM, signal.SIGINT):
         process = foreground(running, "otlp", "--host", "127.0.0.1", "--port", "0", **own_servers)
         said = process.stderr.readline()
-        assert said.startswith("OTLP/HTTP on http://127.0.0.1:"), said
+        assert said.startswith("OTLP/HTTP at http://127.0.0.1:"), said
         url = said.split()[2].rstrip(",")
         unwell = httpx.get(f"{url}/healthz", timeout=30)
         assert unwell.status_code == 503, "its topics are not there yet"

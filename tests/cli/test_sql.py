@@ -74,7 +74,7 @@ def test_no_rows_are_an_empty_list(running: Shell) -> None:
         ("SELECT *\nFROM tracez", 'SQL error at line 2, column 6: relation "tracez" does not exist (42P01)'),
         ("SELECT 'ä', nix", 'SQL error at line 1, column 13: column "nix" does not exist (42703)'),
         ("CREATE TABLE t (i int)", "SQL error: cannot execute CREATE TABLE in a read-only transaction (25006)"),
-        ("SELECT 1; SELECT 2", "one statement at a time: the query has several"),
+        ("SELECT 1; SELECT 2", "the query has several statements; pass one at a time"),
         (" ", "the query is empty"),
     ],
 )
@@ -111,7 +111,7 @@ def test_without_a_query_psql_opens_on_the_read_models(running: Shell) -> None:
 def test_without_a_stack_it_says_how_to_start_one(shell: Shell) -> None:
     done = shell("sql", "SELECT 1")
     assert done.returncode == 3
-    assert f"nothing runs on {shell.home}" in done.stderr
+    assert f"no stack is running in {shell.home}" in done.stderr
     assert "spanfold up --detach" in done.stderr
 
 

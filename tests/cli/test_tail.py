@@ -136,8 +136,8 @@ def test_a_reader_that_has_seen_enough_ends_it(running: Shell, own_servers: dict
     ("words", "code", "says"),
     [
         (("traces", "--from", "yesterday"), 2, "--from yesterday: expected beginning, end or an offset"),
-        (("nothing",), 2, "there is no topic 'nothing'; there are logs, metrics, services, traces"),
-        (("traces", "--partition", "4"), 2, "has the partitions 0 to 3, and no 4"),
+        (("nothing",), 2, "unknown topic 'nothing'; expected one of logs, metrics, services, traces"),
+        (("traces", "--partition", "4"), 2, "has no partition 4, only 0 to 3"),
     ],
 )
 def test_wrong_usage_is_named(

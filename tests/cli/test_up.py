@@ -63,7 +63,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     assert "spanfold.traces/0 is owned by no worker" in idle.stdout
     assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1", "snapshots", "otlp"]
     assert shell.json("status", **own_servers)["lag_total"] == 0
-    assert shell("down").stdout == f"Stopped the stack on {shell.home}.\n"
+    assert shell("down").stdout == f"Stopped the stack in {shell.home}.\n"
     assert running("status").returncode == 0
 
 
@@ -121,7 +121,7 @@ def test_what_cannot_start_says_why_and_leaves_nothing(running: Shell, shell: Sh
     assert done.returncode == 4
     assert done.stderr.startswith("spanfold: Postgres can't be used: ")
     assert shell.state is None
-    assert shell("down").stdout == f"Nothing runs on {shell.home}.\n"
+    assert shell("down").stdout == f"Nothing is running in {shell.home}.\n"
 
 
 def test_in_the_foreground_it_runs_until_ctrl_c(
@@ -144,10 +144,10 @@ def test_in_the_foreground_it_runs_until_ctrl_c(
 def test_down_stops_workers_first_and_keeps_the_data(running: Shell) -> None:
     family = running.family()
     done = running("down")
-    assert (done.returncode, done.stdout) == (0, f"Stopped the stack on {running.home}.\n")
+    assert (done.returncode, done.stdout) == (0, f"Stopped the stack in {running.home}.\n")
     assert not [name for name, process in family.items() if alive(process)]
     again = running("down")
-    assert (again.returncode, again.stdout) == (0, f"Nothing runs on {running.home}.\n")
+    assert (again.returncode, again.stdout) == (0, f"Nothing is running in {running.home}.\n")
     nothing = running("status", "--json")
     assert nothing.returncode == 3
     assert '"processes": []' in nothing.stdout

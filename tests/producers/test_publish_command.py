@@ -163,7 +163,7 @@ def test_without_a_postgres_to_wait_for_nothing_is_published(
     environment |= {"SPANFOLD_POSTGRES_DSN": "", "SPANFOLD_HOME": str(tmp_path)}
     result = run("-", "--wait", stdin=_lines(COMPLETED))
     assert isinstance(result.exception, Misconfigured), result.output
-    assert "no Postgres is named" in str(result.exception)
+    assert "no Postgres is configured" in str(result.exception)
     assert sum(ends_of_log(settings).values()) == 0
 
 
