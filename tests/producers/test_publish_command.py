@@ -176,5 +176,5 @@ def test_wait_without_a_worker_says_what_is_behind(run: Run, ledger: psycopg.Con
 def test_wait_says_what_is_wrong_with_the_database(postgres_dsn: str) -> None:
     with pytest.raises(Misconfigured, match="no read models yet"):
         wait_until_visible(postgres_dsn, {("spanfold.traces", 0): 1}, 2)
-    with pytest.raises(StoreUnavailable, match="can't be reached"):
+    with pytest.raises(StoreUnavailable, match="can't be used"):
         wait_until_visible("postgresql://nobody@127.0.0.1:1/none", {("spanfold.traces", 0): 1}, 2)
