@@ -37,7 +37,8 @@ from spanfold.cli.stack import (
 )
 from spanfold.cli.worker_urls import worker_urls
 from spanfold.embedded import StackState, read_state
-from spanfold.embedded.jars import can_download, jar_cache, locked_jars, missing_jars
+from spanfold.embedded.jar_cache import can_download, jar_cache, missing_jars
+from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java, java_version
 from spanfold.embedded.ports import is_free
 from spanfold.embedded.postgres import unprivileged_user, wheel_folder

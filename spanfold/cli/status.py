@@ -32,7 +32,7 @@ from spanfold.cli.stack import (
 )
 from spanfold.cli.worker_urls import url_of
 from spanfold.embedded import StackState, read_state
-from spanfold.embedded.identity import Identity
+from spanfold.embedded.process_identity import Identity
 from spanfold.kafka.log_ends import log_bounds
 from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.settings import Settings

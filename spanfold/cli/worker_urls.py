@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from spanfold.embedded import StackState
-from spanfold.embedded.identity import Identity
+from spanfold.embedded.process_identity import Identity
 from spanfold.http.process_urls import url_file
 
 

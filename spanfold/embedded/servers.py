@@ -8,7 +8,8 @@ from typing import Final
 
 from rich.progress import Progress
 
-from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars, missing_jars
+from spanfold.embedded.jar_cache import fetch_jars, jar_cache, missing_jars
+from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java
 from spanfold.embedded.kafka import KafkaNode, kafka_program
 from spanfold.embedded.ports import choose_ports

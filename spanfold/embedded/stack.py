@@ -14,11 +14,11 @@ from typing import Self
 from rich.progress import Progress
 
 from spanfold.embedded.errors import ChildFailed
-from spanfold.embedded.identity import Identity
 from spanfold.embedded.postgres import postgres_folder
+from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.servers import plan_servers, start_servers
-from spanfold.embedded.state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
+from spanfold.embedded.stack_state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
 from spanfold.embedded.supervisor import Supervisor
 from spanfold.language.settings import Settings, default_home
 

@@ -15,7 +15,7 @@ import psutil
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop_in_order
-from spanfold.embedded.identity import Identity
+from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program, log_tail, spawn
 from spanfold.language.errors import InvalidInput
 

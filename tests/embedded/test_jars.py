@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.embedded import downloads
+from spanfold.embedded import jar_downloads
 from spanfold.embedded.errors import DownloadFailed, JarMismatch, MissingPart
-from spanfold.embedded.jars import LOCK_FILE, Jar, fetch_jars, locked_jars
+from spanfold.embedded.jar_cache import fetch_jars
+from spanfold.embedded.jars import LOCK_FILE, Jar, locked_jars
 
 CONTENT = bytes(range(256)) * 5000
 JAR = Jar("org.example.one:thing:1.2", hashlib.sha256(CONTENT).hexdigest(), len(CONTENT))
@@ -107,7 +108,7 @@ def test_a_repository_without_the_jar_is_an_error_that_names_the_remedy(maven: M
     maven.status = 404
     with pytest.raises(DownloadFailed, match="SPANFOLD_MAVEN_MIRROR"):
         fetch_jars([JAR], tmp_path)
-    assert len(maven.asked) == downloads.ATTEMPTS
+    assert len(maven.asked) == jar_downloads.ATTEMPTS
 
 
 def test_the_lock_names_every_jar_once_and_no_host() -> None:

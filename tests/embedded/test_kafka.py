@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars
+from spanfold.embedded.jar_cache import fetch_jars, jar_cache
+from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java
 from spanfold.embedded.kafka import BROKER_SETTINGS, KafkaNode, broker_config, kafka_program, properties
 

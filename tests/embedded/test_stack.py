@@ -15,8 +15,8 @@ from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-def
 from spanfold.embedded import EmbeddedStack, Program, StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.guard import is_alive
-from spanfold.embedded.identity import Identity
 from spanfold.embedded.kafka import answers
+from spanfold.embedded.process_identity import Identity
 
 pytestmark = pytest.mark.timeout(120)
 

@@ -11,7 +11,7 @@ import pytest
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop
-from spanfold.embedded.identity import Identity
+from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.supervisor import Supervisor
 from spanfold.language.errors import InvalidInput

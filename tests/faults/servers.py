@@ -11,7 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars
+from spanfold.embedded.jar_cache import fetch_jars, jar_cache
+from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java
 from spanfold.embedded.kafka import Cluster, KafkaNode, kafka_program, new_cluster_id
 from spanfold.embedded.ports import free_port

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from spanfold.embedded.jars import fetch_jars, jar_cache, locked_jars
+from spanfold.embedded.jar_cache import fetch_jars, jar_cache
+from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java
 from spanfold.embedded.kafka import Cluster, KafkaNode, kafka_program, new_cluster_id
 from spanfold.embedded.ports import HOST, free_port

@@ -16,7 +16,7 @@ from typing import Final
 
 from spanfold.embedded.errors import ChildFailed, HomeInUse
 from spanfold.embedded.guard import Stoppable, stop_in_order
-from spanfold.embedded.identity import Identity
+from spanfold.embedded.process_identity import Identity
 from spanfold.kafka.plaintext import NO_SECURITY_IN_ENVIRONMENT
 
 STATE_FILE: Final = "stack.json"

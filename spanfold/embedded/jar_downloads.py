@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
@@ -11,12 +12,15 @@ import requests
 from jgo.util import http
 
 from spanfold.embedded.errors import DownloadFailed, JarMismatch
-from spanfold.embedded.jars import LOCK_FILE, Advance, Jar, is_intact, sha256
+from spanfold.embedded.jars import LOCK_FILE, Jar, is_intact, sha256
 
 CHUNK_BYTES: Final = 256 * 1024
 DOWNLOADS_AT_ONCE: Final = 6
 ATTEMPTS: Final = 3
 TIMEOUT_S: Final = 30
+
+
+Advance = Callable[[int], None]
 
 
 def maven_url() -> str:

@@ -1,4 +1,4 @@
-"""Lock the jars of the embedded Kafka anew: `python -m spanfold.embedded.lock`.
+"""Lock the jars of the embedded Kafka anew: `python -m spanfold.embedded.lock_jars`.
 
 jgo resolves the two coordinates as Maven would; each jar is downloaded once to learn its checksum and size. Run
 it after changing COORDINATES, and commit the result.
@@ -12,7 +12,7 @@ from typing import Final
 
 from jgo.maven import MavenContext, PythonResolver
 
-from spanfold.embedded.downloads import maven_url
+from spanfold.embedded.jar_downloads import maven_url
 from spanfold.embedded.jars import LOCK_FILE
 
 COORDINATES: Final = (
