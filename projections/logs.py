@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from spanfold.language.topics import LOGS, LogEventType
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import View
 from spanfold.projections.retention.rules import Retained
 from spanfold.schemas.codec import Fields

@@ -15,7 +15,7 @@ from sqlalchemy import MetaData
 
 from spanfold.application.aggregates import AggregateState, installed_aggregates
 from spanfold.language.topics import Topic
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 
 NEEDED_BY_FOLD: Final = {"needed_by_fold": True}
 """`info` of an index that the fold itself uses: a rebuild creates the other ones after loading."""

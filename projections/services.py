@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from spanfold.language.topics import SERVICES, ServiceEventType
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import View
 from spanfold.schemas.codec import Fields
 

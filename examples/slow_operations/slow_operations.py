@@ -8,7 +8,7 @@ from sqlalchemy import TIMESTAMP, BigInteger, Column, MetaData, SmallInteger, Ta
 
 from spanfold.language.topics import TRACES
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import View
 
 SLOW_US = 1_000_000

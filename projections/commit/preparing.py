@@ -9,9 +9,10 @@ from typing import Any
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.topics import NOT_FOLDED, TRACE_ERASED, Topic, TopicKind
 from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.reading import Fact, read, read_again
+from spanfold.projections.commit.reading import read, read_again
 from spanfold.projections.commit.settlements import is_settlement
 from spanfold.projections.commit.verdicts import Judged, judge
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import Projection, folding
 from spanfold.schemas.codec import Codec
 

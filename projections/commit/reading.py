@@ -13,14 +13,10 @@ from spanfold.language.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, Top
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.checks import CHECKS
 from spanfold.projections.commit.verdicts import NIL_ID, Judged
+from spanfold.projections.facts import Fact
 from spanfold.schemas.batches import unpack
 from spanfold.schemas.catalogue import committed
 from spanfold.schemas.codec import Codec, Fields
-
-Fact = tuple[int, str, Fields]
-"""An accepted, readable, storable event: its record's offset, its type, its fields with tags and lists as `jsonb` bytes. The
-events of an EventBatch are several facts of one offset, in their order and never apart.
-"""
 
 JSONB_VERSION: Final = b"\x01"
 """First byte of a jsonb value in Postgres' binary protocol (src/backend/utils/adt/jsonb.c, jsonb_recv)."""

@@ -16,8 +16,9 @@ from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, TopicKind
 from spanfold.projections.commit.batch import Batch, RecordHeaders
 from spanfold.projections.commit.journal import CORE
-from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.facts import Fact
 from spanfold.schemas.codec import Codec
 
 ERASE_AGAIN: Final = (

@@ -11,7 +11,7 @@ from typing import Any, Final
 from psycopg import Cursor
 
 from spanfold.language.topics import METRICS
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.metrics.fold import MetricsPartial, combine, fold
 from spanfold.projections.metrics.merge import merge
 from spanfold.projections.metrics.tables import metadata

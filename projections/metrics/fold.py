@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, assert_never, cast
 
 from spanfold.language.topics import MetricEventType
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.schemas.codec import Fields
 
 PointKey = tuple[str, int]

@@ -12,7 +12,7 @@ from psycopg import Cursor
 
 from spanfold.application.aggregates import AggregateState
 from spanfold.language.topics import TRACES
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.traces.erase import erase
 from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from spanfold.projections.traces.merge import merge

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar, assert_never, cast
 
 from spanfold.language.topics import TraceEventType
 from spanfold.postgres.copying import PG_EPOCH_US
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.traces.duration_histogram import bucket_of
 from spanfold.schemas.codec import Fields
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from spanfold.application.aggregates import AggregateState, TraceState
-from spanfold.projections.commit.reading import Fact, storable
+from spanfold.projections.commit.reading import storable
+from spanfold.projections.facts import Fact
 from spanfold.projections.traces.fold import TracesPartial, fold
 
 

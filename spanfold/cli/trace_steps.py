@@ -15,7 +15,8 @@ from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED
 from spanfold.postgres.copying import PG_EPOCH_US
-from spanfold.projections.commit.reading import JSONB_VERSION, Fact, storable
+from spanfold.projections.commit.reading import JSONB_VERSION, storable
+from spanfold.projections.facts import Fact
 from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from spanfold.projections.traces.tables import SPANS_TABLE
 from spanfold.schemas.codec import Codec

@@ -16,8 +16,8 @@ from spanfold.language.ids import event_id
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Topic, TopicKind, TopicOnBroker
 from spanfold.postgres.copying import CopyTarget
-from spanfold.projections.commit.reading import Fact
 from spanfold.projections.commit.store import Store
+from spanfold.projections.facts import Fact
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import View, installed
 from spanfold.schemas.codec import Codec

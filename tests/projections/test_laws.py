@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
-from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.projections.traces import PROJECTION, TracesPartial
 from tests.projections.reference import checkpoints, document, empty, shown, told, verdicts

@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from spanfold.language.events import MetricUpdated, TraceCompleted
 from spanfold.language.topics import METRICS
 from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Outcome, Store
 from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.facts import Fact
 from spanfold.projections.metrics import PROJECTION, MetricsPartial
 from spanfold.projections.metrics.buckets import bound_text, power
 from spanfold.projections.projection import installed

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from spanfold.language.records import headers_of
-from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Outcome, Store
 from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.schemas.catalogue import committed
 from spanfold.schemas.codec import Codec

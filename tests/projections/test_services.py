@@ -26,9 +26,10 @@ from spanfold.language.events import (
 )
 from spanfold.language.topics import SERVICES
 from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.reading import Fact, read
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.projections.services import PROJECTION
 from spanfold.schemas.batches import pack

@@ -10,8 +10,8 @@ from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.commit.journal import JOURNAL
-from spanfold.projections.commit.reading import Fact
 from spanfold.projections.commit.store import Store
+from spanfold.projections.facts import Fact
 from spanfold.projections.generations.shadow import next_offsets_of
 from spanfold.projections.projection import installed
 from spanfold.projections.traces import TracesPartial, TracesProjection

@@ -8,7 +8,7 @@ from sqlalchemy import BigInteger, Column, MetaData, Table, Text
 
 from acme_orders.events import ORDERS
 from spanfold.postgres.copying import CopyTarget
-from spanfold.projections.commit.reading import Fact
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import View
 
 COUNTED = ("received", "placed", "cancelled", "shipped", "orders", "orders_paid", "orders_shipped", "orders_cancelled")
