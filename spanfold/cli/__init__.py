@@ -3,10 +3,10 @@
 | exit code | meaning                                                        |
 |-----------|----------------------------------------------------------------|
 | 0         | done                                                           |
-| 1         | something failed that is nobody's fault, or a comparison differs |
-| 2         | what was given is wrong: usage or input                        |
-| 3         | settings, topics or tables are not as they must be             |
-| 4         | Kafka or Postgres can't be reached: worth another try          |
+| 1         | an unexpected failure, or a comparison differs                   |
+| 2         | invalid usage or input                                         |
+| 3         | invalid settings, topics or tables                             |
+| 4         | Kafka or Postgres can't be reached: retry                      |
 """
 
 import sys

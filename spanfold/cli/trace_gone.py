@@ -1,4 +1,4 @@
-"""What of a trace's records may have been let go of."""
+"""Which of a trace's records may have been pruned."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -21,13 +21,13 @@ class Gone:
 
     def __str__(self) -> str:
         return (
-            f"events from before {self.kept_from_day} are let go of: of partition {self.partition}, records below offset "
+            f"events from before {self.kept_from_day} have been pruned: of partition {self.partition}, records below offset "
             f"{self.complete_from_offset} may be missing here"
         )
 
 
 def gone(dsn: str, trace_id: str) -> Gone | None:
-    """What is let go of in the trace's partition; None when nothing is."""
+    """What has been pruned in the trace's partition; None if nothing has."""
     topic = {"topic": TRACES.name}
     with reading(dsn) as connection, connection.cursor(row_factory=class_row(Gone)) as cursor:
         found = {each.partition: each for each in cursor.execute(LET_GO, topic)}

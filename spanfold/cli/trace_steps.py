@@ -91,7 +91,7 @@ def _fact(codec: Codec, record: Logged) -> Fact:
         storable(event_type, fields)
     except PoisonRecord as poison:
         raise Misconfigured(
-            f"{record.position} has been folded, but this version cannot read it ({poison}): use the version that could"
+            f"{record.position} has been folded, but this version can't read it ({poison}): use the version that folded it"
         ) from poison
     return record.kafka_offset, event_type, fields
 

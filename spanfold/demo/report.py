@@ -132,7 +132,7 @@ def show_report(console: Console, report: Report) -> None:
             console.print(line, soft_wrap=True)
     console.print("\n[bold]Calls by service and operation[/bold]")
     console.print(table(("service", "operation", "calls", "errors %", "p50 ms", "p95 ms", "p99 ms"), _cells(report)))
-    console.print(f"\n[bold]Requests to the storefront each {report.step_s} s[/bold], and what they took on average")
+    console.print(f"\n[bold]Requests to the storefront per {report.step_s} s[/bold], and their mean duration")
     most = max((row["requests"] for row in report.requests), default=0)
     for row in report.requests:
         console.print(plot_line(row, most), soft_wrap=True)

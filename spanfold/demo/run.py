@@ -76,7 +76,7 @@ def run_demo(settings: Settings, console: Console, *, seconds: float, spans: int
     """
     run, dsn = uuid.uuid4().hex[:12], str(settings.postgres_dsn)
     before = ends_of_log(settings)
-    with console.status("the shop opens"), running_shop(settings, run) as shop:
+    with console.status("starting the shop"), running_shop(settings, run) as shop:
         with _progress(console, seconds, spans) as watch:
             served = run_load(shop, seconds=seconds, spans=spans, watch=watch)
         services = shop.telemetry(flush=True)
@@ -94,7 +94,7 @@ def run_demo(settings: Settings, console: Console, *, seconds: float, spans: int
 @contextmanager
 def _progress(console: Console, seconds: float, spans: int | None) -> Iterator[Watch]:
     columns = (
-        TextColumn("customers shop"),
+        TextColumn("customers are shopping"),
         BarColumn(),
         TextColumn("{task.fields[made]:,} spans"),
         TimeElapsedColumn(),

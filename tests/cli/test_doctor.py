@@ -36,7 +36,7 @@ def test_a_running_stack_is_well_and_its_workers_are_asked(running: Shell) -> No
     assert installed | {"Kafka", "Topics", "Postgres", "Tables"} <= set(checks)
     assert "faust-streaming 0.15.3" in checks["packages"]["found"]
     assert running.up_state.kafka_bootstrap in checks["Kafka"]["found"]
-    assert checks["projector-1"]["found"].startswith("it is well: http://127.0.0.1:")
+    assert checks["projector-1"]["found"].startswith("healthy: http://127.0.0.1:")
     assert {"port of kafka", "port of kafka_controller", "port of postgres"} <= set(checks)
     assert "! " not in running("doctor").stdout
 
@@ -71,7 +71,7 @@ def test_a_worker_that_hangs_is_found(running: Shell) -> None:
 def test_where_nothing_runs_it_says_how_to_start(shell: Shell) -> None:
     code, checks = examined(shell)
     assert code == 0
-    assert checks["servers"]["advice"] == f"start it with `spanfold up --detach --home {shell.home}`"
+    assert checks["servers"]["advice"] == f"start one with `spanfold up --detach --home {shell.home}`"
     assert not shell.home.exists()
 
 
@@ -91,8 +91,8 @@ def test_servers_that_do_not_answer_are_named(shell: Shell) -> None:
 def test_topics_and_tables_that_are_not_as_they_must_be_are_named(running: Shell, own_servers: dict[str, str]) -> None:
     code, checks = examined(running, **own_servers)
     assert code == 3
-    assert checks["Topics"]["found"].startswith(f"Kafka lacks {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
-    assert checks["Tables"]["found"] == "this database has no tables of spanfold"
+    assert checks["Topics"]["found"].startswith(f"missing on Kafka: {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
+    assert checks["Tables"]["found"] == "this database has no spanfold tables"
     assert "migrate" in checks["Tables"]["advice"]
 
     assert running("migrate", **own_servers).returncode == 0

@@ -240,7 +240,7 @@ def refusal(done: Result) -> str:
 
 def test_an_id_that_nobody_knows_is_explained(story: Ledger, run: Run) -> None:
     trace_id = SAID["aggregate_id"]
-    assert "the journal has no record of it, and of none that begins so. What was published just now" in refusal(
+    assert "the journal has no record of it, nor of any that begins with it. If it was published just now" in refusal(
         run("x")
     )
     assert f"Did you mean {trace_id}?" in refusal(run(trace_id[:9]))

@@ -82,7 +82,7 @@ def test_tables_of_another_fold_version_are_named_and_the_demo_does_not_wait_for
     demo = shell("demo", **own_servers)
     assert demo.returncode == 3
     assert line in demo.stderr
-    assert f"spanfold up --detach --home {shell.home}` runs; or give another --home" in demo.stderr
+    assert f"spanfold up --detach --home {shell.home}` is running; or choose another --home" in demo.stderr
 
 
 def test_its_own_kafka_is_plain_whatever_the_environment_says_of_another(

@@ -127,7 +127,7 @@ async def test_what_is_gone_is_told(old: Place) -> None:
     said = command(old.settings, "trace", gone.aggregate_id)
     assert said.returncode == 1
     assert "the journal has no record of it" in said.stderr
-    assert "are let go of" in said.stderr
+    assert "have been pruned" in said.stderr
 
 
 def mark_of(old: Place, trace_id: str) -> int:
