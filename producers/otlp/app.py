@@ -7,7 +7,7 @@
 | 408    | the body did not arrive in time                                       | gives up                 |
 | 413    | the body is larger than MAX_EXPORT_BYTES, decompressed                | sends smaller ones       |
 | 415    | another Content-Type or Content-Encoding                              | gives up                 |
-| 503    | Kafka is away, or takes less than comes in                            | sends again; nothing is counted twice |
+| 503    | Kafka is away, or accepts less than comes in                           | sends again; nothing is counted twice |
 
 Answers other than 200 are a google.rpc.Status, in the request's own encoding where it has one.
 """
@@ -33,7 +33,7 @@ from spanfold.http.problems import RETRY_AFTER_S
 from spanfold.kafka.broker import Broker
 from spanfold.language.errors import InvalidInput, SpanfoldError
 from spanfold.producers.otlp.bodies import JSON, Encoding, encoding_of, message_of
-from spanfold.producers.otlp.intake import Taken, publish
+from spanfold.producers.otlp.intake import Intake, publish
 from spanfold.producers.otlp.metrics import Metrics
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -82,25 +82,25 @@ class Traces:
         except ClientDisconnect:
             return Response(status_code=_CLIENT_CLOSED)
 
-    async def _publish(self, request: Request, encoding: Encoding) -> Taken:
+    async def _publish(self, request: Request, encoding: Encoding) -> Intake:
         async with self._slots:
             body, arrived = await read_body(request.stream(), MAX_EXPORT_BYTES), time.perf_counter()
             message = await asyncio.to_thread(
                 message_of, ExportTraceServiceRequest, body, encoding, request.headers.get("content-encoding", "")
             )
-            taken, acknowledgements = await publish(self._publisher, message)
+            intake, acknowledgements = await publish(self._publisher, message)
         await acknowledgements.wait()
         self._metrics.ack_duration.observe(time.perf_counter() - arrived)
-        self._metrics.spans_accepted.inc(taken.accepted)
-        self._metrics.spans_rejected.inc(taken.rejected)
-        return taken
+        self._metrics.spans_accepted.inc(intake.accepted)
+        self._metrics.spans_rejected.inc(intake.rejected)
+        return intake
 
 
-def _success(taken: Taken, encoding: Encoding) -> Response:
+def _success(intake: Intake, encoding: Encoding) -> Response:
     answer = ExportTraceServiceResponse()
-    if taken.rejected:
-        answer.partial_success.rejected_spans = taken.rejected
-        answer.partial_success.error_message = "; ".join(taken.reasons)
+    if intake.rejected:
+        answer.partial_success.rejected_spans = intake.rejected
+        answer.partial_success.error_message = "; ".join(intake.reasons)
     return Response(encoding.write(answer), media_type=encoding.content_type)
 
 

@@ -1,4 +1,4 @@
-"""Spans of a request into the log: published, and acknowledged by Kafka before anybody is told that they are in."""
+"""Spans of a request into the log: published, and acknowledged by Kafka before the request is answered."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,17 +17,17 @@ from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.producers.spans import events_of_span
 
 ACK_S: Final = 5.0
-"""How long Kafka may take to acknowledge. SDKs give a request 10 s by default: a part must be left for another try."""
+"""How long Kafka may take to acknowledge. SDKs give a request 10 s by default: some of it must be left for a retry."""
 
 ROOM_S: Final = 2.0
 """How long a request waits for room in the publisher's buffer."""
 
 _SLICE: Final = 100
-"""Spans that are published before others get their turn on the event loop: some ms."""
+"""Spans that are published before other requests get their turn on the event loop: a few ms."""
 
 _ROOM_POLL_S: Final = 0.01
-_REASONS_TOLD: Final = 5
-_NAME_SHOWN: Final = 80
+_NAMED_REASONS: Final = 5
+_NAME_CHARACTERS: Final = 80
 
 
 def otlp_publisher(settings: Settings) -> TelemetryPublisher:
@@ -40,27 +40,27 @@ FINISH_S: Final = int(ACK_S + 5.0)
 
 
 @dataclass(slots=True)
-class Taken:
-    """What became of a request's spans; `reasons` says why the first of the rejected ones can't be taken."""
+class Intake:
+    """The outcome of a request's spans; `reasons` says why the first rejected ones are invalid."""
 
     accepted: int = 0
     rejected: int = 0
     reasons: list[str] = field(default_factory=list)
 
     def reject(self, span: Span, why: InvalidInput) -> None:
-        """Count a span that can never be taken."""
+        """Count a span that can never be accepted."""
         self.rejected += 1
-        if len(self.reasons) < _REASONS_TOLD:
-            self.reasons.append(f"span {span.name[:_NAME_SHOWN]!r}: {why}")
+        if len(self.reasons) < _NAMED_REASONS:
+            self.reasons.append(f"span {span.name[:_NAME_CHARACTERS]!r}: {why}")
 
 
-async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequest) -> tuple[Taken, Acknowledgements]:
-    """Publish every valid span of the request; what Kafka says of them is still to be awaited.
+async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequest) -> tuple[Intake, Acknowledgements]:
+    """Publish every valid span of the request; their acknowledgements are still to be awaited.
 
-    LogUnavailable when there is no room for them, or Kafka has already refused one: some may have been published then,
+    LogUnavailable when there is no room for them, or Kafka has already refused one: some may have been published by then,
     and publishing them again is safe.
     """
-    taken, acknowledgements = Taken(), Acknowledgements()
+    intake, acknowledgements = Intake(), Acknowledgements()
     for number, (span, sender) in enumerate(_spans(request)):
         if number % _SLICE == 0:
             await asyncio.sleep(0)
@@ -69,10 +69,10 @@ async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequ
                 if not _offer(publisher, event, acknowledgements):
                     await _offer_until_there_is_room(publisher, event, acknowledgements)
         except InvalidInput as error:
-            taken.reject(span, error)
+            intake.reject(span, error)
         else:
-            taken.accepted += 1
-    return taken, acknowledgements
+            intake.accepted += 1
+    return intake, acknowledgements
 
 
 def _spans(request: ExportTraceServiceRequest) -> Iterator[tuple[Span, Sender]]:
@@ -102,5 +102,5 @@ async def _offer_until_there_is_room(
         if _offer(publisher, event, acknowledgements):
             return
     raise acknowledgements.failure or LogUnavailable(
-        f"Kafka takes no events and the publisher's buffer has been full for {ROOM_S:g} s"
+        f"Kafka accepts no events and the publisher's buffer has been full for {ROOM_S:g} s"
     )

@@ -25,8 +25,8 @@ class Metrics:
         )
         self.spans_accepted = Counter(
             "spanfold_otlp_spans_accepted",
-            "Spans of requests that were answered with 200 after Kafka had acknowledged them; a span that is sent again "
-            "counts again.",
+            "Spans of requests that were answered with 200 after Kafka had acknowledged them; a span that is sent twice "
+            "counts twice.",
             registry=self.registry,
         )
         self.spans_rejected = Counter(

@@ -15,7 +15,7 @@ from spanfold.producers.spans import with_dropped
 TRACE_ID_BYTES: Final = 16
 SPAN_ID_BYTES: Final = 8
 
-# OTLP says of SPAN_KIND_UNSPECIFIED that it may be taken for internal
+# OTLP allows SPAN_KIND_UNSPECIFIED to be treated as internal
 _KINDS: Final = {
     Span.SPAN_KIND_SERVER: "server",
     Span.SPAN_KIND_CLIENT: "client",
@@ -28,7 +28,7 @@ _SCALARS: Final = frozenset({"string_value", "bool_value", "int_value", "double_
 
 
 class Sender(NamedTuple):
-    """Who made the spans, as their resource says."""
+    """The service that sent the spans, from their resource."""
 
     service_name: str
     source: str
@@ -69,7 +69,7 @@ def recorded(span: Span, sender: Sender) -> SpanRecorded:
             span.dropped_events_count,
             span.dropped_links_count,
         ),
-        events=tuple(_happening(event) for event in span.events) if span.events else (),
+        events=tuple(_event(event) for event in span.events) if span.events else (),
         links=tuple(_link(link) for link in span.links) if span.links else (),
     )
 
@@ -90,7 +90,7 @@ def _check_id(name: str, value: bytes, size: int) -> None:
         raise InvalidInput(f"{name} is all zeros")
 
 
-def _happening(event: Span.Event) -> dict[str, Any]:
+def _event(event: Span.Event) -> dict[str, Any]:
     return {
         "name": text_of(event.name),
         "time": event.time_unix_nano // NS_PER_US,
@@ -107,17 +107,17 @@ def _tags(attributes: Iterable[KeyValue]) -> Tags:
 
 
 def _attributes(pairs: Iterable[KeyValue]) -> Iterator[tuple[str, Any]]:
-    for each in pairs:
-        yield each.key, _value(each.value)
+    for pair in pairs:
+        yield pair.key, _value(pair.value)
 
 
 def _value(value: AnyValue) -> Any:
-    """As the SDK has it; None for a value that is not set, or of a kind that came after this software."""
+    """The value as the SDK represents it; None if it is not set, or of a kind that this version does not know."""
     kind = value.WhichOneof("value")
     if kind in _SCALARS:
         return getattr(value, kind)
     if kind == "array_value":
-        return [_value(each) for each in value.array_value.values]
+        return [_value(item) for item in value.array_value.values]
     if kind == "kvlist_value":
         return dict(_attributes(value.kvlist_value.values))
     return None

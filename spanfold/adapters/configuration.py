@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 
 class EnvironmentConfiguration:
-    """A ConfigurationService: `notification.enabled` is SPANFOLD_NOTIFICATION_ENABLED. An empty text is the same as none."""
+    """A ConfigurationService: `notification.enabled` is SPANFOLD_NOTIFICATION_ENABLED. An empty value counts as none."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._environment = os.environ if environment is None else environment
@@ -15,5 +15,5 @@ class EnvironmentConfiguration:
 
 
 def variable_of(key: str) -> str:
-    """The environment variable of a key: in capitals, with SPANFOLD_ in front, and _ for . and -."""
+    """The environment variable of a key: SPANFOLD_ and the key in capitals, with _ for . and -."""
     return "SPANFOLD_" + key.upper().replace(".", "_").replace("-", "_")

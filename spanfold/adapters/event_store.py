@@ -1,7 +1,7 @@
-"""The event store on Kafka and Postgres: an append is a record, and its answer the verdict that the journal has given it.
+"""The event store on Kafka and Postgres: an append is a record, and its answer is the verdict that the journal gives it.
 
 An append is produced once, acknowledged by all in-sync replicas, and waited for until the journal has passed its offset; then its
-verdict is read. A version is never read before producing: nothing that is known then need be true when the record is judged.
+verdict is read. No version is read before producing: it could be outdated when the record is judged.
 """
 
 import asyncio
@@ -45,25 +45,25 @@ from spanfold.schemas.decoding import events_of
 
 TIMEOUT_S: Final = 30.0
 SENDING_SHARE: Final = 0.6
-"""The part of an answer's time in which the record may be sent. When `unknown` is told, nothing is sent any more."""
+"""The share of the time-out in which the record may be sent: once OutcomeUnknown is raised, nothing is sent any more."""
 
 
 class KafkaEventStore:
-    """An EventStore; bootstrap.event_store() makes one. Share it between the tasks of an event loop: however many wait,
-    one query tells how far the journal is, and verdicts are read many at once.
+    """An EventStore; bootstrap.event_store() makes one. Share it between the tasks of an event loop: one query reads the
+    journal's position for all of them, and verdicts are read in batches.
 
-    `timeout_s` bounds every call; what an append can't tell by then is OutcomeUnknown. Somebody must fold the log: without a
-    worker nothing is judged.
+    `timeout_s` bounds every call; an append without a verdict by then raises OutcomeUnknown. A worker must be running: without
+    one no record is judged.
     """
 
-    def __init__(self, found: Settings, postgres: Postgres, appender: Appender, timeout_s: float) -> None:
+    def __init__(self, settings: Settings, postgres: Postgres, appender: Appender, timeout_s: float) -> None:
         self.postgres, self.progress = postgres, Progress(postgres)
-        self._prefix, self._timeout_s = found.topic_prefix, timeout_s
+        self._prefix, self._timeout_s = settings.topic_prefix, timeout_s
         self._appender, self._codec = appender, Codec()
         self._reader = HistoryReader(postgres)
-        self._ends = LogEnds(found)
+        self._ends = LogEnds(settings)
         self._answers: dict[str, Coalescer[Asked, Answer]] = {}
-        self._asked_ends = {
+        self._coalesced_ends = {
             committed: Coalescer(partial(self._ends_of, committed=committed)) for committed in (True, False)
         }
 
@@ -75,12 +75,13 @@ class KafkaEventStore:
     ) -> Appended:
         append = checked(events, expected_version, batch_id)
         answers = await asyncio.gather(
-            *(self._append(append, self._record(each)) for each in append.records), return_exceptions=True
+            *(self._append(append, self._record(record)) for record in append.records), return_exceptions=True
         )
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
-        return max((each for each in answers if isinstance(each, Appended)), key=lambda each: each.version)
+        appended = [answer for answer in answers if isinstance(answer, Appended)]
+        return max(appended, key=lambda answer: answer.version)
 
     async def outcome_of(self, topic: Topic, aggregate_id: str, event_id: bytes) -> Appended | None:
         deadline = self._deadline()
@@ -89,7 +90,7 @@ class KafkaEventStore:
             ask = partial(self._reader.outcome, topic, at, aggregate_id, event_id)
             answer = await ask(_left(deadline))
             if answer is None:
-                # also what lies behind an open transaction is in the log
+                # records behind an open transaction are in the log too
                 await self._judged_to_the_end(topic, at, deadline, committed=False)
                 answer = await ask(_left(deadline))
         except (LogUnavailable, StoreUnavailable, NotYetReflected) as error:
@@ -117,8 +118,8 @@ class KafkaEventStore:
         return History(events, judged.version, reflects)
 
     async def judged(self, topic: Topic, aggregate_id: str, from_version: int, consistency: Consistency) -> Judged:
-        """The aggregate's records as the journal has them, parked ones too. NotYetReflected when the journal does not come to
-        the log's end in time.
+        """The aggregate's records as the journal has them, parked ones too. NotYetReflected when the journal does not reach the
+        log's end in time.
         """
         deadline = self._deadline()
         at = await self._partition_of(topic, aggregate_id, deadline)
@@ -127,7 +128,7 @@ class KafkaEventStore:
         return await self._reader.read(topic, at, aggregate_id, from_version, _left(deadline))
 
     def events_of(self, record: JournalRecord) -> list[RecordedEvent]:
-        """What the record tells: nothing if it was discarded, or is about another. HeldUp when this version can't read it."""
+        """The record's events; none if it was discarded or settles another record. HeldUp when this version can't read it."""
         if record.discarded:
             return []
         try:
@@ -152,28 +153,28 @@ class KafkaEventStore:
             delivery = await self._appender.append(event, append.expected_version)
             position = Position(append.topic.name, delivery.partition, delivery.offset)
             await self.progress.passes([position], _left(deadline))
-            asked = Asked(position, append.aggregate_id, event.event_id, event.occurred_at, append.expected_version)
+            appended = Asked(position, append.aggregate_id, event.event_id, event.occurred_at, append.expected_version)
             async with asyncio.timeout(_left(deadline)):
-                answer = await self._together(append.topic).ask(asked)
+                answer = await self._coalesced_answers(append.topic).ask(appended)
         except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
             raise OutcomeUnknown(append.topic, append.aggregate_id, event.event_id, self._timeout_s) from error
         if isinstance(answer, Rejected):
             raise answer
         return answer
 
-    def _together(self, topic: Topic) -> Coalescer[Asked, Answer]:
+    def _coalesced_answers(self, topic: Topic) -> Coalescer[Asked, Answer]:
         if topic.name not in self._answers:
             ask: Callable[[Sequence[Asked]], object] = partial(self._reader.answers, topic, within_s=self._timeout_s)
             self._answers[topic.name] = Coalescer(ask)  # type: ignore[arg-type]
         return self._answers[topic.name]
 
     async def _judged_to_the_end(self, topic: Topic, at: int, deadline: float, *, committed: bool) -> None:
-        """Wait until the journal has passed what is the partition's end now."""
+        """Wait until the journal has passed the current end of the partition."""
         try:
             async with asyncio.timeout(_left(deadline)):
-                end = await self._asked_ends[committed].ask((topic.on_broker(self._prefix), at))
+                end = await self._coalesced_ends[committed].ask((topic.on_broker(self._prefix), at))
         except TimeoutError as error:
-            raise LogUnavailable(f"Kafka does not say in time where {topic.name}[{at}] ends") from error
+            raise LogUnavailable(f"Kafka did not report the end of {topic.name}[{at}] in time") from error
         if end:
             last = Position(topic.name, at, end - 1)
             try:
@@ -181,9 +182,9 @@ class KafkaEventStore:
             except TimeoutError as error:
                 raise NotYetReflected((last,), self._timeout_s) from error
 
-    async def _ends_of(self, asked: Sequence[BrokerPartition], *, committed: bool) -> list[int]:
-        ends = await self._ends.of(set(asked), committed=committed, within_s=self._timeout_s)
-        return [ends[each] for each in asked]
+    async def _ends_of(self, partitions: Sequence[BrokerPartition], *, committed: bool) -> list[int]:
+        ends = await self._ends.of(set(partitions), committed=committed, within_s=self._timeout_s)
+        return [ends[partition] for partition in partitions]
 
     async def _partition_of(self, topic: Topic, aggregate_id: str, deadline: float) -> int:
         partitions = await self._reader.partitions(topic, _left(deadline))

@@ -1,4 +1,4 @@
-"""Traces of the domain in the log: saved as events, found through the read models, told from the journal, which is exact."""
+"""Traces of the domain in the log: saved as events, found through the read models, loaded from the journal, which is exact."""
 
 import asyncio
 from typing import Final
@@ -16,8 +16,8 @@ from spanfold.projections.traces import PROJECTION
 
 
 class KafkaTelemetryRepository:
-    """A TelemetryRepository over this store. `source` is named in the events that it appends. What of a trace is parked is
-    left out. NotYetReflected when the read models do not see a saved trace within `timeout_s`: it is in the log all the same.
+    """A TelemetryRepository over this store. `source` is named in the events that it appends. Parked records of a trace are
+    left out. NotYetReflected when the read models do not show a saved trace within `timeout_s`; it is in the log all the same.
     """
 
     def __init__(self, store: KafkaEventStore, *, source: str = "spanfold", timeout_s: float = TIMEOUT_S) -> None:
@@ -37,11 +37,11 @@ class KafkaTelemetryRepository:
 
     async def get_traces_by_service(self, service_id: ServiceId, limit: int = 100) -> list[Trace]:
         rows = await self._store.postgres.rows(TRACES_BY_SERVICE, (service_id, limit), within_s=self._timeout_s)
-        found = await asyncio.gather(*(self.get_trace(TraceId.known(trace_id)) for (trace_id,) in rows))
-        return [trace for trace in found if trace is not None]
+        traces = await asyncio.gather(*(self.get_trace(TraceId.known(trace_id)) for (trace_id,) in rows))
+        return [trace for trace in traces if trace is not None]
 
     async def _load(self, trace_id: str) -> tuple[TraceState, Position | None]:
-        """The trace's state without what is parked of it, and its last record; from its snapshot where older ones are gone."""
+        """The trace's state without its parked records, and its last position; from its snapshot where older records are gone."""
         aggregate = TraceAggregate(trace_id)
         try:
             judged = await self._store.judged(TRACES, trace_id, 0, Consistency.EVENTUAL)
@@ -53,8 +53,8 @@ class KafkaTelemetryRepository:
             aggregate = TraceAggregate(trace_id, state=state, version=snapshot.version)
             judged = await self._store.judged(TRACES, trace_id, snapshot.version, Consistency.EVENTUAL)
         for record in judged.records:
-            for each in self._store.events_of(record) if record.parked is None else ():
-                aggregate.apply_event(each.event, each.version)
+            for recorded in self._store.events_of(record) if record.parked is None else ():
+                aggregate.apply_event(recorded.event, recorded.version)
         return aggregate.state, judged.records[-1].position if judged.records else None
 
     async def _reflected(self, position: Position) -> None:

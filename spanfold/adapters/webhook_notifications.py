@@ -1,4 +1,4 @@
-"""Notifications to the outside world over HTTP."""
+"""Notifications by webhook: POSTed as JSON over HTTP."""
 
 from types import TracebackType
 from typing import Final, Self

@@ -48,14 +48,14 @@ class Abandoned(Exception):
 
 
 def operations_router(operations: Mapping[str, Operation]) -> APIRouter:
-    """A route /operations/NAME for each, and GET /operations, which answers the fields of all of them."""
+    """A route /operations/NAME for each operation, and GET /operations, which describes the fields of all of them."""
     router = APIRouter(prefix="/operations")
     executor = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="spanfold-operation")
     forms = {name: _Form(name, operation.run) for name, operation in operations.items()}
 
     @router.get("")
     async def show_operations() -> Response:
-        shown = {
+        descriptions = {
             name: {
                 "method": operations[name].method,
                 "streams": form.streams,
@@ -63,7 +63,7 @@ def operations_router(operations: Mapping[str, Operation]) -> APIRouter:
             }
             for name, form in forms.items()
         }
-        return _json(shown)
+        return _json(descriptions)
 
     for name, operation in operations.items():
         answer = partial(_answer, forms[name], operation.run, executor)
@@ -101,9 +101,7 @@ class _Form:
         signature = inspect.signature(run)
         types = get_type_hints(run.func if isinstance(run, partial) else run)
         self.streams = PROGRESS in signature.parameters
-        self._parameters = {
-            each.name: types[each.name] for each in signature.parameters.values() if each.name != PROGRESS
-        }
+        self._parameters = {parameter: types[parameter] for parameter in signature.parameters if parameter != PROGRESS}
         definitions: dict[str, Any] = {}
         for parameter, kind in self._parameters.items():
             if is_dataclass(kind):
@@ -119,7 +117,7 @@ class _Form:
         try:
             values = dict(self.model.model_validate(given))
         except ValidationError as error:
-            wrong = (f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors(include_url=False))
+            wrong = (f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_url=False))
             raise InvalidInput("; ".join(wrong)) from error
         return {parameter: _argument(parameter, kind, values) for parameter, kind in self._parameters.items()}
 

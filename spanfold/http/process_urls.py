@@ -1,4 +1,4 @@
-"""Where a process of spanfold serves HTTP: it leaves its URL in HOME/workers/<pid>.url while it runs."""
+"""Where a process of spanfold serves HTTP: HOME/workers/<pid>.url holds its URL while it runs."""
 
 import atexit
 import os
@@ -9,7 +9,9 @@ FOLDER: Final = "workers"
 
 
 def leave_url(home: Path, url: str) -> None:
-    """Tell others on this machine that this process serves at `url`; taken back when it ends. What killed ones left goes."""
+    """Write the URL at which this process serves; the file is removed when it ends, and those of killed processes are removed
+    here.
+    """
     folder = home / FOLDER
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for other in folder.glob("*.url"):

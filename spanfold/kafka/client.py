@@ -1,4 +1,4 @@
-"""How each librdkafka client of spanfold reaches Kafka."""
+"""The configuration that every librdkafka client of spanfold shares."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def kafka_config(settings: Settings) -> dict[str, Any]:
-    """How librdkafka reaches Kafka: the one place that makes these settings. Misconfigured when no Kafka is named,
-    or when the settings of its security contradict each other.
+    """How librdkafka reaches Kafka. Misconfigured when no Kafka is named, or the settings of its security contradict each
+    other.
 
     Connection errors go to the logger `spanfold.kafka`, at most one line in ten seconds for each client.
     """

@@ -1,4 +1,4 @@
-"""Where partitions begin and end, by what the broker says now."""
+"""First and last offsets of partitions, as the broker reports them now."""
 
 import asyncio
 from collections.abc import Collection, Iterable, Mapping
@@ -26,7 +26,7 @@ ANSWER_S: Final = 10.0
 
 
 class LogEnds:
-    """Asks for the offset after the last record of partitions. Safe to share between tasks of an event loop."""
+    """Reads the offset after the last record of partitions. Safe to share between tasks of an event loop."""
 
     def __init__(self, settings: Settings) -> None:
         self._admin = AdminClient(kafka_config(settings))
@@ -34,35 +34,34 @@ class LogEnds:
     async def of(
         self, partitions: Collection[BrokerPartition], *, committed: bool, within_s: float
     ) -> Mapping[BrokerPartition, int]:
-        """The ends for a reader of committed records (before the first transaction that is open), or of all that there is.
-        LogUnavailable when Kafka does not say.
+        """The ends for a reader of committed records (before the first open transaction), or of all records. LogUnavailable when
+        Kafka does not answer.
         """
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        asked = {TopicPartition(*each): _LATEST for each in partitions}
-        answers = self._admin.list_offsets(asked, isolation_level=isolation, request_timeout=within_s)
+        specs = {TopicPartition(*partition): _LATEST for partition in partitions}
+        answers = self._admin.list_offsets(specs, isolation_level=isolation, request_timeout=within_s)
         try:
             return {
-                (each.topic, each.partition): (await asyncio.wrap_future(found)).offset
-                for each, found in answers.items()
+                (place.topic, place.partition): (await asyncio.wrap_future(answer)).offset
+                for place, answer in answers.items()
             }
         except KafkaException as error:
-            raise LogUnavailable(f"Kafka does not say where its partitions end: {error.args[0].str()}") from error
+            raise LogUnavailable(f"Kafka did not report the ends of its partitions: {error.args[0].str()}") from error
 
 
 def bounds_of(consumer: Consumer, topic: str, partition: int) -> Bounds:
-    """Of one partition, by its name on the broker. KafkaException when Kafka does not say within ANSWER_S; while its leader moves
-    it is asked again.
+    """Of one partition, by its topic's name on the broker. KafkaException when Kafka does not answer within ANSWER_S; tried again
+    while its leader moves.
     """
-    at = TopicPartition(topic, partition)
-    first, end = while_settling(ANSWER_S, lambda: consumer.get_watermark_offsets(at, timeout=ANSWER_S))
+    place = TopicPartition(topic, partition)
+    first, end = while_settling(ANSWER_S, lambda: consumer.get_watermark_offsets(place, timeout=ANSWER_S))
     return first, end
 
 
 def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition, Bounds]:
-    """Of each partition of the installed topics; not `committed`: the end behind transactions that are open.
+    """Of each partition of the installed topics. With `committed`, a partition ends before its first open transaction.
 
-    LogUnavailable when Kafka does not say within ANSWER_S, Misconfigured when it
-    lacks one of them.
+    LogUnavailable when Kafka does not answer within ANSWER_S, Misconfigured when it lacks one of the topics.
     """
     try:
         admin = AdminClient(kafka_config(settings))
@@ -71,12 +70,12 @@ def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition,
         ends = while_settling(ANSWER_S, lambda: _listed(admin, partitions, _LATEST, committed))
     except KafkaException as error:
         raise LogUnavailable(f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}") from error
-    return {each: (starts[where], ends[where]) for where, each in partitions.items()}
+    return {partition: (starts[place], ends[place]) for place, partition in partitions.items()}
 
 
 def ends_of_log(settings: Settings) -> dict[Partition, int]:
     """The offset after the last record of each partition, of open and aborted transactions too. Raises as log_bounds does."""
-    return {each: end for each, (_, end) in log_bounds(settings, committed=False).items()}
+    return {partition: end for partition, (_, end) in log_bounds(settings, committed=False).items()}
 
 
 def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition, Partition]:
@@ -84,13 +83,13 @@ def _partitions(admin: AdminClient, settings: Settings) -> dict[BrokerPartition,
     known = admin.list_topics(timeout=ANSWER_S).topics
     if missing := names.keys() - known.keys():
         raise Misconfigured(f"Kafka lacks the topics {', '.join(sorted(missing))}: run `spanfold migrate`")
-    return {(name, each): (names[name], each) for name in names for each in known[name].partitions}
+    return {(name, number): (names[name], number) for name in names for number in known[name].partitions}
 
 
 def _listed(
     admin: AdminClient, partitions: Iterable[BrokerPartition], spec: OffsetSpec, committed: bool
 ) -> dict[BrokerPartition, int]:
     isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-    asked = {TopicPartition(*each): spec for each in partitions}
-    answers = admin.list_offsets(asked, isolation_level=isolation, request_timeout=ANSWER_S)
-    return {(at.topic, at.partition): answer.result().offset for at, answer in answers.items()}
+    specs = {TopicPartition(*partition): spec for partition in partitions}
+    answers = admin.list_offsets(specs, isolation_level=isolation, request_timeout=ANSWER_S)
+    return {(place.topic, place.partition): answer.result().offset for place, answer in answers.items()}

@@ -1,4 +1,4 @@
-"""Who we are to Kafka, and how it proves who it is: from the settings to what librdkafka and ssl take."""
+"""Authentication and TLS towards Kafka: from the settings to the options of librdkafka and ssl."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def uses_tls(settings: Settings) -> bool:
 
 
 def check_security(settings: Settings) -> None:
-    """Misconfigured when the settings contradict each other, or name a file that is not there."""
+    """Misconfigured when the settings contradict each other, or name a file that does not exist."""
     if uses_sasl(settings):
         if missing := [name for name in SASL_FIELDS if not getattr(settings, name)]:
             raise Misconfigured(f"{_protocol(settings)} needs {_variables(missing)}")
@@ -37,17 +37,17 @@ def check_security(settings: Settings) -> None:
         raise Misconfigured(f"{_variables(files)} would not be used: {_protocol(settings)} is not encrypted")
     for name in files:
         if not Path(getattr(settings, name)).is_file():
-            raise Misconfigured(f"{_variables([name])}={getattr(settings, name)}: there is no such file")
+            raise Misconfigured(f"{_variables([name])}={getattr(settings, name)}: no such file")
     if settings.kafka_ssl_keyfile and not settings.kafka_ssl_certfile:
         raise Misconfigured(f"{_variables(['kafka_ssl_keyfile'])} needs {_variables(['kafka_ssl_certfile'])}")
 
 
 def librdkafka_security(settings: Settings) -> dict[str, Any]:
-    """What librdkafka takes; nothing for a plain connection. Misconfigured as check_security says."""
+    """The options of librdkafka; none for a plain connection. Raises as check_security."""
     check_security(settings)
     if settings.kafka_security_protocol == "PLAINTEXT":
         return {}
-    wanted = {
+    options = {
         "security.protocol": settings.kafka_security_protocol,
         "sasl.mechanism": settings.kafka_sasl_mechanism,
         "sasl.username": settings.kafka_sasl_username,
@@ -58,11 +58,11 @@ def librdkafka_security(settings: Settings) -> dict[str, Any]:
         "ssl.key.password": settings.kafka_ssl_key_password.get_secret_value(),
         "ssl.endpoint.identification.algorithm": "https" if settings.kafka_ssl_check_hostname else "none",
     }
-    return {name: value for name, value in wanted.items() if value}
+    return {name: value for name, value in options.items() if value}
 
 
 def ssl_context(settings: Settings) -> ssl.SSLContext | None:
-    """The same for Python's ssl; None for a connection that is not encrypted. Misconfigured as check_security says."""
+    """The same for Python's ssl; None for a connection that is not encrypted. Raises as check_security."""
     check_security(settings)
     if not uses_tls(settings):
         return None
@@ -80,7 +80,7 @@ def ssl_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def what_to_check(settings: Settings) -> str:
-    """The settings that decide whether Kafka lets this client in."""
+    """The settings that decide whether Kafka accepts this client, as advice."""
     names = ["kafka_security_protocol"]
     names += SASL_FIELDS if uses_sasl(settings) else ()
     names += ("kafka_ssl_cafile",) if uses_tls(settings) else ()

@@ -26,14 +26,14 @@ Request = TypeVar("Request")
 POLL_S: Final = 0.05
 
 MAX_BATCH_BYTES: Final = 1_048_588
-"""max.message.bytes of each topic (the largest batch that it takes): 1 MiB and 12 bytes of overhead, Kafka's default."""
+"""max.message.bytes of each topic (its largest batch): 1 MiB and 12 bytes of overhead, Kafka's default."""
 
 MAX_SNAPSHOT_BYTES: Final = 64 * 1024 * 1024
-"""The same of the topic of snapshots: a state may be larger than any event. Brokers take requests of up to 100 MiB."""
+"""The same for the topic of snapshots: a state may be larger than any event. Brokers accept requests of up to 100 MiB."""
 
 
 def topic_config(settings: Settings) -> dict[str, str]:
-    """What each topic of spanfold must be set to on the broker."""
+    """The configuration that each topic of spanfold must have on the broker."""
     return {
         # the log's time is when the broker had the record: old event times neither expire at once nor bend as-of
         "message.timestamp.type": "LogAppendTime",
@@ -46,7 +46,7 @@ def topic_config(settings: Settings) -> dict[str, str]:
 
 
 def snapshots_config(settings: Settings) -> dict[str, str]:
-    """What the compacted topic of snapshots is set to when it is created."""
+    """The configuration with which the compacted topic of snapshots is created."""
     return {
         "cleanup.policy": "compact",
         "min.insync.replicas": str(settings.min_insync_replicas),
@@ -56,7 +56,7 @@ def snapshots_config(settings: Settings) -> dict[str, str]:
 
 def ensure_snapshots_topic(settings: Settings, *, timeout_s: float = 30.0) -> str:
     """Create the compacted topic of snapshots if it is missing; returns its name on the broker. Raises as ensure_topics does;
-    how operators have set an existing one is theirs, but that it is compacted.
+    of an existing one only the compaction is checked, its other settings are the operators' choice.
     """
     name = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
     config = kafka_config(settings)
@@ -78,52 +78,53 @@ def ensure_topics(
 ) -> dict[str, TopicOnBroker]:
     """Create the topics (all installed ones) that are missing, check those that are there; keyed by `Topic.name`.
 
-    Misconfigured names each topic, setting, value found and value expected; nothing is altered. It also comes, at once,
+    Misconfigured names each topic, setting, actual and expected value; nothing is altered. It is also raised, at once,
     when Kafka refuses this client. LogUnavailable when Kafka doesn't answer within `timeout_s`. The number of replicas
     is not checked: operators may move and add them.
     """
-    wanted = {
+    by_name = {
         topic.on_broker(settings.topic_prefix): topic for topic in (installed_topics() if topics is None else topics)
     }
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        created = _create_missing(admin, sorted(wanted), settings, topic_config(settings))
-        found = while_settling(timeout_s, lambda: _described(admin, wanted))
-        while_settling(timeout_s, lambda: _answer(admin, [each for each in found if each.name in created]))
-        configs = while_settling(timeout_s, lambda: _configs(admin, sorted(wanted)))
+        created = _create_missing(admin, sorted(by_name), settings, topic_config(settings))
+        on_broker = while_settling(timeout_s, lambda: _described(admin, by_name))
+        while_settling(
+            timeout_s, lambda: _await_leaders(admin, [topic for topic in on_broker if topic.name in created])
+        )
+        configs = while_settling(timeout_s, lambda: _configs(admin, sorted(by_name)))
     except KafkaException as error:
         raise admin.error_log.explained(translated(error, settings)) from error
-    if differences := _differences(found, configs, settings):
-        raise Misconfigured("the topics are not as they must be, nothing was changed:\n" + "\n".join(differences))
-    return {each.topic.name: each for each in found}
+    if differences := _differences(on_broker, configs, settings):
+        raise Misconfigured("topics have wrong settings, nothing was changed:\n" + "\n".join(differences))
+    return {topic.topic.name: topic for topic in on_broker}
 
 
 def changes_of(settings: Settings, known: Iterable[TopicOnBroker], *, timeout_s: float) -> list[str]:
-    """A line about each of these topics that is no longer as it was known, with what to do. LogUnavailable when Kafka doesn't
-    answer within `timeout_s`, Misconfigured when it refuses.
+    """A line about each of these topics that was recreated or got more partitions since, with what to do. LogUnavailable when
+    Kafka doesn't answer within `timeout_s`, Misconfigured when it refuses.
     """
-    before = {each.name: each for each in known}
+    before = {topic.name: topic for topic in known}
     config = kafka_config(settings)
     admin = _Admin(AdminClient(config), config["error_cb"], timeout_s)
     try:
-        found = while_settling(
-            timeout_s, lambda: _described(admin, {each.name: each.topic for each in before.values()})
-        )
+        topics = {name: topic.topic for name, topic in before.items()}
+        now = while_settling(timeout_s, lambda: _described(admin, topics))
     except KafkaException as error:
         raise admin.error_log.explained(translated(error, settings)) from error
-    return [_change(before[each.name], each) for each in found if each != before[each.name]]
+    return [_change(before[topic.name], topic) for topic in now if topic != before[topic.name]]
 
 
 def _change(before: TopicOnBroker, now: TopicOnBroker) -> str:
     if before.topic_id != now.topic_id:
         return (
-            f"{now.name} was deleted and made again: what is in it now is another log than the one that these tables were folded "
-            "from. Restore that log, or fold this one into an empty database"
+            f"{now.name} was deleted and recreated: it is another log than the one that these tables were folded from. "
+            "Restore that log, or fold this one into an empty database"
         )
     return (
-        f"{now.name} has {now.partitions} partitions, it had {before.partitions}: a topic's partition count is for life, keys "
-        "go elsewhere now. Copy its records into a new installation (SPANFOLD_TOPIC_PREFIX)"
+        f"{now.name} has {now.partitions} partitions, it had {before.partitions}: keys now map to other partitions, so the "
+        "events of an aggregate are split. Copy its records into a new installation (another SPANFOLD_TOPIC_PREFIX)"
     )
 
 
@@ -145,11 +146,11 @@ class _Admin:
 
 
 def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, config: dict[str, str]) -> set[str]:
-    """The names of those that were missing."""
+    """Create the topics; returns the names of those that did not exist."""
     new = [NewTopic(name, settings.partitions, settings.replication_factor, config=config) for name in names]
-    made = admin.client.create_topics(new, operation_timeout=admin.timeout_s, request_timeout=admin.timeout_s)
+    requests = admin.client.create_topics(new, operation_timeout=admin.timeout_s, request_timeout=admin.timeout_s)
     created = set()
-    for name, future in admin.settled(made).items():
+    for name, future in admin.settled(requests).items():
         try:
             future.result()
             created.add(name)
@@ -159,23 +160,23 @@ def _create_missing(admin: _Admin, names: Sequence[str], settings: Settings, con
     return created
 
 
-def _answer(admin: _Admin, topics: Iterable[TopicOnBroker]) -> None:
-    """Return when the leader of each partition answers for it; KafkaException when one does not."""
+def _await_leaders(admin: _Admin, topics: Iterable[TopicOnBroker]) -> None:
+    """Return when the leader of each partition answers; KafkaException when one does not."""
     latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-    asked = {TopicPartition(each.name, partition): latest for each in topics for partition in range(each.partitions)}
-    if asked:
-        for future in admin.settled(admin.client.list_offsets(asked, request_timeout=admin.timeout_s)).values():
+    specs = {TopicPartition(topic.name, number): latest for topic in topics for number in range(topic.partitions)}
+    if specs:
+        for future in admin.settled(admin.client.list_offsets(specs, request_timeout=admin.timeout_s)).values():
             future.result()
 
 
-def _described(admin: _Admin, wanted: Mapping[str, Topic]) -> list[TopicOnBroker]:
-    described = admin.client.describe_topics(TopicCollection(sorted(wanted)), request_timeout=admin.timeout_s)
-    return [_on_broker(wanted[name], future) for name, future in admin.settled(described).items()]
+def _described(admin: _Admin, topics: Mapping[str, Topic]) -> list[TopicOnBroker]:
+    described = admin.client.describe_topics(TopicCollection(sorted(topics)), request_timeout=admin.timeout_s)
+    return [_on_broker(topics[name], future) for name, future in admin.settled(described).items()]
 
 
 def _on_broker(topic: Topic, described: "Future[Any]") -> TopicOnBroker:
-    found = described.result()
-    return TopicOnBroker(topic, found.name, str(found.topic_id), len(found.partitions))
+    description = described.result()
+    return TopicOnBroker(topic, description.name, str(description.topic_id), len(description.partitions))
 
 
 def _configs(admin: _Admin, names: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -188,21 +189,21 @@ def _configs(admin: _Admin, names: Sequence[str]) -> dict[str, dict[str, str]]:
 
 
 def _differences(
-    found: Iterable[TopicOnBroker], configs: Mapping[str, Mapping[str, str]], settings: Settings
+    topics: Iterable[TopicOnBroker], configs: Mapping[str, Mapping[str, str]], settings: Settings
 ) -> list[str]:
     lines = []
-    for each in found:
-        if each.partitions != settings.partitions:
+    for topic in topics:
+        if topic.partitions != settings.partitions:
             lines.append(
-                f"- {each.name} has {each.partitions} partitions, expected {settings.partitions}: "
-                f"a topic's partition count is for life; set SPANFOLD_PARTITIONS={each.partitions}, "
+                f"- {topic.name} has {topic.partitions} partitions, expected {settings.partitions}: "
+                f"a topic's partition count can't change; set SPANFOLD_PARTITIONS={topic.partitions}, "
                 "or use another SPANFOLD_TOPIC_PREFIX"
             )
         for key, expected in topic_config(settings).items():
-            actual = configs[each.name].get(key)
+            actual = configs[topic.name].get(key)
             if actual != expected:
                 lines.append(
-                    f"- {each.name} has {key}={actual}, expected {expected}: set it with "
-                    f"`kafka-configs.sh --alter --topic {each.name} --add-config {key}={expected}`"
+                    f"- {topic.name} has {key}={actual}, expected {expected}: set it with "
+                    f"`kafka-configs.sh --alter --topic {topic.name} --add-config {key}={expected}`"
                 )
     return lines

@@ -1,4 +1,4 @@
-"""Warnings that a busy process can afford: one line for many."""
+"""Warnings that can't flood the log: one line for many alike."""
 
 import logging
 import threading
@@ -9,11 +9,11 @@ from typing import Any, Final
 EVERY_S: Final = 10.0
 
 NAMES: Final[set[str]] = set()
-"""The loggers that were made here."""
+"""Names of the loggers that ThrottledLog writes to."""
 
 
 class Throttle:
-    """Lets each message pass once in EVERY_S. Safe to use from several threads."""
+    """Lets each message pass once per EVERY_S. Thread-safe."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class Throttle:
         self._held: dict[str, tuple[float, int]] = {}
 
     def passes(self, message: str) -> int | None:
-        """How many like it were held back since the last one passed; None when this one is held back too."""
+        """The number of equal messages held back since the last one passed; None when this one is held back too."""
         with self._lock:
             now = self._clock()
             last, held = self._held.get(message, (-EVERY_S, 0))
@@ -31,7 +31,7 @@ class Throttle:
 
 
 class ThrottledLines(logging.Filter):
-    """For a library's loggers: of the lines with the same words, whatever values they carry, one in EVERY_S is written."""
+    """For a library's loggers: of the lines with the same message template, one per EVERY_S is written."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -46,9 +46,7 @@ class ThrottledLines(logging.Filter):
 
 
 def throttle_loggers(library: str) -> None:
-    """Throttle each logger that the library has made, from its debug lines to its errors. A filter of their parent's would
-    not see what they write.
-    """
+    """Throttle every logger that the library has created, at all levels. A filter on their parent would not see their lines."""
     lines = ThrottledLines()
     for name in list(logging.root.manager.loggerDict):
         if name == library or name.startswith(f"{library}."):

@@ -1,4 +1,4 @@
-"""Times and durations: µs as the events have them, and as Python has them."""
+"""Times and durations: in µs, as events have them, and as Python's datetime and timedelta."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -21,7 +21,7 @@ def as_datetime(us: int) -> datetime:
 def as_us(moment: datetime) -> int:
     """A datetime with a time zone → µs since 1970 UTC. ValueError without one."""
     if moment.tzinfo is None:
-        raise ValueError(f"{moment.isoformat()} has no time zone: say which, such as datetime.now(UTC)")
+        raise ValueError(f"{moment.isoformat()} has no time zone: give it one, such as datetime.now(UTC)")
     return (moment - EPOCH) // US
 
 

@@ -117,7 +117,7 @@ def test_a_listener_of_another_kind_is_asked_about(secured: Secured, protocol: s
         ),
         ({"kafka_sasl_username": "alice"}, "_USERNAME would not be used: .*=PLAINTEXT does not log in"),
         ({"kafka_ssl_cafile": "/ca.pem"}, "_CAFILE would not be used: .*=PLAINTEXT is not encrypted"),
-        ({"kafka_security_protocol": "ssl", "kafka_ssl_cafile": "/no/ca.pem"}, "=/no/ca.pem: there is no such file"),
+        ({"kafka_security_protocol": "ssl", "kafka_ssl_cafile": "/no/ca.pem"}, "=/no/ca.pem: no such file"),
         (
             {"kafka_security_protocol": "SSL", "kafka_ssl_keyfile": __file__},
             "_KEYFILE needs SPANFOLD_KAFKA_SSL_CERTFILE",
