@@ -1,4 +1,4 @@
-"""How the start of a stack is shown on a terminal."""
+"""The progress display of a stack's start, on a terminal."""
 
 from rich.console import Console
 from rich.filesize import decimal

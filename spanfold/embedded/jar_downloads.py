@@ -59,7 +59,7 @@ def download_all(jars: list[Jar], cache: Path, advance: Advance) -> None:
 def _download(jar: Jar, cache: Path, advance: Advance) -> None:
     part = cache / f"{jar.filename}.part"
     if part.exists():
-        # What an interrupted run left is worth one try; its end may be damaged.
+        # An interrupted run left this: resume it once; its end may be damaged.
         advance(part.stat().st_size)
         _transfer_with_retries(jar, part, advance)
         if not is_intact(jar, part):
@@ -84,12 +84,12 @@ def _transfer_with_retries(jar: Jar, part: Path, advance: Advance) -> None:
 
 
 def _transfer(url: str, part: Path, advance: Advance) -> None:
-    """Append to `part` what it lacks of `url`; a server that knows no ranges sends it whole again."""
+    """Append the missing rest of `url` to `part`; a server without range requests sends all of it again."""
     have = part.stat().st_size if part.exists() else 0
     headers = {"Range": f"bytes={have}-", "Accept-Encoding": "identity"}
     with http.get(url, stream=True, timeout=TIMEOUT_S, headers=headers) as response:
         if response.status_code == requests.codes.requested_range_not_satisfiable:
-            return  # nothing is lacking; the checksum decides
+            return  # nothing is missing; the checksum decides
         response.raise_for_status()
         resumes = response.status_code == requests.codes.partial_content
         advance(0 if resumes else -have)
@@ -100,7 +100,7 @@ def _transfer(url: str, part: Path, advance: Advance) -> None:
 
 
 def _accept(jar: Jar, part: Path, target: Path) -> None:
-    """Rename a verified download into place; remove one that isn't what was locked."""
+    """Rename a verified download into place; remove one that differs from the lock."""
     if not is_intact(jar, part):
         actual = sha256(part)
         part.unlink()

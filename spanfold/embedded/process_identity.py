@@ -1,4 +1,4 @@
-"""Which process a pid means: pids are reused, so each is kept with the time at which its process began."""
+"""Processes that a reused pid can't be confused with: each pid is kept with the start time of its process."""
 
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ class Identity(NamedTuple):
 
     @classmethod
     def of_this_process(cls) -> "Identity":
-        """The one that asks."""
+        """This process."""
         process = psutil.Process()
         return cls(process.pid, process.create_time())
 

@@ -25,7 +25,7 @@ ANNOUNCE_AND_EXEC: Final = 'echo "$1 $$ $2 $3" >&0; shift 3; exec "$@" </dev/nul
 class Program:
     """A program that the supervisor starts and keeps alive.
 
-    `env` is added to this process's environment. `ready` tells whether it serves; without one it counts as
+    `env` is added to this process's environment. `ready` returns whether it serves; without one it counts as
     ready once it runs. Output goes to `<name>.log`. It is stopped with `stop_signal`, and killed
     `stop_timeout_s` later. `user` runs it as that user, when this process is root.
     """
@@ -42,7 +42,7 @@ class Program:
 
 
 class AsUser(TypedDict, total=False):
-    """Popen's arguments about whom to become."""
+    """Popen's arguments for running as another user."""
 
     user: int
     group: int
@@ -50,7 +50,7 @@ class AsUser(TypedDict, total=False):
 
 
 class Guard:
-    """The guard process, and the pipe whose end tells it that the supervisor is gone.
+    """The guard process, and the pipe whose end shows it that the supervisor is gone.
 
     `held` are descriptors that it keeps open as long as it lives, `remove` folders that it removes at the end.
     `on_death` is called, from a thread, should it end before it was released.

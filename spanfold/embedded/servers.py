@@ -1,4 +1,4 @@
-"""The two servers of a stack: what has to be fetched, prepared and started until they answer."""
+"""The two servers of a stack: fetched, prepared and started until they answer."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -23,14 +23,14 @@ Start = Callable[[Program], None]
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """What this stack starts itself; None for a server that exists already."""
+    """The servers that this stack starts itself; None for one that exists already."""
 
     kafka: KafkaNode | None
     postgres: PostgresServer | None
 
     @property
     def ports(self) -> dict[str, int]:
-        """The ports on which they listen, by what listens there."""
+        """The ports that they listen on, by program."""
         ports: dict[str, int] = {}
         if self.kafka:
             ports |= {"kafka": self.kafka.broker_port, "kafka_controller": self.kafka.controller_port}

@@ -75,10 +75,10 @@ class EmbeddedStack:
 
         Raises HomeInUse, MissingPart, JarMismatch, DownloadFailed or ChildFailed, and leaves nothing running.
         """
-        shown = progress or Progress(disable=True)
+        display = progress or Progress(disable=True)
         try:
             self._take_home()
-            self._start_servers(shown)
+            self._start_servers(display)
         except BaseException:
             self.stop()
             raise

@@ -1,4 +1,4 @@
-"""What a running stack tells others: HOME/stack.json, and the lock that makes a home one stack's.
+"""What a running stack publishes: HOME/stack.json, and the lock that gives a home to one stack.
 
 HOME/lock is held (flock) by the supervisor and by its guard, and names the supervisor. It is free only when nothing of
 a stack runs any more, unless both were killed at once; stack.json is written atomically, once the servers answer.
@@ -58,7 +58,7 @@ class StackState:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The settings by which a spanfold process finds this stack; its own broker speaks plainly."""
+        """The settings by which a spanfold process finds this stack; its own broker has no TLS and no login."""
         return {
             **(NO_SECURITY_IN_ENVIRONMENT if self.has_own_kafka else {}),
             "SPANFOLD_HOME": str(self.home),
@@ -110,8 +110,10 @@ def stop_leftovers(home: Path) -> list[str]:
     state = _last_state(home)
     if state is None:
         return []
-    found = {name: identity.process() for name, identity in state.processes.items()}
-    left = [Stoppable(name, process, signal.SIGINT, LEFTOVER_TIMEOUT_S) for name, process in found.items() if process]
+    processes = {name: identity.process() for name, identity in state.processes.items()}
+    left = [
+        Stoppable(name, process, signal.SIGINT, LEFTOVER_TIMEOUT_S) for name, process in processes.items() if process
+    ]
     stop_in_order(reversed(left))
     (home / STATE_FILE).unlink()
     return [child.name for child in left]
@@ -137,7 +139,7 @@ def lock_home(home: Path) -> int:
 
 
 def _owner(home: Path) -> Identity | None:
-    """Who last locked the home; None when nobody did, or is just about to say so."""
+    """The process that last locked the home; None when none did, or has not written its pid yet."""
     try:
         return Identity(*json.loads((home / LOCK_FILE).read_text()))
     except (FileNotFoundError, json.JSONDecodeError):

@@ -1,6 +1,6 @@
 """Retries by what spanfold's own errors say: LogUnavailable and StoreUnavailable are worth another try, no other error is.
 
-Which errors of Postgres and Kafka become these two is decided in spanfold.postgres.retries and spanfold.kafka.retries.
+Which errors of Postgres and Kafka become these two is decided in spanfold.postgres.errors and spanfold.kafka.retries.
 """
 
 import asyncio

@@ -16,8 +16,8 @@ from spanfold.kafka.plaintext import NO_SECURITY
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings, default_home, settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.operations.postgres_errors import unreachable_postgres
 from spanfold.postgres.dsn import checked_dsn
+from spanfold.postgres.errors import unreachable_postgres
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,11 +6,7 @@ from contextlib import contextmanager
 import psycopg
 
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
-
-
-def unreachable_postgres(error: BaseException | None) -> StoreUnavailable:
-    """What libpq says, on one line: it names the server, and not the password."""
-    return StoreUnavailable(f"Postgres can't be used: {' '.join(str(error).split())}")
+from spanfold.postgres.errors import unreachable_postgres
 
 
 @contextmanager

@@ -10,9 +10,9 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spanfold.operations.postgres_errors import reads_translated
+from spanfold.postgres.connections import CONNECT_TIMEOUT_S
 
 OPTIONS: Final = "-c search_path=spanfold,public -c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO"
-CONNECT_TIMEOUT_S: Final = 5
 
 
 def read_only(dsn: str, application_name: str) -> str:

@@ -8,7 +8,7 @@ import psycopg
 
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.topics import Partition
-from spanfold.operations.postgres_errors import unreachable_postgres
+from spanfold.postgres.errors import unreachable_postgres
 
 POLL_S: Final = 0.05
 

@@ -1,17 +1,4 @@
-"""Retries against Postgres: which errors may pass, which never will, and the back-off between two attempts.
-
-| SQLSTATE                           | what it means                                        | what happens    |
-|------------------------------------|------------------------------------------------------|-----------------|
-| none                               | the connection broke, or was never made              | tried again     |
-| class 08                           | connection exception                                 | tried again     |
-| class 40                           | deadlock, serialization failure                      | tried again     |
-| class 53                           | out of memory, disk or connections                   | tried again     |
-| class 55                           | a lock is not available                              | tried again     |
-| class 57                           | shutdown, failover, cancelled                        | tried again     |
-| class 58                           | an I/O error of the server                           | tried again     |
-| 25P03                              | the session was idle in its transaction for too long | tried again     |
-| class 28 or 3D, or a refused login | wrong user, password or database                     | Misconfigured   |
-| any other                          | the statement or its values are wrong                | raised as it is |
+"""Retries against Postgres: the back-off between two attempts, and until when. Which errors are transient: errors.py.
 
 | who tries again                       | pause between two attempts           | until                                      |
 |---------------------------------------|--------------------------------------|--------------------------------------------|
@@ -19,10 +6,12 @@
 | a process that starts (while_away)    | random, up to 0.5 s doubling to 10 s | Postgres is there                          |
 | a query over a pool (within)          | 50 ms                                | its deadline                               |
 | DDL that needs a lock (while_locked)  | random, 0.1 to 0.3 s                 | its patience ends                          |
+| a takeover (pause_behind_locks)       | random, 0.2 to 0.6 s                 | no reader or commit is in the way          |
 """
 
-import re
+import random
 import threading
+import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
@@ -43,54 +32,17 @@ from tenacity import (
     wait_random,
 )
 
-from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.retries import backoff, while_unavailable
 from spanfold.postgres.connections import connect
+from spanfold.postgres.errors import is_transient, translated
 
 Result = TypeVar("Result")
-
-TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
-IDLE_IN_TRANSACTION: Final = "25P03"
-LOGIN_CLASSES: Final = ("28", "3D")
-
-LOGIN_REFUSED: Final = re.compile(
-    r"FATAL: .*(authentication failed|does not exist|no pg_hba\.conf entry)|no password supplied"
-)
-"""How a server refuses a login: libpq gives no SQLSTATE for a connection that was never made. A server that says it in another
-language counts as one that is away.
-"""
 
 COMMIT_FIRST_PAUSE_S: Final = 0.2
 COMMIT_LONGEST_PAUSE_S: Final = 5.0
 QUERY_PAUSE_S: Final = 0.05
 LOCK_PAUSES_S: Final = (0.1, 0.3)
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether doing the same again may succeed."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    if error.sqlstate is None:
-        broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
-        return broken and not is_login_refused(error)
-    return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate == IDLE_IN_TRANSACTION
-
-
-def is_login_refused(error: BaseException) -> bool:
-    """Whether Postgres refuses this client for good: a wrong user, password or database."""
-    if not isinstance(error, psycopg.Error):
-        return False
-    if error.sqlstate is None:
-        return LOGIN_REFUSED.search(str(error)) is not None
-    return error.sqlstate[:2] in LOGIN_CLASSES
-
-
-def translated(error: BaseException | None) -> Misconfigured | StoreUnavailable:
-    """What could not be done for want of a connection, as spanfold's error; libpq names the server, never the password."""
-    words = " ".join(str(error).split())
-    if error is not None and is_login_refused(error):
-        return Misconfigured(f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {words}")
-    return StoreUnavailable(f"Postgres can't be used: {words}")
+TAKEOVER_PAUSES_S: Final = (0.2, 0.6)
 
 
 def until_stopped(stopping: threading.Event, before_pause: Callable[[RetryCallState], None]) -> Retrying:
@@ -143,6 +95,11 @@ def while_locked(patience_s: float) -> Retrying:
         stop=stop_after_delay(patience_s),
         reraise=True,
     )
+
+
+def pause_behind_locks() -> None:
+    """Wait before a rebuilt generation tries again to take over: random, so that it does not keep meeting the same reader."""
+    time.sleep(random.uniform(*TAKEOVER_PAUSES_S))  # noqa: S311  (not a secret)
 
 
 def _may_be_answered(error: BaseException) -> bool:

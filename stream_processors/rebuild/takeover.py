@@ -1,6 +1,5 @@
 """What a generation that takes over has to wait for: commits and readers that are in the way, and old snapshots."""
 
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from spanfold.postgres.retries import pause_behind_locks
 from spanfold.projections.generations.lifecycle import GenerationRow
 from spanfold.projections.generations.swap import FoldRest, Postponed, Session, readers, snapshots
 from spanfold.projections.projection import Projection
@@ -47,7 +47,7 @@ def when_possible(step: Step, context: RebuildContext, loader: GenerationLoader,
                 context.progress.step(f"trying again: {error}")
             else:
                 waits += _name(context, readers(context.control, context.projection))
-                time.sleep(random.uniform(1, 3) * _PAUSE_S)  # noqa: S311  (it is no secret)
+                pause_behind_locks()
 
 
 def wait_for_old_snapshots(context: RebuildContext, loader: GenerationLoader) -> Waits:

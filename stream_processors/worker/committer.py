@@ -1,6 +1,6 @@
 """Commits prepared batches in a thread of its own, over one connection, for as long as it takes.
 
-Errors that may pass (spanfold.postgres.retries lists them) are retried while the partition is kept; all others end the worker.
+Errors that may pass (spanfold.postgres.errors lists them) are retried while the partition is kept; all others end the worker.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from spanfold.language.errors import StoreUnavailable
 from spanfold.language.retries import error_of
 from spanfold.postgres import retries
 from spanfold.postgres.connections import connect
+from spanfold.postgres.errors import is_login_refused, translated
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Outcome
 from spanfold.stream_processors.worker.metrics import Metrics
@@ -90,8 +91,8 @@ class Committer(Generic[P]):
         try:
             return attempts(lambda: work(self._connected()))
         except psycopg.OperationalError as error:
-            if retries.is_login_refused(error):
-                raise retries.translated(error) from error
+            if is_login_refused(error):
+                raise translated(error) from error
             if self._stopping.is_set():
                 raise StoreUnavailable(f"stopped while Postgres was away: {error}") from error
             raise

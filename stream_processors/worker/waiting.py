@@ -18,6 +18,7 @@ from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres import retries
 from spanfold.postgres.connections import DEFAULTS
 from spanfold.postgres.dsn import url_with_defaults
+from spanfold.postgres.errors import translated
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 
@@ -62,7 +63,7 @@ def _prepare(dsn: str, topics: Collection[TopicOnBroker]) -> list[str]:
     try:
         return lifecycle.prepare(dsn, topics, installed())
     except OperationalError as error:
-        raise retries.translated(error.orig) from error
+        raise translated(error.orig) from error
 
 
 def _say(state: RetryCallState) -> None:

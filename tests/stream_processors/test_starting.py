@@ -9,7 +9,7 @@ import pytest
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
-from spanfold.postgres.retries import is_transient
+from spanfold.postgres.errors import is_transient
 from tests.stream_processors.conftest import Start, until
 
 REFUSED: Final[dict[str, tuple[Callable[[str], str], str]]] = {
