@@ -1,5 +1,6 @@
 """Commands and queries over HTTP, in front of an event store in memory and of a real Postgres."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from spanfold.application.in_memory import InMemoryEventStore
 from spanfold.application.messages import Answer, NotYetReflected
 from spanfold.application.queries import GetTrace, TraceReadModel
 from spanfold.bootstrap import command_bus
+from spanfold.http import body_limits
 from spanfold.http.api import api_app
 from spanfold.http.api_metrics import ApiMetrics
 from spanfold.http.body_limits import MAX_COMMAND_BYTES
@@ -163,6 +165,19 @@ async def test_a_body_that_cannot_be_read_is_told_so(door: httpx.AsyncClient) ->
     assert (await door.post("/commands", content=b"{")).status_code == 400
     assert (await door.post("/queries", content=b" " * (MAX_COMMAND_BYTES + 1))).status_code == 413
     assert (await door.get("/commands")).status_code == 405
+
+
+async def test_a_body_that_does_not_arrive_in_time_is_refused(
+    door: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(body_limits, "BODY_TIMEOUT_S", 0.1)
+
+    async def stalling() -> AsyncIterator[bytes]:
+        yield b'{"query_type":'
+        await asyncio.sleep(10)
+
+    answer = await door.post("/queries", content=stalling())
+    assert (answer.status_code, answer.json()["title"]) == (408, "BodyTooSlow")
 
 
 async def test_health_and_metrics_tell_how_it_is(door: httpx.AsyncClient, problems: list[str]) -> None:
