@@ -56,6 +56,17 @@ def test_every_column_of_every_public_view_says_what_it_means(ledger: Ledger) ->
     assert [words for _, _, words in described if "{{" in words or "{schema}" in words] == []
 
 
+def test_every_column_whose_name_ends_in_at_is_a_time(ledger: Ledger) -> None:
+    query = """
+        SELECT format('%I.%I.%I', table_schema, table_name, column_name), data_type
+          FROM information_schema.columns
+         WHERE column_name LIKE '%\\_at' AND table_schema NOT IN ('pg_catalog', 'information_schema')
+    """
+    types = dict(ledger.execute(query).fetchall())
+    assert len(types) > 20
+    assert {name for name, kind in types.items() if kind != "timestamp with time zone"} == set()
+
+
 def as_reader(ledger: Ledger, statement: str) -> None:
     with ledger.transaction(force_rollback=True):
         ledger.execute("SET LOCAL ROLE spanfold_reader")
