@@ -1,5 +1,6 @@
 """Snapshots and the log's tail say what the whole log says: wherever the cut is, and whatever the policy was."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,14 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import create_engine, pool
 
-from spanfold.application.aggregates import TraceAggregate
+from spanfold.application.aggregates import AggregateState, TraceAggregate
 from spanfold.language.events import TraceEvent
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import TRACES
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.shadow import Shadow
@@ -23,8 +26,12 @@ from spanfold.projections.projection import installed, why_not_from_states
 from spanfold.projections.states import Folding, StateStore
 from spanfold.projections.states.reading import states_of
 from spanfold.projections.traces import PROJECTION
+from spanfold.projections.traces.fold import fold
+from spanfold.projections.traces.states import from_states
+from spanfold.schemas.codec import Codec
 from tests.projections.reference import empty
-from tests.projections.strategies import Record, calls, logs
+from tests.projections.strategies import Record, batch, calls, logs, record
+from tests.projections.test_reading import span
 
 Ledger = psycopg.Connection[Any]
 
@@ -44,6 +51,14 @@ def test_these_claim_it_and_the_others_say_why_not() -> None:
         "services": "its rows are no function of the states of aggregates",
         "traces": None,
     }
+
+
+def test_a_state_has_the_rows_of_its_events_also_with_numbers_that_json_lacks() -> None:
+    odd = {"name": "n", "time": 1, "attributes": {"up": math.inf, "all": [math.nan]}}
+    event = span(events=(odd,), links=({"trace_id": "t", "span_id": "s", "attributes": {"down": -math.inf}},))
+    state = TraceAggregate.evolve_all(TraceAggregate.initial(event.aggregate_id), [(event, 1)])
+    facts = read(judge(batch([record(event)])), Codec(), {})
+    assert from_states([AggregateState(event.aggregate_id, 1, state)]) == fold(facts)
 
 
 @settings(
