@@ -17,6 +17,8 @@ from packaging.utils import canonicalize_name
 
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.topics import ensure_topics
+from spanfold.language import extras
+from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.schemas.catalogue import committed
@@ -296,3 +298,18 @@ def test_importing_the_publisher_parses_no_settings_and_looks_for_no_packages() 
 
 def test_the_installed_package_names_its_own_files() -> None:
     assert files("spanfold")
+
+
+def test_what_is_missing_of_an_extra_is_named_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    requirements = [
+        "rich>=1",
+        "nothing-of-it>=1; extra == 'demo'",
+        "rich>=1; extra == 'demo'",
+        "nor-of-this; extra == 'otel'",
+    ]
+    monkeypatch.setattr(extras, "requires", lambda _: requirements)
+    with pytest.raises(Misconfigured) as refused:
+        extras.check_installed("demo", "the shop")
+    assert str(refused.value) == (
+        "the shop needs packages that are not installed (nothing-of-it): pip install 'spanfold[demo]'"
+    )

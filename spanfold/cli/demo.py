@@ -49,7 +49,7 @@ def demo(
 
     Example: spanfold demo --spans 20000 --json
     """
-    for extra in ("otel", "demo"):
+    for extra in ("demo", "otel"):
         check_installed(extra, "the demo's shop")
     chosen = chosen_settings(home)
     with _stack(chosen, workers) as (settings, started):
