@@ -45,7 +45,7 @@ class Gap(SpanfoldError):
 
     def __init__(self, batch: Batch, next_offset: int) -> None:
         super().__init__(
-            f"{batch.topic.name}[{batch.partition}]: the batch starts at {batch.start}, the checkpoint is at {next_offset}"
+            f"{batch.topic.name}/{batch.partition}: the batch starts at {batch.start}, the checkpoint is at {next_offset}"
         )
         self.next_offset = next_offset
 
@@ -139,7 +139,7 @@ class Store:
             kept = [row for row in cursor if self._carries(batch.topic.name, row[0], row[3])]
             if (JOURNAL, 0) not in positions:
                 raise Misconfigured(
-                    f"{where[0]}[{where[1]}] has no checkpoint: register its topic with `spanfold migrate`"
+                    f"{where[0]}/{where[1]} has no checkpoint: register its topic with `spanfold migrate`"
                 )
             # a generation that came to be kept while we waited for the locks is not locked yet
             missing = [name for name, number, _, _ in kept if (name, number) not in positions]

@@ -119,7 +119,7 @@ class HistoryReader:
         statement = (CONDITIONAL_EVENTS if conditional else TELEMETRY_EVENTS).format(journal=_journal(topic))
         rows = await self._postgres.rows(statement, parameters, within_s=within_s)
         if not rows:
-            raise Misconfigured(f"{topic.name}[{partition}] has no checkpoint: run `spanfold migrate`")
+            raise Misconfigured(f"{topic.name}/{partition} has no checkpoint: run `spanfold migrate`")
         next_offset, head, *_, gone_before = rows[0]
         if gone_before > from_version:
             head = max(head or 0, await refuse_gaps(self._postgres, parameters, gone_before, within_s))

@@ -1,7 +1,7 @@
-"""Lets go of days of a telemetry topic's journal, while workers write the others.
+"""Deletes days of a telemetry topic's journal, while workers write the others.
 
-First it is remembered, in one transaction, what is to go: from then on reads from below it answer Compacted, and no worker
-attaches these days again. Then each day is detached and dropped; whoever is killed in between leaves that to the next one.
+What is to go is recorded first, in one transaction: from then on reads from below it answer Compacted, and no worker attaches
+these days again. Then each day is detached and dropped; a process that is killed in between leaves that to the next one.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,13 +39,10 @@ def journal_days(connection: Connection[Any], topic: Topic) -> list[JournalDay]:
     return [JournalDay(date.fromisoformat(name[-8:]), name, *rest) for name, *rest in rows]
 
 
-def let_go_before(connection: Connection[Any], topic: Topic) -> date | None:
-    """The first day that has not been let go of."""
-    row = connection.execute(
-        f"SELECT max(kept_from_day) FROM {CORE}.journal_retention WHERE topic = %s".encode(), (topic.name,)
-    )
-    ((found,),) = row.fetchall()
-    return found if isinstance(found, date) else None
+def kept_from(connection: Connection[Any], topic: Topic) -> date | None:
+    """The first day that is kept; None when no day has ever been deleted."""
+    ((day,),) = connection.execute(KEPT_FROM, (topic.name,)).fetchall()
+    return day if isinstance(day, date) else None
 
 
 def ends_of(connection: Connection[Any], day: JournalDay) -> tuple[int, dict[int, int]]:
@@ -56,11 +53,11 @@ def ends_of(connection: Connection[Any], day: JournalDay) -> tuple[int, dict[int
 
 
 def remember(connection: Connection[Any], topic: Topic, before: date, ends: Mapping[int, int]) -> None:
-    """That days before this one are gone, and what they had below these offsets."""
+    """Record that days before this one are gone, and what they had below these offsets."""
     with connection.transaction():
         connection.execute(days_lock(topic))
         with connection.cursor() as cursor:
-            cursor.execute(f"SELECT partitions FROM {CORE}.topics WHERE topic = %s".encode(), (topic.name,))
+            cursor.execute(PARTITIONS, (topic.name,))
             ((partitions,),) = cursor.fetchall()
             rows = [(topic.name, partition, ends.get(partition, 0), before) for partition in range(partitions)]
             cursor.executemany(REMEMBER, rows)
@@ -70,10 +67,10 @@ def drop(connection: Connection[Any], topic: Topic, days: Sequence[JournalDay]) 
     """Drop the tables of these days. StoreUnavailable when others keep one for too long: then the next call drops it."""
     connection.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'".encode())
     try:
-        for each in days:
-            if each.attached:
-                _patiently(connection, topic, each, _detach)
-            _patiently(connection, topic, each, _drop)
+        for day in days:
+            if day.attached:
+                _patiently(connection, topic, day, _detach)
+            _patiently(connection, topic, day, _drop)
     finally:
         connection.execute("RESET lock_timeout")
 
@@ -89,7 +86,7 @@ def _patiently(connection: Connection[Any], topic: Topic, day: JournalDay, step:
 
 
 def _detach(connection: Connection[Any], topic: Topic, day: JournalDay) -> None:
-    """Does not keep anybody from the other days: what waits, waits for transactions that are older, and holds no lock."""
+    """Detach the day. Nobody is kept from the other days: it waits for older transactions, and holds no lock meanwhile."""
     row = connection.execute(LEAVING, (f"{CORE}.{day.table}",)).fetchone()
     if row is None:
         return
@@ -109,6 +106,10 @@ SELECT c.relname, i.inhrelid IS NOT NULL, coalesce(i.inhdetachpending, false), p
  WHERE c.relnamespace = '{CORE}'::regnamespace AND c.relkind = 'r' AND c.relname ~ %s
  ORDER BY c.relname
 """
+
+KEPT_FROM: Final = f"SELECT max(kept_from_day) FROM {CORE}.journal_retention WHERE topic = %s"
+
+PARTITIONS: Final = f"SELECT partitions FROM {CORE}.topics WHERE topic = %s"
 
 LEAVING: Final = "SELECT inhdetachpending FROM pg_inherits WHERE inhrelid = to_regclass(%s)"
 

@@ -1,6 +1,6 @@
 """Who still needs the log, and from where: everybody whose checkpoint says how far it has read a partition."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -8,12 +8,13 @@ from psycopg import Connection
 
 from spanfold.application.aggregates import Aggregate
 from spanfold.projections.commit.journal import CORE, JOURNAL
+from spanfold.projections.generation_states import KEPT_UP, GenerationState, sql_list
 from spanfold.projections.states.rows import SNAPSHOTS
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
-    """It has read `topic`[`partition`] below `next_offset`; `log_time` is that of the last record it read, in µs since 1970
+class ReaderPosition:
+    """How far somebody has read a partition: below `next_offset`. `log_time` is that of the last record it read, in µs since 1970
     UTC, None before the first. `owner` is a projection, JOURNAL or SNAPSHOTS.
     """
 
@@ -33,26 +34,27 @@ class Holder:
         return f"generation {self.owner}/{self.generation} ({self.state}) is at {self.next_offset}"
 
 
-def holders(connection: Connection[Any], aggregates: Iterable[type[Aggregate[Any]]]) -> list[Holder]:
-    """The journal, every generation that is folded or loaded, and the snapshot worker of these aggregates: at 0 where it has
-    not begun. Previous generations and those of a past moment need nothing more.
+def log_readers(connection: Connection[Any], aggregates: Iterable[type[Aggregate[Any]]]) -> list[ReaderPosition]:
+    """Where everybody stands who needs the log: the journal, every generation that is folded or loaded, and the snapshot worker
+    of these aggregates, at 0 where it has not begun. Generations at rest need nothing more.
     """
     folds = [(each.topic.name, each.fold_version) for each in aggregates]
     parameters = {"topics": [topic for topic, _ in folds], "versions": [version for _, version in folds]}
-    return [Holder(*row) for row in connection.execute(HOLDERS, parameters)]
+    return [ReaderPosition(*row) for row in connection.execute(LOG_READERS, parameters)]
 
 
-def latest(found: Sequence[Holder]) -> int | None:
-    """The log time (µs) of the last record that was judged on any topic: there `now` is. None before the first."""
-    return max((each.log_time for each in found if each.owner == JOURNAL and each.log_time is not None), default=None)
+def last_judged(readers: Iterable[ReaderPosition]) -> int | None:
+    """The log time (µs) of the last record that was judged on any topic; None before the first."""
+    times = [reader.log_time for reader in readers if reader.owner == JOURNAL and reader.log_time is not None]
+    return max(times, default=None)
 
 
-HOLDERS: Final = f"""
+LOG_READERS: Final = f"""
 SELECT c.topic, c.partition, c.projection, c.generation, g.state, c.next_offset,
        (extract(epoch FROM c.log_time) * 1000000)::bigint
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE (c.projection, c.generation) = ('{JOURNAL}', 0) OR g.state IN ('live', 'following', 'loading')
+ WHERE (c.projection, c.generation) = ('{JOURNAL}', 0) OR g.state IN {sql_list((*KEPT_UP, GenerationState.LOADING))}
  UNION ALL
 SELECT t.topic, p.partition, '{SNAPSHOTS}', a.fold_version, NULL, coalesce(c.next_offset, 0),
        (extract(epoch FROM c.log_time) * 1000000)::bigint

@@ -1,16 +1,16 @@
-"""Horizons: from which time on a table's rows are kept, in every generation, and letting go of those before.
+"""Horizons: from which time on a table's rows are kept, in every generation; and deleting the rows before.
 
-A horizon is stored before the first row is deleted, and never goes back. Rebuilds and comparisons go by it: rows before it
-are nobody's business any more.
+A horizon is stored before the first row is deleted, and never goes back. Rebuilds and comparisons ignore the rows before it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 from psycopg import Connection, sql
 from sqlalchemy import MetaData, Table
 
+from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.retention.rules import Retained, retained_of
 
@@ -27,7 +27,7 @@ def horizons_of(connection: Connection[Any], projection: str) -> Horizons:
 
 
 def raise_horizon(connection: Connection[Any], projection: str, table: str, kept_from: datetime) -> None:
-    """Rows that lie before this are let go of from now on."""
+    """From now on rows that lie before this may be deleted."""
     connection.execute(RAISE, (projection, table, kept_from))
 
 
@@ -59,14 +59,13 @@ def trim(
     schema: str,
     metadata: MetaData,
     horizons: Horizons,
-    tell: Callable[[str, int, int, int], None] = lambda table, rows, done, total: None,
+    progress: ProgressListener = NO_PROGRESS,
 ) -> dict[str, int]:
     """Delete the rows of this generation that lie before the horizons, in many short transactions; returns how many of each
-    table. `tell` is called with a table, its rows deleted so far, and how much of it is looked through, in pages. `connection`
-    is in autocommit mode.
+    table. `connection` is in autocommit mode.
     """
     return {
-        table.name: _trim(connection, schema, table.name, retained, horizons[table.name], tell)
+        table.name: _trim(connection, schema, table.name, retained, horizons[table.name], progress)
         for table in metadata.sorted_tables
         if table.name in horizons and (retained := retained_of(table)) is not None
     }
@@ -78,7 +77,7 @@ def _trim(
     table: str,
     retained: Retained,
     before: datetime,
-    tell: Callable[[str, int, int, int], None],
+    progress: ProgressListener,
 ) -> int:
     """By ranges of pages: each is read once, and no index is needed for it."""
     name = sql.Identifier(schema, table)
@@ -87,7 +86,7 @@ def _trim(
     deleted = 0
     for page in range(0, pages, PAGES):
         deleted += connection.execute(statement, (f"({page},0)", f"({page + PAGES},0)", before)).rowcount
-        tell(table, deleted, min(page + PAGES, pages), pages)
+        progress.advanced(min(page + PAGES, pages), pages, f"pages of {table}")
     return deleted
 
 

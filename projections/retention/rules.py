@@ -1,6 +1,6 @@
-"""What the settings say may be let go of, and whether it may be: records of topics, days of journals, old rows of tables.
+"""What the settings say may be deleted, and whether it may be: records of topics, days of journals, old rows of tables.
 
-A table's old rows may be let go of if they become final with time: each lies at a time that its events give it, and the log
+A table's old rows may be deleted if they become final with time: each lies at a time that its events give it, and the log
 accepts no event that is older than its topic's window. Tables whose rows live as long as what they are about (a trace, a
 series, an instance) have no such time.
 """
@@ -26,7 +26,7 @@ class Retained:
     the table's `info` as "retained".
 
     `looked_up_days`: for an event the fold looks up rows that are at most so much older. `counted_from`: these rows count
-    what rows of that table tell, at most so many days after them; where those are let go of, an erasure, or an event whose
+    what rows of that table tell, at most so many days after them; where those are deleted, an erasure, or an event whose
     times are lies, finds nothing to count any more.
     """
 
@@ -52,8 +52,8 @@ class TableRetention:
 
 def retained_of(table: Table) -> Retained | None:
     """How its rows become final, None if they don't."""
-    found = table.info.get("retained")
-    return found if isinstance(found, Retained) else None
+    retained = table.info.get("retained")
+    return retained if isinstance(retained, Retained) else None
 
 
 def late_days(topic: Topic) -> int:
@@ -61,34 +61,34 @@ def late_days(topic: Topic) -> int:
     return topic.window_days + topic.future_days + MARGIN_DAYS
 
 
-def log_retentions(said: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
+def log_retentions(days: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
     """The days for which to keep each topic's records. Misconfigured names a topic that there is not."""
-    _refuse_unknown("SPANFOLD_LOG_RETENTION_DAYS", "topic", said, {topic.name for topic in topics})
-    return dict(said)
+    _refuse_unknown("SPANFOLD_LOG_RETENTION_DAYS", "topic", days, {topic.name for topic in topics})
+    return dict(days)
 
 
-def journal_retentions(said: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
+def journal_retentions(days: Mapping[str, int], topics: Iterable[Topic]) -> dict[str, int]:
     """The days for which to keep each topic's journal. Misconfigured for a topic that has none, or whose journal is truth."""
     kept = {topic.name for topic in topics if topic.kind is TopicKind.TELEMETRY and topic.journaled}
     conditional = {topic.name for topic in topics if topic.kind is TopicKind.CONDITIONAL}
-    if wrong := sorted(conditional & said.keys()):
+    if wrong := sorted(conditional & days.keys()):
         raise Misconfigured(
             f"SPANFOLD_JOURNAL_RETENTION_DAYS names {', '.join(wrong)}: the journal of a conditional topic decides "
-            "what is accepted, for ever, and is never let go of"
+            "what is accepted, for ever, and is never deleted"
         )
-    _refuse_unknown("SPANFOLD_JOURNAL_RETENTION_DAYS", "topic with a journal by day", said, kept)
-    return dict(said)
+    _refuse_unknown("SPANFOLD_JOURNAL_RETENTION_DAYS", "topic with a journal by day", days, kept)
+    return dict(days)
 
 
-def table_retentions(said: Mapping[str, int], projections: Mapping[str, Projection]) -> list[TableRetention]:
-    """The tables of which old rows are to be let go. A table is named `spans`, or `traces.spans` where two projections have
+def table_retentions(days: Mapping[str, int], projections: Mapping[str, Projection]) -> list[TableRetention]:
+    """The tables of which old rows are to be deleted. A table is named `spans`, or `traces.spans` where two projections have
     one of that name. Misconfigured for a table that there is not, or whose rows have no time at which they become final.
     """
     named = dict(_tables(projections))
     may = {name for name, (_, table) in named.items() if retained_of(table) is not None}
-    _refuse_unknown("SPANFOLD_TABLE_RETENTION_DAYS", "table", said, set(named), may)
-    found = []
-    for name, days in sorted(said.items()):
+    _refuse_unknown("SPANFOLD_TABLE_RETENTION_DAYS", "table", days, set(named), may)
+    retentions = []
+    for name, kept_days in sorted(days.items()):
         projection, table = named[name]
         retained = retained_of(table)
         if retained is None:
@@ -101,8 +101,8 @@ def table_retentions(said: Mapping[str, int], projections: Mapping[str, Projecti
                 f"SPANFOLD_TABLE_RETENTION_DAYS names {name}, which is folded from a conditional topic: that accepts events of "
                 "any age, so no row of it is ever final"
             )
-        found.append(TableRetention(projection, table, retained, days))
-    return found
+        retentions.append(TableRetention(projection, table, retained, kept_days))
+    return retentions
 
 
 def _tables(projections: Mapping[str, Projection]) -> Iterator[tuple[str, tuple[Projection, Table]]]:
@@ -114,8 +114,8 @@ def _tables(projections: Mapping[str, Projection]) -> Iterator[tuple[str, tuple[
 
 
 def _refuse_unknown(
-    setting: str, what: str, said: Mapping[str, int], known: set[str], told: set[str] | None = None
+    setting: str, what: str, days: Mapping[str, int], known: set[str], usable: set[str] | None = None
 ) -> None:
-    if unknown := sorted(said.keys() - known):
-        there = ", ".join(sorted(known if told is None else told)) or "none"
+    if unknown := sorted(days.keys() - known):
+        there = ", ".join(sorted(known if usable is None else usable)) or "none"
         raise Misconfigured(f"{setting} names {', '.join(unknown)}: there is no such {what}; there are {there}")

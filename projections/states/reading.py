@@ -38,7 +38,7 @@ def states_of(connection: Connection[Any], aggregate: type[Aggregate[Any]], plac
         standing = cursor.execute(STANDING, place.parameters).fetchone()
         if standing is None:
             raise Misconfigured(
-                f"{place.topic.name}[{place.partition}] has no snapshots: let `spanfold worker snapshots` fold it first"
+                f"{place.topic.name}/{place.partition} has no snapshots: let `spanfold worker snapshots` fold it first"
             )
         sizes.itersize = AT_ONCE
         sizes.execute(SIZES, place.parameters)

@@ -34,7 +34,7 @@ class NotJudgedYet(SpanfoldError):
 
     def __init__(self, batch: Batch, judged_to: int) -> None:
         super().__init__(
-            f"{batch.topic.name}[{batch.partition}]: judged up to {judged_to}, the batch ends at {batch.end}"
+            f"{batch.topic.name}/{batch.partition}: judged up to {judged_to}, the batch ends at {batch.end}"
         )
         self.judged_to = judged_to
 
@@ -167,7 +167,7 @@ class StateStore:
         standing = rows.lock(cursor, place)
         if standing is None:
             raise Misconfigured(
-                f"{place.topic.name}[{place.partition}] has no checkpoint of snapshots: start the worker again"
+                f"{place.topic.name}/{place.partition} has no checkpoint of snapshots: start the worker again"
             )
         next_offset, judged_to = standing
         if next_offset < batch.start:

@@ -174,7 +174,7 @@ class KafkaEventStore:
             async with asyncio.timeout(_left(deadline)):
                 end = await self._coalesced_ends[committed].ask((topic.on_broker(self._prefix), at))
         except TimeoutError as error:
-            raise LogUnavailable(f"Kafka did not report the end of {topic.name}[{at}] in time") from error
+            raise LogUnavailable(f"Kafka did not report the end of {topic.name}/{at} in time") from error
         if end:
             last = Position(topic.name, at, end - 1)
             try:

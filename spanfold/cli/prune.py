@@ -1,6 +1,6 @@
 """`spanfold prune`: letting go of what the settings allow and nothing needs any more."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Annotated, Final
@@ -21,7 +21,7 @@ _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
 
 
 class Screen:
-    """Steps as lines, a table that is looked through as a bar; an audience of spanfold.stream_processors.prune."""
+    """Steps as lines, a table that is looked through as a bar; a ProgressListener."""
 
     def __init__(self, shown: Console, progress: Progress) -> None:
         self._console, self._progress = shown, progress
@@ -31,10 +31,11 @@ class Screen:
         self._progress.update(self._task, visible=False)
         self._console.print(f"{words} …", highlight=False, markup=False)
 
-    def trimmed(self, table: str, rows: int, done: int, total: int) -> None:
-        self._progress.update(
-            self._task, description=f"{table}: {rows:,} rows", completed=done, total=total, visible=done < total
-        )
+    def advanced(self, done: int, total: int, unit: str) -> None:
+        self._progress.update(self._task, description=unit, completed=done, total=total, visible=done < total)
+
+    def waiting(self, holders: Sequence[str]) -> None:
+        """A pruning waits for nobody."""
 
 
 @contextmanager

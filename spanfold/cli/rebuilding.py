@@ -18,7 +18,6 @@ from spanfold.language.errors import InvalidInput, StoreUnavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.generations.parity import TableParity
-from spanfold.projections.generations.swap import Session
 from spanfold.projections.projection import Projection, installed
 from spanfold.stream_processors.rebuild.rebuild import RebuildReport
 from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext, rebuild_context
@@ -38,14 +37,14 @@ class Screen:
         self._console, self._progress = console, progress
         self._task = progress.add_task("", total=None, visible=False, rate="")
         self._began, self._done = time.monotonic(), 0
-        self._waiting: list[str] = []
+        self._waiting: Sequence[str] = ()
 
     def step(self, words: str) -> None:
         self._progress.update(self._task, visible=False)
         self._began, self._done = time.monotonic(), 0
         self._console.print(f"{words} …", highlight=False)
 
-    def loaded(self, done: int, total: int) -> None:
+    def advanced(self, done: int, total: int, unit: str) -> None:
         rate = done / max(time.monotonic() - self._began, 0.001)
         self._progress.update(
             self._task,
@@ -55,12 +54,11 @@ class Screen:
             rate=f"{rate:,.0f} events/s, {total - done:,} to live",
         )
 
-    def waiting(self, sessions: list[Session]) -> None:
-        words = [str(session) for session in sessions]
-        for each in words:
-            if each not in self._waiting:
-                self._console.print(f"waiting for {each}", highlight=False, markup=False)
-        self._waiting = words
+    def waiting(self, holders: Sequence[str]) -> None:
+        for holder in holders:
+            if holder not in self._waiting:
+                self._console.print(f"waiting for {holder}", highlight=False, markup=False)
+        self._waiting = holders
 
 
 @contextmanager

@@ -1,81 +1,97 @@
 """Days of the telemetry journals: a day goes when no event of it can be accepted any more and nobody needs its records."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 
 from spanfold.language.topics import US_PER_DAY, Topic, TopicKind
-from spanfold.projections.retention.journal_days import JournalDay, drop, ends_of, journal_days, let_go_before, remember
+from spanfold.projections.retention.journal_days import JournalDay, drop, ends_of, journal_days, kept_from, remember
 from spanfold.projections.retention.rules import journal_retentions, late_days
-from spanfold.stream_processors.prune.parts import Bound, Part, begin_of, day_of, least
-from spanfold.stream_processors.prune.retention_context import Site
+from spanfold.stream_processors.prune.parts import NO_RETENTION, NOTHING_JUDGED, Bound, Part, begin_of, day_of, least
+from spanfold.stream_processors.prune.retention_context import RetentionContext
 
 
 @dataclass(frozen=True, slots=True)
-class Leaving:
-    """Days that go, and by partition the offset after their last records."""
+class DoomedDays:
+    """Days of a topic's journal that go; how many records they still show, and by partition the offset after the last one."""
 
     topic: Topic
-    days: Sequence[JournalDay]
-    ends: dict[int, int]
+    days: Sequence[JournalDay] = ()
+    records: int = 0
+    ends: Mapping[int, int] = field(default_factory=dict)
+
+    @property
+    def before(self) -> date | None:
+        """The first day that is kept."""
+        return self.days[-1].day + timedelta(days=1) if self.days else None
 
 
-def plan(site: Site) -> list[tuple[Part, Leaving]]:
+def plan(context: RetentionContext) -> list[tuple[Part, DoomedDays]]:
     """A part for each journal by day."""
-    topics = [each.topic for each in site.topics.values()]
-    retentions = journal_retentions(site.settings.journal_retention_days, topics)
+    topics = [topic.topic for topic in context.topics.values()]
+    retentions = journal_retentions(context.settings.journal_retention_days, topics)
     return [
-        _plan(site, topic, retentions.get(topic.name))
+        _plan_journal(context, topic, retentions.get(topic.name))
         for topic in topics
         if topic.kind is TopicKind.TELEMETRY and topic.journaled
     ]
 
 
-def _plan(site: Site, topic: Topic, days: int | None) -> tuple[Part, Leaving]:
-    gone, now = let_go_before(site.control, topic), site.now
-    bound = Bound(-1, "no retention set")
-    if days is not None:
-        bound = least(_bounds(site, topic, days, now)) if now is not None else Bound(-1, "nothing has been judged yet")
-    leaving, records, ends, held_by = [], 0, dict[int, int](), bound.words
-    for day in journal_days(site.control, topic):
-        # a process that was killed had decided on these
-        if gone is None or day.day >= gone:
-            if begin_of(day.day) + US_PER_DAY > bound.at:
-                break
-            count, after = ends_of(site.control, day)
-            if holder := _needed_by(site, topic, after):
-                held_by = f"{holder}, and {day.day} has records beyond"
-                break
-            records, ends = records + count, {at: max(ends.get(at, 0), end) for at, end in (ends | after).items()}
-        leaving.append(day)
-    before = str(leaving[-1].day + timedelta(days=1)) if leaving else None
-    size = sum(day.bytes for day in leaving)
-    return Part("journal", topic.name, None, records, before, held_by, len(leaving), size), Leaving(
-        topic, leaving, ends
-    )
+def _plan_journal(context: RetentionContext, topic: Topic, days: int | None) -> tuple[Part, DoomedDays]:
+    doomed, held_by = _doomed_days(context, topic, _bound(context, topic, days))
+    before = str(doomed.before) if doomed.before else None
+    size = sum(day.bytes for day in doomed.days)
+    return Part("journal", topic.name, None, doomed.records, before, held_by, len(doomed.days), size), doomed
 
 
-def _bounds(site: Site, topic: Topic, days: int, now: int) -> Iterator[Bound]:
-    """Times before which a day must have ended."""
-    since = now - days * US_PER_DAY
+def _bound(context: RetentionContext, topic: Topic, days: int | None) -> Bound:
+    """The time before which a day must have ended."""
+    if days is None or context.now is None:
+        return Bound(-1, NO_RETENTION if days is None else NOTHING_JUDGED)
+    return least(_bounds(context, topic, days, context.now - days * US_PER_DAY))
+
+
+def _bounds(context: RetentionContext, topic: Topic, days: int, since: int) -> Iterator[Bound]:
     yield Bound(since, f"{days} days before the last record begin on {day_of(since)}")
-    slowest = site.slowest([each for each in site.holders if each.topic == topic.name])
+    slowest = context.slowest(reader for reader in context.readers if reader.topic == topic.name)
     if slowest is not None:
         late = late_days(topic)
-        yield Bound(
-            slowest.at - late * US_PER_DAY, f"an event may come {late} days late, margin included, and {slowest.words}"
-        )
+        words = f"an event may come {late} days late, margin included, and {slowest.words}"
+        yield Bound(slowest.at - late * US_PER_DAY, words)
 
 
-def _needed_by(site: Site, topic: Topic, ends: dict[int, int]) -> str | None:
+def _doomed_days(context: RetentionContext, topic: Topic, bound: Bound) -> tuple[DoomedDays, str]:
+    """The oldest days that nothing holds back, and what holds the next one back."""
+    kept = kept_from(context.control, topic)
+    doomed = DoomedDays(topic)
+    for day in journal_days(context.control, topic):
+        if kept is not None and day.day < kept:
+            # a process that was killed had decided on this one already
+            doomed = DoomedDays(topic, (*doomed.days, day), doomed.records, doomed.ends)
+            continue
+        if begin_of(day.day) + US_PER_DAY > bound.at:
+            return doomed, bound.words
+        records, ends = ends_of(context.control, day)
+        if reader := _needed_by(context, topic, ends):
+            return doomed, f"{reader}, and {day.day} has records beyond"
+        doomed = DoomedDays(topic, (*doomed.days, day), doomed.records + records, _later(doomed.ends, ends))
+    return doomed, bound.words
+
+
+def _needed_by(context: RetentionContext, topic: Topic, ends: Mapping[int, int]) -> str | None:
     """Who has not read all records of a day that ends so."""
-    for each in site.holders:
-        if each.topic == topic.name and each.next_offset < ends.get(each.partition, 0):
-            return f"{each} in {each.topic}[{each.partition}]"
+    for reader in context.readers:
+        if reader.topic == topic.name and reader.next_offset < ends.get(reader.partition, 0):
+            return f"{reader} in {reader.topic}/{reader.partition}"
     return None
 
 
-def let_go(site: Site, leaving: Leaving) -> None:
-    """Remember that they are gone, then drop them."""
-    remember(site.control, leaving.topic, leaving.days[-1].day + timedelta(days=1), leaving.ends)
-    drop(site.control, leaving.topic, leaving.days)
+def _later(one: Mapping[int, int], other: Mapping[int, int]) -> dict[int, int]:
+    return {partition: max(one.get(partition, 0), other.get(partition, 0)) for partition in one.keys() | other.keys()}
+
+
+def delete(context: RetentionContext, doomed: DoomedDays) -> None:
+    """Remember that the days are gone, then drop them."""
+    if doomed.before is not None:
+        remember(context.control, doomed.topic, doomed.before, doomed.ends)
+        drop(context.control, doomed.topic, doomed.days)

@@ -1,9 +1,9 @@
-"""What can be let go of, part by part, and why not more."""
+"""The parts of a pruning: what can be deleted of each, and what holds back more."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from typing import Literal
+from typing import Final, Literal
 
 from spanfold.language.times import EPOCH, as_datetime
 from spanfold.language.topics import US_PER_DAY
@@ -13,19 +13,22 @@ Kind = Literal["log", "journal", "table"]
 
 @dataclass(frozen=True, slots=True)
 class Bound:
-    """How far something may be let go of, and who or what says so. `at` is an offset, a day or a time."""
+    """How far something may be deleted, and what says so. `at` is an offset or a time (µs since 1970 UTC)."""
 
     at: int
     words: str
+
+
+NO_RETENTION: Final = "no retention set"
+NOTHING_JUDGED: Final = "nothing has been judged yet"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
     """A partition of a topic's log, a topic's journal, or a table.
 
-    `records` are those that are let go of: offsets of the log, records of the journal, rows of all generations that are
-    folded. `days` are those of the journal, `bytes` what their tables take. `before` says in words up to where; `held_by` why
-    not more.
+    `records` are those that go: offsets of the log, records of the journal, rows of all generations that workers keep up. `days`
+    are those of the journal, `bytes` what their tables take. `before` says in words up to where; `held_by` why not more.
     """
 
     kind: Kind
@@ -38,7 +41,7 @@ class Part:
     bytes: int = 0
 
     def __str__(self) -> str:
-        where = "" if self.partition is None else f"[{self.partition}]"
+        where = "" if self.partition is None else f"/{self.partition}"
         return f"{self.kind} {self.name}{where}"
 
     @property
@@ -49,7 +52,7 @@ class Part:
 
 def least(bounds: Iterable[Bound]) -> Bound:
     """The one that holds back most; of equal ones the first."""
-    return min(bounds, key=lambda each: each.at)
+    return min(bounds, key=lambda bound: bound.at)
 
 
 def day_floor(us: int) -> int:
@@ -57,7 +60,7 @@ def day_floor(us: int) -> int:
     return us // US_PER_DAY * US_PER_DAY
 
 
-def words_of(us: int) -> str:
+def time_text(us: int) -> str:
     """A time in µs since 1970 UTC, as people write it; days without a time of day."""
     try:
         moment = as_datetime(us)

@@ -3,29 +3,24 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from functools import partial
+from typing import Final
 
 from spanfold.application.aggregates import installed_aggregates
+from spanfold.kafka.log_ends import Bounds
 from spanfold.language.errors import Misconfigured
+from spanfold.language.progress import NullProgress, ProgressListener
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TopicOnBroker
+from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.projections.projection import Projection
-from spanfold.projections.retention.log_readers import holders
+from spanfold.projections.retention.log_readers import log_readers
 from spanfold.stream_processors.prune import journals, log, tables
 from spanfold.stream_processors.prune.parts import Part
-from spanfold.stream_processors.prune.retention_context import Site, Watermarks
+from spanfold.stream_processors.prune.retention_context import RetentionContext
 from spanfold.stream_processors.rebuild.log_reader import LogReader
-from spanfold.stream_processors.rebuild.rebuild_context import NullProgress, rebuild_context, session_lock
+from spanfold.stream_processors.rebuild.rebuild_context import rebuild_context, session_lock
 
 LOCK: Final = "spanfold prune"
-
-
-class Audience(Protocol):
-    """Who is told what happens; the command line shows it."""
-
-    def step(self, words: str) -> None: ...
-
-    def trimmed(self, table: str, rows: int, done: int, total: int) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,27 +28,27 @@ class Step:
     """A part with what is to be done about it."""
 
     part: Part
-    do: Callable[[Audience], None]
+    do: Callable[[ProgressListener], None]
 
 
 @dataclass(frozen=True, slots=True)
 class PrunePlan:
-    """What can be let go of, and what can't be done any more afterwards."""
+    """What can be deleted, and what can't be done any more afterwards."""
 
     steps: Sequence[Step]
     remarks: Sequence[str]
 
     @property
     def parts(self) -> list[Part]:
-        """All parts, also those of which nothing can be let go of."""
+        """All parts, also those of which nothing can be deleted."""
         return [step.part for step in self.steps]
 
-    def run(self, audience: Audience) -> None:
-        """Let go of it."""
+    def run(self, progress: ProgressListener) -> None:
+        """Delete it."""
         for step in self.steps:
             if step.part.frees:
-                audience.step(f"{step.part}: letting go of what lies before {step.part.before}")
-                step.do(audience)
+                progress.step(f"{step.part}: deleting everything before {step.part.before}")
+                step.do(progress)
 
 
 @contextmanager
@@ -67,48 +62,49 @@ def prune_plan(
 
     Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
     """
-    with ExitStack() as stack:
-        control = stack.enter_context(session_lock(dsn, LOCK, _busy))
+    with ExitStack() as locks, LogReader(settings) as reader:
+        control = locks.enter_context(session_lock(dsn, LOCK, _busy))
         busy = {}
         for projection in projections.values():
             try:
-                stack.enter_context(rebuild_context(settings, dsn, topics, projection, NullProgress()))
+                locks.enter_context(rebuild_context(settings, dsn, topics, projection, NullProgress()))
             except Misconfigured as error:
                 busy[projection.name] = str(error)
-        reader = stack.enter_context(LogReader(settings))
         aggregates = [each for each in installed_aggregates().values() if each.topic.name in topics]
-        seen = holders(control, aggregates)
+        earlier = log_readers(control, aggregates)
         watermarks = _watermarks(reader, topics)
-        site = Site(
-            settings, control, topics, projections, busy, reader, seen, watermarks, holders(control, aggregates)
+        readers = log_readers(control, aggregates)
+        yield _plan(
+            RetentionContext(settings, control, topics, projections, busy, reader, earlier, watermarks, readers)
         )
-        yield _planned(site)
 
 
-def _planned(site: Site) -> PrunePlan:
+def _plan(context: RetentionContext) -> PrunePlan:
     """Tables first, the log last: what is read again needs the log."""
-    rows, days, records = tables.plan(site), journals.plan(site), log.plan(site)
+    rows, days, records = tables.plan(context), journals.plan(context), log.plan(context)
     steps = [
-        *(Step(part, _trimming(site, each)) for part, each in rows),
-        *(Step(part, _dropping(site, each)) for part, each in days),
-        *(Step(part, _deleting(site, part, cut)) for part, cut in records),
+        *(Step(part, partial(_trim, context, trimming)) for part, trimming in rows),
+        *(Step(part, partial(_drop, context, doomed)) for part, doomed in days),
+        *(Step(part, partial(_delete, context, cut)) for part, cut in records),
     ]
-    return PrunePlan(steps, [*log.remarks(site, records), *tables.remarks(site)])
+    return PrunePlan(steps, [*log.remarks(context, records), *tables.remarks(context)])
 
 
-def _trimming(site: Site, found: tables.Trimming) -> Callable[[Audience], None]:
-    return lambda audience: tables.let_go(site, found, audience.trimmed)
+def _trim(context: RetentionContext, trimming: tables.Trimming | None, progress: ProgressListener) -> None:
+    if trimming is not None:
+        tables.delete(context, trimming, progress)
 
 
-def _dropping(site: Site, found: journals.Leaving) -> Callable[[Audience], None]:
-    return lambda _: journals.let_go(site, found)
+def _drop(context: RetentionContext, doomed: journals.DoomedDays, _: ProgressListener) -> None:
+    journals.delete(context, doomed)
 
 
-def _deleting(site: Site, part: Part, cut: int) -> Callable[[Audience], None]:
-    return lambda _: log.delete(site.settings, site.topics[part.name], part.partition or 0, cut)
+def _delete(context: RetentionContext, cut: log.Cut | None, _: ProgressListener) -> None:
+    if cut is not None:
+        log.delete(context.settings, cut)
 
 
-def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Watermarks:
+def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Mapping[Partition, Bounds]:
     return {
         (name, partition): reader.watermarks(topic.name, partition)
         for name, topic in topics.items()

@@ -1,28 +1,29 @@
-"""Where a pruning works: the installation, what its checkpoints say, and what the broker says."""
+"""What a pruning is planned from: the installation, what its checkpoints say, and what the broker says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 
+from spanfold.kafka.log_ends import Bounds
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TopicOnBroker
+from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.projections.projection import Projection
-from spanfold.projections.retention.log_readers import Holder, latest
-from spanfold.stream_processors.prune.parts import Bound, words_of
+from spanfold.projections.retention.log_readers import ReaderPosition, last_judged
+from spanfold.stream_processors.prune.parts import Bound, time_text
 from spanfold.stream_processors.rebuild.log_reader import LogReader
 
-Watermarks = Mapping[tuple[str, int], tuple[int, int]]
-"""By (topic, partition): the first offset that the log has, and the one after its last."""
+NEVER: Final = -(1 << 62)
+"""A time (µs) before every record."""
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
-    """An installation at a moment. `busy` are projections that somebody is at work on, with who that is.
+class RetentionContext:
+    """An installation at a moment. `busy` are projections that another process works on, with who that is.
 
-    The ends of the log were asked for after `seen`, and the holders read after that: so whoever stands at an end will only
-    meet records that the log had after the last one that had been seen.
+    The readers' positions were taken twice: `earlier`, then the ends of the log were asked for, then `readers`. So a reader that
+    stands at an end will only meet records that reached the log after the last one that was judged `earlier`.
     """
 
     settings: Settings
@@ -30,38 +31,32 @@ class Site:
     topics: Mapping[str, TopicOnBroker]
     projections: Mapping[str, Projection]
     busy: Mapping[str, str]
-    reader: LogReader
-    seen: Sequence[Holder]
-    watermarks: Watermarks
-    holders: Sequence[Holder]
+    log: LogReader
+    earlier: Sequence[ReaderPosition]
+    watermarks: Mapping[Partition, Bounds]
+    readers: Sequence[ReaderPosition]
 
     @property
     def now(self) -> int | None:
-        """The log time of the last record that was judged on any topic, µs since 1970; no clock is asked."""
-        return latest(self.seen)
+        """The log time of the last record that was judged on any topic, µs since 1970; no clock is read."""
+        return last_judged(self.earlier)
 
-    def reached(self, holder: Holder) -> int | None:
-        """The log time before which this holder will meet no record any more; None if that is not known."""
-        end = self.watermarks[holder.topic, holder.partition][1]
-        times = [holder.log_time]
-        if holder.next_offset >= end:
-            times.append(self.now)
-        return max((each for each in times if each is not None), default=None)
+    def slowest(self, readers: Iterable[ReaderPosition]) -> Bound | None:
+        """Which of these has come least far in log time (µs); None when there is none."""
+        return min(map(self._reached, readers), key=lambda bound: bound.at, default=None)
 
-    def slowest(self, found: Sequence[Holder]) -> Bound | None:
-        """Who of these has come least far in log time (µs); None when there is nobody."""
-        bounds = []
-        for each in found:
-            reached = self.reached(each)
-            where = f"{each} in {each.topic}[{each.partition}]"
-            if reached is None:
-                bounds.append(Bound(-(1 << 62), f"{where}, and has met no record there yet"))
-            else:
-                bounds.append(Bound(reached, f"{where}, which is of {words_of(reached)}"))
-        return min(bounds, key=lambda each: each.at, default=None)
+    def _reached(self, reader: ReaderPosition) -> Bound:
+        """The log time before which this reader will meet no record any more."""
+        where = f"{reader} in {reader.topic}/{reader.partition}"
+        end = self.watermarks[reader.topic, reader.partition][1]
+        times = [reader.log_time, self.now if reader.next_offset >= end else None]
+        reached = max((time for time in times if time is not None), default=None)
+        if reached is None:
+            return Bound(NEVER, f"{where}, and has met no record there yet")
+        return Bound(reached, f"{where}, which is of {time_text(reached)}")
 
     def offset_at(self, topic: str, partition: int, us: int) -> int:
-        """The first offset that the broker had at this time or later; the end where there is none."""
+        """The first offset that the broker appended at this time or later; the end where there is none."""
         on_broker = (self.topics[topic].name, partition)
-        offset = self.reader.offsets_for_times({on_broker: max(us, 0) // 1000})[on_broker]
+        offset = self.log.offsets_for_times({on_broker: max(us, 0) // 1000})[on_broker]
         return self.watermarks[topic, partition][1] if offset is None else offset

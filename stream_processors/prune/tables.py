@@ -1,123 +1,135 @@
-"""Old rows of the read models: deleted in every generation that is folded, up to where no event can change them any more."""
+"""Old rows of the read models: deleted in all generations that workers keep up, as far as no event can change them any more."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from spanfold.language.positions import Position
+from spanfold.language.progress import ProgressListener
 from spanfold.language.times import as_datetime, as_us
 from spanfold.language.topics import US_PER_DAY
 from spanfold.projections.commit.journal import CORE
+from spanfold.projections.generation_states import KEPT_UP, GenerationState, sql_list
 from spanfold.projections.projection import Projection
-from spanfold.projections.retention.retention_horizons import horizons_of, raise_horizon, rows_below, trim
+from spanfold.projections.retention.retention_horizons import (
+    horizons_of,
+    raise_horizon,
+    rows_below,
+    trim,
+)
 from spanfold.projections.retention.rules import TableRetention, late_days, retained_of, table_retentions
-from spanfold.stream_processors.prune.parts import Bound, Part, day_floor, least, words_of
-from spanfold.stream_processors.prune.retention_context import Site
+from spanfold.stream_processors.prune.parts import (
+    NO_RETENTION,
+    NOTHING_JUDGED,
+    Bound,
+    Part,
+    day_floor,
+    least,
+    time_text,
+)
+from spanfold.stream_processors.prune.retention_context import NEVER, RetentionContext
 
-Tell = Callable[[str, int, int, int], None]
-"""Hears of a table how many rows of it are deleted, and how many of how many pages are looked through."""
-
-KEPT: Final = ("live", "following")
+FIRST: Final = -62_135_596_800_000_000
+"""The year 1, before which Python has no times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trimming:
-    """The rows of a table before `horizon` go. None where there is no horizon."""
+    """The rows of a table before `horizon` go."""
 
     projection: Projection
     table: str
-    horizon: datetime | None
+    horizon: datetime
 
 
-def plan(site: Site) -> list[tuple[Part, Trimming]]:
-    """A part for each table of which old rows may ever be let go of."""
-    said = table_retentions(site.settings.table_retention_days, site.projections)
-    chosen = {(each.projection.name, each.table.name): each for each in said}
+def plan(context: RetentionContext) -> list[tuple[Part, Trimming | None]]:
+    """A part for each table of which old rows may ever be deleted; with nothing to trim where they are all kept."""
+    retentions = table_retentions(context.settings.table_retention_days, context.projections)
+    by_table = {(each.projection.name, each.table.name): each for each in retentions}
     return [
-        _unset(projection, table.name) if found is None else _plan(site, found)
-        for projection in site.projections.values()
+        _plan_table(context, retention) if retention else (_kept_whole(table.name, NO_RETENTION), None)
+        for projection in context.projections.values()
         for table in projection.metadata.sorted_tables
-        if (found := chosen.get((projection.name, table.name))) or retained_of(table) is not None
+        if (retention := by_table.get((projection.name, table.name))) or retained_of(table) is not None
     ]
 
 
-def _unset(projection: Projection, table: str) -> tuple[Part, Trimming]:
-    return Part("table", table, None, 0, None, "no retention set"), Trimming(projection, table, None)
+def _kept_whole(table: str, why: str) -> Part:
+    return Part("table", table, None, 0, None, why)
 
 
-def _plan(site: Site, asked: TableRetention) -> tuple[Part, Trimming]:
-    projection, name = asked.projection, asked.table.name
-    if (who := site.busy.get(projection.name)) is not None:
-        return Part("table", name, None, 0, None, who), Trimming(projection, name, None)
-    bound = least(_bounds(site, asked))
-    before = horizons_of(site.control, projection.name).get(name)
-    at = max(day_floor(bound.at), as_us(before) if before else _NEVER)
-    horizon = None if at < _FIRST else as_datetime(at)
-    if horizon is None:
-        return Part("table", name, None, 0, None, bound.words), Trimming(projection, name, None)
-    schemas = _schemas(site, projection)
-    rows = sum(rows_below(site.control, schema, asked.table, asked.retained, horizon) for schema in schemas)
-    words = f"{' and '.join(asked.retained.by)} {words_of(at)}"
-    return Part("table", name, None, rows, words, bound.words), Trimming(projection, name, horizon)
+def _plan_table(context: RetentionContext, retention: TableRetention) -> tuple[Part, Trimming | None]:
+    projection, table = retention.projection, retention.table
+    if (who := context.busy.get(projection.name)) is not None:
+        return _kept_whole(table.name, who), None
+    bound = least(_bounds(context, retention))
+    before = horizons_of(context.control, projection.name).get(table.name)
+    at = max(day_floor(bound.at), as_us(before) if before else NEVER)
+    if at < FIRST:
+        return _kept_whole(table.name, bound.words), None
+    horizon = as_datetime(at)
+    schemas = _kept_up_schemas(context, projection)
+    rows = sum(rows_below(context.control, schema, table, retention.retained, horizon) for schema in schemas)
+    words = f"{' and '.join(retention.retained.by)} {time_text(at)}"
+    return Part("table", table.name, None, rows, words, bound.words), Trimming(projection, table.name, horizon)
 
 
-def _bounds(site: Site, asked: TableRetention) -> Iterator[Bound]:
-    projection, days = asked.projection, asked.days
-    if site.now is None:
-        yield Bound(_NEVER, "nothing has been judged yet")
+def _bounds(context: RetentionContext, retention: TableRetention) -> Iterator[Bound]:
+    if context.now is None:
+        yield Bound(NEVER, NOTHING_JUDGED)
         return
-    since = site.now - days * US_PER_DAY
-    yield Bound(since, f"{days} days before the last record, {words_of(since)}")
-    reach = asked.retained.looked_up_days
-    kept = [each for each in site.holders if each.owner == projection.name and each.state in KEPT]
-    late = max(map(late_days, projection.topics)) + reach
-    if (slowest := site.slowest(kept)) is not None:
-        calls = f", and looks for spans that ended up to {reach} days before" if reach else ""
-        words = f"an event may come {late - reach} days late, margin included{calls}; {slowest.words}"
-        yield Bound(slowest.at - late * US_PER_DAY, words)
-    for topic, partition, offset, occurred_at in _parked(site, projection):
-        yield Bound(
-            occurred_at - reach * US_PER_DAY,
-            f"the parked record {Position(topic, partition, offset)} happened {words_of(occurred_at)}: retry it or discard it",
-        )
+    since = context.now - retention.days * US_PER_DAY
+    yield Bound(since, f"{retention.days} days before the last record, {time_text(since)}")
+    yield from _late_bounds(context, retention)
+    yield from _parked_bounds(context, retention)
 
 
-def _parked(site: Site, projection: Projection) -> Sequence[tuple[str, int, int, int]]:
-    """The record of these topics that may still be folded and happened first; none or one."""
-    names = [topic.name for topic in projection.topics]
-    return site.control.execute(OLDEST_PARKED, (names,)).fetchall()
+def _late_bounds(context: RetentionContext, retention: TableRetention) -> Iterator[Bound]:
+    """Rows that a late event may still change, or look up."""
+    projection, reach = retention.projection, retention.retained.looked_up_days
+    slowest = context.slowest(
+        reader for reader in context.readers if reader.owner == projection.name and reader.state in KEPT_UP
+    )
+    if slowest is not None:
+        late = max(map(late_days, projection.topics))
+        lookup = f", and looks for spans that ended up to {reach} days before" if reach else ""
+        words = f"an event may come {late} days late, margin included{lookup}; {slowest.words}"
+        yield Bound(slowest.at - (late + reach) * US_PER_DAY, words)
 
 
-def _schemas(site: Site, projection: Projection) -> list[str]:
-    """Where the generations of the projection are that are folded."""
-    return [schema for (schema,) in site.control.execute(SCHEMAS, (projection.name, list(KEPT)))]
+def _parked_bounds(context: RetentionContext, retention: TableRetention) -> Iterator[Bound]:
+    """Rows that the oldest record that may still be retried would change, or look up."""
+    names = [topic.name for topic in retention.projection.topics]
+    for topic, partition, offset, occurred_at in context.control.execute(OLDEST_PARKED, (names,)).fetchall():
+        position = Position(topic, partition, offset)
+        words = f"the parked record {position} happened {time_text(occurred_at)}: retry it or discard it"
+        yield Bound(occurred_at - retention.retained.looked_up_days * US_PER_DAY, words)
 
 
-def let_go(site: Site, trimming: Trimming, tell: Tell) -> None:
+def _kept_up_schemas(context: RetentionContext, projection: Projection) -> Sequence[str]:
+    return [schema for (schema,) in context.control.execute(KEPT_UP_SCHEMAS, (projection.name,))]
+
+
+def delete(context: RetentionContext, trimming: Trimming, progress: ProgressListener) -> None:
     """Store the horizon, then delete the rows before it."""
     projection, horizon = trimming.projection, trimming.horizon
-    if horizon is None:
-        return
-    raise_horizon(site.control, projection.name, trimming.table, horizon)
-    for schema in _schemas(site, projection):
-        trim(site.control, schema, projection.metadata, {trimming.table: horizon}, tell)
+    raise_horizon(context.control, projection.name, trimming.table, horizon)
+    for schema in _kept_up_schemas(context, projection):
+        trim(context.control, schema, projection.metadata, {trimming.table: horizon}, progress)
 
 
-def remarks(site: Site) -> Iterator[str]:
+def remarks(context: RetentionContext) -> Iterator[str]:
     """Which generations keep their old rows."""
-    said = {each.projection.name for each in table_retentions(site.settings.table_retention_days, site.projections)}
-    for name, number in site.control.execute(PREVIOUS).fetchall():
-        if name in said:
+    retentions = table_retentions(context.settings.table_retention_days, context.projections)
+    pruned = {retention.projection.name for retention in retentions}
+    for name, number in context.control.execute(PREVIOUS).fetchall():
+        if name in pruned:
             yield (
                 f"generation {name}/{number} (previous) keeps its old rows, for `spanfold rollback {name}`: "
-                f"`spanfold projections drop-previous {name}` lets go of it"
+                f"drop it with `spanfold projections drop-previous {name}`"
             )
 
-
-_NEVER: Final = -(1 << 62)
-_FIRST: Final = -62_135_596_800_000_000
-"""The year 1, before which Python has no times."""
 
 OLDEST_PARKED: Final = f"""
 SELECT topic, partition, kafka_offset, (extract(epoch FROM occurred_at) * 1000000)::bigint
@@ -127,9 +139,11 @@ SELECT topic, partition, kafka_offset, (extract(epoch FROM occurred_at) * 100000
  LIMIT 1
 """
 
-SCHEMAS: Final = f"""
-SELECT schema_name FROM {CORE}.generations WHERE projection = %s AND state = ANY (%s) ORDER BY generation
+KEPT_UP_SCHEMAS: Final = f"""
+SELECT schema_name FROM {CORE}.generations WHERE projection = %s AND state IN {sql_list(KEPT_UP)} ORDER BY generation
 """
 
-PREVIOUS: Final = f"SELECT projection, generation FROM {CORE}.generations WHERE state = 'previous' ORDER BY 1, 2"
+PREVIOUS: Final = f"""
+SELECT projection, generation FROM {CORE}.generations WHERE state = '{GenerationState.PREVIOUS}' ORDER BY 1, 2
+"""
 """Previous generations are complete only up to their own checkpoints: what is to come would find rows missing."""

@@ -77,7 +77,7 @@ class GenerationLoader:
         else:
             show = partial(self._show_progress, self.next_offsets(), total)
             fold_in_processes(self._context.settings, self._target(), ranges, self._processes, show)
-        self._context.progress.loaded(total, total)
+        self._context.progress.advanced(total, total, "records")
         return total
 
     def _target(self) -> Target:
@@ -85,7 +85,7 @@ class GenerationLoader:
         return Target(self._context.projection.name, generation.number, generation.schema, self._context.dsn)
 
     def _show_progress(self, began_at: NextOffsets, total: int) -> None:
-        self._context.progress.loaded(_distance(began_at, self.next_offsets()), total)
+        self._context.progress.advanced(_distance(began_at, self.next_offsets()), total, "records")
 
     def catch_up(self) -> None:
         """Fold until at most FEW_LEFT judged records are left."""

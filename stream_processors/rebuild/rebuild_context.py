@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import psycopg
 from sqlalchemy import Engine
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.positions import NextOffsets
+from spanfold.language.progress import ProgressListener
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.connections import connect
@@ -19,32 +20,8 @@ from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.generations.lifecycle import GenerationRow
 from spanfold.projections.generations.shadow import next_offsets_of
-from spanfold.projections.generations.swap import Session
 from spanfold.projections.projection import Projection
 from spanfold.stream_processors.worker import gc_tuning
-
-
-class ProgressListener(Protocol):
-    """Hears what is done; the command line shows it."""
-
-    def step(self, words: str) -> None:
-        """A step begins."""
-
-    def loaded(self, done: int, total: int) -> None:
-        """So many of the records of this step are folded."""
-
-    def waiting(self, sessions: list[Session]) -> None:
-        """These sessions hold the work up; none any more when the list is empty."""
-
-
-class NullProgress:
-    """Hears everything and shows nothing."""
-
-    def step(self, words: str) -> None: ...
-
-    def loaded(self, done: int, total: int) -> None: ...
-
-    def waiting(self, sessions: list[Session]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

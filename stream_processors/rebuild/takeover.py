@@ -70,6 +70,6 @@ def _identity(session: Session) -> tuple[int, str, str]:
 
 def _name(context: RebuildContext, sessions: Sequence[Session]) -> Waits:
     """Name those that have been there for longer than a moment."""
-    lasting = [session for session in sessions if session.age_s > _NAMED_AFTER_S]
+    lasting = tuple(str(session) for session in sessions if session.age_s > _NAMED_AFTER_S)
     context.progress.waiting(lasting)
-    return Waits(sessions=tuple(map(str, lasting)))
+    return Waits(sessions=lasting)

@@ -181,7 +181,7 @@ class BatchConsumer(stock.Consumer):
         for tp, offset in checkpoints.items():
             if not first[tp] <= offset <= last[tp]:
                 raise Misconfigured(
-                    f"{tp.topic}[{tp.partition}] holds offsets {first[tp]} to {last[tp]}, the tables stand at {offset}: "
+                    f"{tp.topic}/{tp.partition} holds offsets {first[tp]} to {last[tp]}, the tables stand at {offset}: "
                     "the log has lost records, or these tables were folded from another log. Nothing was changed. "
                     "Restore the log, or fold it into an empty database."
                 )

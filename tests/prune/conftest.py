@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -35,6 +35,7 @@ from spanfold.language.events import (
     TraceErased,
 )
 from spanfold.language.partitioning import partitions_of
+from spanfold.language.progress import NullProgress
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
@@ -178,20 +179,6 @@ def place(ledger: Ledger, owner: str, topic: str, partition: int, offset: int, g
     assert done.rowcount == 1
 
 
-@dataclass
-class Heard:
-    """What an audience was told."""
-
-    steps: list[str] = field(default_factory=list)
-    trims: list[tuple[str, int, int, int]] = field(default_factory=list)
-
-    def step(self, words: str) -> None:
-        self.steps.append(words)
-
-    def trimmed(self, table: str, rows: int, done: int, total: int) -> None:
-        self.trims.append((table, rows, done, total))
-
-
 @dataclass(frozen=True)
 class Place:
     """An installation whose log has been folded."""
@@ -215,7 +202,7 @@ class Place:
 
     def prune(self, **days: Mapping[str, int]) -> list[Part]:
         with self.planned(**days) as found:
-            found.run(Heard())
+            found.run(NullProgress())
         return found.parts
 
     def publish(self, events: Iterable[Timed]) -> None:

@@ -74,7 +74,7 @@ def test_whoever_stands_far_behind_keeps_the_days_that_it_may_need(old: Place, o
     )
     parts = old.prune(journal={TRACES.name: 0})
     assert old.days()[0] == f"{log_time - timedelta(days=LATE):%Y%m%d}"
-    assert f"is at {at} in {TRACES.name}[1], which is of" in part(parts, "journal", TRACES.name).held_by
+    assert f"is at {at} in {TRACES.name}/1, which is of" in part(parts, "journal", TRACES.name).held_by
 
 
 def test_no_day_goes_of_which_a_snapshot_lacks_a_record(old: Place) -> None:
@@ -88,7 +88,7 @@ def test_no_day_goes_of_which_a_snapshot_lacks_a_record(old: Place) -> None:
     place(old.ledger, SNAPSHOTS, TRACES.name, 1, offset)
     parts = old.prune(journal={TRACES.name: 0})
     assert old.days()[0] == f"{happened:%Y%m%d}"
-    assert f"(fold version 1) is at {offset} in {TRACES.name}[1], and " in part(parts, "journal", TRACES.name).held_by
+    assert f"(fold version 1) is at {offset} in {TRACES.name}/1, and " in part(parts, "journal", TRACES.name).held_by
 
 
 async def test_what_is_gone_is_told(old: Place) -> None:

@@ -6,6 +6,7 @@ import pytest
 from sqlalchemy import create_engine, pool
 
 from spanfold.language.errors import Misconfigured
+from spanfold.language.progress import NullProgress
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES
 from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.journal import JOURNAL
@@ -13,7 +14,7 @@ from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from spanfold.projections.states.rows import SNAPSHOTS
-from tests.prune.conftest import Heard, Place, asked, at_work, command, part, place, with_settings
+from tests.prune.conftest import Place, asked, at_work, command, part, place, with_settings
 
 ALL = {TRACES.name: 0, METRICS.name: 0, LOGS.name: 0}
 AT = 7
@@ -100,7 +101,7 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
     said = with_settings(old, named, "prune", "--dry-run")
     assert said.returncode == 0, said.stderr
     assert old.everything() == before
-    for words in ("log spanfold.traces[0]", "30 days before the last record", "no retention set", "log spanfold.metrics",
+    for words in ("log spanfold.traces/0", "30 days before the last record", "no retention set", "log spanfold.metrics",
                   "journal spanfold.traces", "an event may come 32 days late", "table spans", "would free"):  # fmt: skip
         assert words in said.stdout, said.stdout
     print(said.stdout)
@@ -126,10 +127,10 @@ def test_a_setting_that_names_what_there_is_not_is_refused(old: Place, named: di
 
 def test_after_the_cut_it_is_said_what_can_not_be_made_again(old: Place) -> None:
     with old.planned(log={**ALL, SERVICES.name: 0}) as found:
-        found.run(Heard())
+        found.run(NullProgress())
     words = "\n".join(found.remarks)
     assert "logs can't be rebuilt, verified or shown as of a time any more" in words
-    assert f"the log of {LOGS.name} begins at [0] {old.log_begins()[LOGS.name, 0]}" in words
+    assert f"the log begins at {LOGS.name}/0@{old.log_begins()[LOGS.name, 0]}" in words
     done = command(old.settings, "rebuild", "logs")
     assert done.returncode == 3
     assert "what is gone from the log can't be folded again" in done.stderr

@@ -48,7 +48,7 @@ class Doomed(prune.Screen):
     def step(self, words):
         die()
         super().step(words)
-    def trimmed(self, *said):
+    def advanced(self, *said):
         die()
 
 prune.Screen = Doomed
@@ -100,7 +100,7 @@ def test_the_command_does_it_and_says_why_not_more(old: Place) -> None:
     done = with_settings(old, NAMED, "prune")
     assert done.returncode == 0, done.stderr
     print(done.stdout, done.stderr)
-    for words in ("log spanfold.traces[0]", "freed", "98 days", "table spans", "logs can't be rebuilt"):
+    for words in ("log spanfold.traces/0", "freed", "98 days", "table spans", "logs can't be rebuilt"):
         assert words in done.stdout, done.stdout
     again = with_settings(old, NAMED, "prune", "--json")
     assert again.returncode == 0, again.stderr

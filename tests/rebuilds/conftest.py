@@ -13,10 +13,11 @@ import psycopg
 import pytest
 
 from spanfold.kafka.topics import ensure_topics
+from spanfold.language.progress import NullProgress
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.projection import Projection, installed
-from spanfold.stream_processors.rebuild.rebuild_context import NullProgress, RebuildContext, rebuild_context
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext, rebuild_context
 from tests.faults.load import Load, events
 from tests.stream_processors.conftest import Start, Worker, second_settings, start, until
 

@@ -60,7 +60,7 @@ def state_of(ledger: Ledger, trace_id: str) -> TraceState:
 def test_a_batch_waits_until_all_of_it_is_judged(ledger: Ledger, store: Store) -> None:
     states = states_with(ledger)
     store.commit(ledger, store.prepare(batch(LOG[:7])))
-    with pytest.raises(NotJudgedYet, match=r"spanfold.traces\[0\]: judged up to 7, the batch ends at 40"):
+    with pytest.raises(NotJudgedYet, match=r"spanfold.traces/0: judged up to 7, the batch ends at 40"):
         states.commit(ledger, states.prepare(batch(LOG)))
     assert counts(ledger) == (0, 0)
     store.commit(ledger, store.prepare(batch(LOG[7:])))

@@ -53,7 +53,7 @@ def test_a_checkpoint_beyond_the_logs_end(stack_settings: Settings, ledger: Ledg
     ledger.execute(
         "UPDATE spanfold_core.checkpoints SET next_offset = 1000 WHERE topic = 'spanfold.traces' AND partition = 2"
     )
-    refused(start(), f"[2] holds offsets 0 to {ends[2]}, the tables stand at 1000: the log has lost records")
+    refused(start(), f"/2 holds offsets 0 to {ends[2]}, the tables stand at 1000: the log has lost records")
     assert positions(ledger)[2] == 1000
 
 
@@ -65,7 +65,7 @@ def test_a_checkpoint_before_the_logs_begin(
     admin.delete_records([cut])[cut].result()
     refused(
         start(),
-        f"[2] holds offsets 5 to {log_ends(stack_settings)[2]}, the tables stand at 0: the log has lost records",
+        f"/2 holds offsets 5 to {log_ends(stack_settings)[2]}, the tables stand at 0: the log has lost records",
     )
     assert set(positions(ledger).values()) == {0}
 

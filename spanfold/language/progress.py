@@ -1,4 +1,4 @@
-"""Who hears what an operation is doing while it works."""
+"""Who hears what is being done, while it takes its time: the command line shows it, HTTP reports it."""
 
 from collections.abc import Sequence
 from typing import Final, Protocol
