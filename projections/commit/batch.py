@@ -1,8 +1,11 @@
-"""A batch: the records of one partition between two positions, column by column, exactly as the log has them."""
+"""A batch: the records of one partition between two positions, column by column, exactly as the log has them; and what can
+become of it.
+"""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
+from spanfold.language.errors import SpanfoldError
 from spanfold.language.topics import Topic
 
 RecordHeaders = Sequence[tuple[str, bytes | None]]
@@ -41,3 +44,23 @@ class Batch:
             self.topic, self.partition, self.partitions, start, end,
             self.offsets[part], self.log_times_ms[part], self.keys[part], self.headers[part], self.values[part],
         )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a batch. `fenced`: all of it had been committed already, by this worker or another."""
+
+    folded: int = 0
+    rejected: Mapping[str, int] = field(default_factory=dict)
+    parked: Mapping[str, int] = field(default_factory=dict)
+    fenced: bool = False
+
+
+class Gap(SpanfoldError):
+    """A checkpoint lies before the batch: go back and read from `next_offset`."""
+
+    def __init__(self, batch: Batch, next_offset: int) -> None:
+        super().__init__(
+            f"{batch.topic.name}/{batch.partition}: the batch starts at {batch.start}, the checkpoint is at {next_offset}"
+        )
+        self.next_offset = next_offset

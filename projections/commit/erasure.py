@@ -74,12 +74,12 @@ def rejected(judged: Judged, erased: Erased, indexes: Sequence[int]) -> dict[int
     }
 
 
-def left_out(batch: Batch, erased: Erased, journal_at: int) -> set[int]:
-    """Offsets below the journal's checkpoint of records whose key was erased, by then or later."""
+def left_out(batch: Batch, erased: Erased, judged_to: int) -> set[int]:
+    """Offsets below `judged_to` of records whose key was erased, by then or later."""
     if not erased:
         return set()
     below = zip(batch.offsets, batch.keys, strict=True)
-    return {offset for offset, key in below if offset < journal_at and key in erased}
+    return {offset for offset, key in below if offset < judged_to and key in erased}
 
 
 def register(cursor: Cursor[Any], judged: Judged, index: int) -> Erasure:

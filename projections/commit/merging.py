@@ -12,9 +12,8 @@ from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.erasure import Erasure, erased_among, left_out
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.preparing import Prepared
-from spanfold.projections.commit.settlements import Settled, settle
+from spanfold.projections.commit.settlements import Settled
 from spanfold.projections.projection import ErasesTraces, Projection
-from spanfold.schemas.codec import Codec
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,32 +26,22 @@ class Generation:
     next_offset: int
 
 
-def settled_by(
-    cursor: Cursor[Any], codec: Codec, prepared: Prepared, excluded: set[int], journal_at: int
-) -> list[Settled]:
-    """What the batch's facts about parked records make foldable; see settlements.settle."""
-    facts = [fact for fact in prepared.settlements if fact[0] not in excluded]
-    if not facts:
-        return []
-    return settle(cursor, codec, prepared.judged.batch, facts, journal_at, prepared.refused)
-
-
 def merge(
     cursor: Cursor[Any],
     prepared: Prepared,
     generation: Generation,
-    excluded: set[int],
+    unfolded: set[int],
     settled: Sequence[Settled],
     erasures: Sequence[Erasure],
 ) -> None:
-    """Merge what lies at or above the generation's checkpoint and is not `excluded` (offsets), and what was settled there;
+    """Merge what lies at or above the generation's checkpoint and is not `unfolded` (offsets), and what was settled there;
     then take out what was erased there.
     """
-    batch, projection = prepared.judged.batch, generation.projection
+    batch, projection = prepared.batch, generation.projection
     if generation.next_offset >= batch.end:
         return
-    if excluded or generation.next_offset > batch.start:
-        left = [f for f in prepared.facts if f[0] >= generation.next_offset and f[0] not in excluded]
+    if unfolded or generation.next_offset > batch.start:
+        left = [f for f in prepared.facts if f[0] >= generation.next_offset and f[0] not in unfolded]
         partial = projection.fold(left)
     else:
         partial = prepared.partials[projection.name]
@@ -60,34 +49,30 @@ def merge(
         late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
         partial = projection.combine(partial, projection.fold(late))
     projection.merge(cursor, generation.schema, partial, batch.partition)
-    erase(cursor, generation, [each for each in erasures if each.offset >= generation.next_offset], batch.partition)
+    passed = [erasure for erasure in erasures if erasure.offset >= generation.next_offset]
+    erase(cursor, generation, passed, batch.partition)
 
 
 def erase(cursor: Cursor[Any], generation: Generation, erasures: Sequence[Erasure], partition: int) -> None:
     """Take these traces out of the generation's tables, if its projection says how."""
     if erasures and isinstance(generation.projection, ErasesTraces):
-        ids = [each.aggregate_id for each in erasures]
+        ids = [erasure.aggregate_id for erasure in erasures]
         generation.projection.erase(cursor, generation.schema, ids, partition)
 
 
-def looked_up(cursor: Cursor[Any], prepared: Prepared, journal_at: int) -> set[int]:
-    """What is not to be folded of the part of the batch that lies below the journal's checkpoint; see `unfolded`."""
-    batch = prepared.judged.batch
-    unreadable = {batch.offsets[index]: poison for index, poison in prepared.parked.items()}
-    return unfolded(cursor, batch, journal_at, unreadable)
-
-
-def unfolded(cursor: Cursor[Any], batch: Batch, judged_to: int, unreadable: Mapping[int, PoisonRecord]) -> set[int]:
+def unfolded_below(
+    cursor: Cursor[Any], batch: Batch, judged_to: int, unreadable: Mapping[int, PoisonRecord]
+) -> set[int]:
     """Offsets of the batch below `judged_to` that were rejected or parked when they were judged, or whose trace was erased by
-    then or later. Misconfigured when one of the `unreadable` (by offset) is not among them.
+    then or later. Misconfigured when one of the `unreadable` (by offset) is not among them: it has been folded before.
     """
     where = {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start}
     cursor.execute(UNFOLDED, {**where, "end": min(judged_to, batch.end)})
-    found = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), judged_to)
+    unfolded = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), judged_to)
     for offset, poison in unreadable.items():
-        if offset < judged_to and offset not in found:
+        if offset < judged_to and offset not in unfolded:
             raise no_longer_readable(batch, offset, poison)
-    return found
+    return unfolded
 
 
 def no_longer_readable(batch: Batch, offset: int, poison: PoisonRecord) -> Misconfigured:

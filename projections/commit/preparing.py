@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from spanfold.language.errors import PoisonRecord
-from spanfold.language.topics import NOT_FOLDED, TRACE_ERASED, Topic, TopicKind
+from spanfold.language.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, Topic, TopicKind
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.reading import read, read_again
-from spanfold.projections.commit.settlements import is_settlement
 from spanfold.projections.commit.verdicts import Judged, judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.projection import Projection, folding
@@ -36,6 +35,11 @@ class Prepared:
     @property
     def batch(self) -> Batch:
         return self.judged.batch
+
+    @property
+    def unreadable(self) -> Mapping[int, PoisonRecord]:
+        """By offset: why a record can't be folded by this code."""
+        return {self.batch.offsets[index]: poison for index, poison in self.parked.items()}
 
 
 class Preparer:
@@ -63,7 +67,7 @@ class Preparer:
         settlements: list[Fact] = []
         erasures: Sequence[int] = ()
         if not set(NOT_FOLDED).isdisjoint(judged.event_types):
-            settlements = [fact for fact in facts if is_settlement(fact)]
+            settlements = [fact for fact in facts if fact[1] in ON_EVERY_TOPIC]
             facts = [fact for fact in facts if fact[1] not in NOT_FOLDED]
             erasures = _erasures(judged)
         if refused is not None and facts:
@@ -85,7 +89,7 @@ def border_of(prepared: Prepared) -> int | None:
     """Where to cut the batch, so that what its records do to others does not depend on where it was cut before: behind each
     erasure, and on a conditional topic around each settlement, which releases what is folded before the records after it.
     """
-    batch = prepared.judged.batch
+    batch = prepared.batch
     if ends := [index + 1 for index in prepared.erasures if index + 1 < len(batch)]:
         # the one in the middle: each part is prepared again
         return ends[len(ends) // 2]

@@ -5,7 +5,7 @@ On a conditional topic a parked record holds up its aggregate's later ones: they
 where it is settled.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any, Final, NamedTuple, cast
 
 from psycopg import Cursor
@@ -13,13 +13,16 @@ from psycopg import Cursor
 from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
-from spanfold.language.topics import NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, TopicKind
+from spanfold.language.topics import NOT_FOLDED, TRACE_ERASED, TopicKind
 from spanfold.projections.commit.batch import Batch, RecordHeaders
 from spanfold.projections.commit.journal import CORE
+from spanfold.projections.commit.preparing import Prepared
 from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.schemas.codec import Codec
+
+EARLIER_PARKED: Final = "an earlier record of its aggregate is parked"
 
 ERASE_AGAIN: Final = (
     "TraceErased erases only where it lies, and was not known there: erase the trace again with `spanfold erase`"
@@ -29,28 +32,19 @@ Settled = tuple[int, list[Fact]]
 """(offset of the fact, what is to be folded there)."""
 
 
-def is_settlement(fact: Fact) -> bool:
-    """Whether the fact is about a parked record."""
-    return fact[1] in ON_EVERY_TOPIC
-
-
-def settle(
-    cursor: Cursor[Any],
-    codec: Codec,
-    batch: Batch,
-    facts: Iterable[Fact],
-    journal_at: int,
-    refused: PoisonRecord | None,
-) -> list[Settled]:
-    """Settle what these accepted facts are about; returns what is to be folded. Below the journal's checkpoint nothing is
-    settled anew: what was folded there before is folded again. `refused` says that Postgres would not have it.
+def settle(cursor: Cursor[Any], codec: Codec, prepared: Prepared, unfolded: Set[int], judged_to: int) -> list[Settled]:
+    """Settle what the batch's facts about parked records name, but for the `unfolded` ones; returns what is to be folded. Below
+    `judged_to` nothing is settled anew: what was folded there before is folded again.
     """
-    ordered = sorted(facts, key=lambda fact: fact[0])
-    settled = _settled_before(cursor, codec, batch, [at for at, _, _ in ordered if at < journal_at])
+    facts = sorted((fact for fact in prepared.settlements if fact[0] not in unfolded), key=lambda fact: fact[0])
+    if not facts:
+        return []
+    batch = prepared.batch
+    settled = _settled_before(cursor, codec, batch, [at for at, _, _ in facts if at < judged_to])
     # a fact that names a place which the log had not reached means nothing, also if its batch holds a record there
-    fresh = [fact for fact in ordered if fact[0] >= journal_at and fact[0] > fact[2]["record_offset"]]
+    fresh = [fact for fact in facts if fact[0] >= judged_to and fact[0] > fact[2]["record_offset"]]
     rows = _parked(cursor, batch, "kafka_offset = ANY (%s)", [fields["record_offset"] for _, _, fields in fresh])
-    settling = _Settling(cursor, codec, batch, {row.offset: row for row in rows}, refused)
+    settling = _Settling(cursor, codec, batch, {row.offset: row for row in rows}, prepared.refused)
     settled += [(at, settling.apply(at, event_type, fields["record_offset"])) for at, event_type, fields in fresh]
     settling.write()
     return settled
@@ -92,34 +86,37 @@ class _Settling:
         if row is None:
             return []
         held = self._batch.topic.kind is TopicKind.CONDITIONAL and _waits_for_earlier(self._cursor, self._batch, row)
-        if event_type == "RecordDiscarded":
-            found: list[Fact] = []
-            self._done.append(("discarded", at, offset))
-        elif held:
-            # folded when the one before it is, if it can be read then
-            self._tried.append((at, ParkedReason.BEHIND, "an earlier record of its aggregate is parked", offset))
+        facts = self._discard(at, row) if event_type == "RecordDiscarded" else self._retry(at, row, held)
+        if facts is None:
             return []
-        else:
-            readable = self._read(at, row)
-            if readable is None:
-                return []
-            found = readable
         del self._rows[offset]
-        return found if held else [*found, *self._release(at, row)]
+        return facts if held else [*facts, *self._release(at, row)]
+
+    def _discard(self, at: int, row: _Parked) -> list[Fact]:
+        self._done.append(("discarded", at, row.offset))
+        return []
+
+    def _retry(self, at: int, row: _Parked, held: bool) -> list[Fact] | None:
+        """The record's facts; None if it stays parked."""
+        if held:
+            # folded when the one before it is, if it can be read then
+            self._tried.append((at, ParkedReason.BEHIND, EARLIER_PARKED, row.offset))
+            return None
+        return self._read(at, row)
 
     def _read(self, at: int, row: _Parked) -> list[Fact] | None:
         """The record's facts, which are folded at `at`; None if it stays parked, for the reason that it has now."""
         try:
             if self._refused is not None:
                 raise self._refused
-            found = _facts(self._codec, self._batch, row)
-            if any(event_type == TRACE_ERASED for _, event_type, _ in found):
+            facts = _facts(self._codec, self._batch, row)
+            if any(event_type == TRACE_ERASED for _, event_type, _ in facts):
                 raise PoisonRecord(ParkedReason.INVALID, ERASE_AGAIN)
         except PoisonRecord as poison:
             self._tried.append((at, poison.reason, poison.detail, row.offset))
             return None
         self._done.append(("retried", at, row.offset))
-        return _folded(found)
+        return _folded(facts)
 
     def _release(self, at: int, before: _Parked) -> list[Fact]:
         """Conditional topics: what was parked behind the settled record, up to the next one that can't be read by itself."""
@@ -127,10 +124,10 @@ class _Settling:
         if self._batch.topic.kind is TopicKind.CONDITIONAL:
             condition = "aggregate_id = %s AND kafka_offset > %s"
             for row in _parked(self._cursor, self._batch, condition, before.aggregate_id, before.offset):
-                found = self._read(at, row) if row.reason == ParkedReason.BEHIND else None
-                if found is None:
+                released = self._read(at, row) if row.reason == ParkedReason.BEHIND else None
+                if released is None:
                     break
-                facts += found
+                facts += released
         return facts
 
     def write(self) -> None:

@@ -14,8 +14,9 @@ from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.checkpoints import lock_checkpoint
 from spanfold.projections.commit.erasure import erasures_in
 from spanfold.projections.commit.journal import CORE
-from spanfold.projections.commit.merging import Generation, advance, looked_up, merge, settled_by
+from spanfold.projections.commit.merging import Generation, advance, merge, unfolded_below
 from spanfold.projections.commit.preparing import Prepared, Preparer
+from spanfold.projections.commit.settlements import settle
 from spanfold.projections.projection import FoldsStates, Projection
 from spanfold.projections.states.reading import NEVER_TOO_IDLE, Standing
 from spanfold.projections.states.rows import Place
@@ -40,7 +41,7 @@ class Shadow:
 
         Misconfigured when this code cannot read a record that was folded, or when the batch skips records.
         """
-        batch = prepared.judged.batch
+        batch = prepared.batch
         with connection.transaction(), connection.cursor() as cursor:
             where = (batch.topic.name, batch.partition)
             locked = lock_checkpoint(cursor, *where, self._projection.name, self._number)
@@ -52,10 +53,10 @@ class Shadow:
                     f"{where[0]}/{where[1]}: a batch of [{batch.start}, {batch.end}) leaves a gap after {next_offset}, or is "
                     f"not judged yet (up to {judged_to})"
                 )
-            excluded = looked_up(cursor, prepared, judged_to)
-            settled = settled_by(cursor, self._codec, prepared, excluded, judged_to)
+            unfolded = unfolded_below(cursor, batch, judged_to, prepared.unreadable)
+            settled = settle(cursor, self._codec, prepared, unfolded, judged_to)
             generation = Generation(self._projection, self._number, self._schema, next_offset)
-            merge(cursor, prepared, generation, excluded, settled, erasures_in(cursor, batch))
+            merge(cursor, prepared, generation, unfolded, settled, erasures_in(cursor, batch))
             advance(cursor, batch, [(self._projection.name, self._number)])
 
     def commit_states(self, connection: Connection[Any], place: Place, standing: Standing) -> int:

@@ -14,13 +14,13 @@ from psycopg import Connection, Cursor
 from spanfold.application.aggregates import Aggregate
 from spanfold.language.errors import Misconfigured, PoisonRecord, SpanfoldError
 from spanfold.language.events import DomainEvent
+from spanfold.language.positions import NextOffsets
 from spanfold.language.snapshot_policy import SnapshotPolicy
-from spanfold.language.topics import Topic, TopicKind
+from spanfold.language.topics import Partition, Topic, TopicKind
 from spanfold.projections.commit.arbiter import arbiter_of
-from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.commit.journal import CORE
-from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded
-from spanfold.projections.commit.store import Gap, Outcome
+from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded_below
 from spanfold.projections.states import rows
 from spanfold.projections.states.recovery import state_of
 from spanfold.projections.states.rows import SNAPSHOTS, Held, Place, StateRow
@@ -97,7 +97,7 @@ class StateStore:
         for each in self._foldings.values():
             rows.register(connection, each.aggregate.topic, each.aggregate.fold_version)
 
-    def due(self, connection: Connection[Any]) -> list[tuple[str, int]]:
+    def due(self, connection: Connection[Any]) -> list[Partition]:
         """The partitions that have states whose snapshot is due by the clock."""
         parameters = (list(self.fold_versions), list(self.fold_versions.values()))
         return [(topic, partition) for topic, partition in connection.execute(rows.DUE, parameters)]
@@ -117,7 +117,7 @@ class StateStore:
         aggregate = self._foldings[topic].aggregate
         return Place(aggregate.topic, partition, aggregate.fold_version)
 
-    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]:
+    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> NextOffsets:
         """Where to read each (topic, partition) from; `checkpoints` are rows of `self.checkpoints`."""
         return {
             (topic, partition): next_offset
@@ -180,7 +180,7 @@ class StateStore:
         """The records from `next_offset` on that are folded, and those that are retried there."""
         batch = prepared.batch
         unreadable = {offset: poison for offset, poison in prepared.unreadable.items() if offset >= next_offset}
-        excluded = unfolded(cursor, batch, batch.end, unreadable)
+        excluded = unfolded_below(cursor, batch, batch.end, unreadable)
         found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
         where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
         for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():

@@ -18,8 +18,7 @@ from mode.supervisors import CrashingSupervisor
 
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.store import Gap, Outcome
+from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.states import NotJudgedYet
 from spanfold.stream_processors.worker.assignment import Assignment
 from spanfold.stream_processors.worker.committer import BatchStore, Committer, P

@@ -16,12 +16,12 @@ from psycopg import Connection
 from tenacity import RetryCallState
 
 from spanfold.language.errors import StoreUnavailable
+from spanfold.language.positions import NextOffsets
 from spanfold.language.retries import error_of
 from spanfold.postgres import retries
 from spanfold.postgres.connections import connect
 from spanfold.postgres.errors import is_login_refused, translated
-from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.store import Outcome
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.stream_processors.worker.metrics import Metrics
 
 Result = TypeVar("Result")
@@ -52,7 +52,7 @@ class BatchStore(Protocol[P]):
 
     def commit(self, connection: Connection[Any], prepared: P) -> list[Outcome]: ...
 
-    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> dict[tuple[str, int], int]: ...
+    def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> NextOffsets: ...
 
 
 class Committer(Generic[P]):

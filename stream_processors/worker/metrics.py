@@ -9,7 +9,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from spanfold.http.metrics import process_registry
 from spanfold.language.topics import Partition
-from spanfold.projections.commit.store import Outcome
+from spanfold.projections.commit.batch import Outcome
 
 BATCH_BUCKETS = (0, 1, 10, 100, 1_000, 2_500, 5_000, 7_500, 10_000, 25_000, 50_000)
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)

@@ -5,8 +5,8 @@ from typing import Final
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.parking import ParkedReason
+from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.preparing import Prepared
-from spanfold.projections.commit.store import Outcome
 from spanfold.stream_processors.worker.app import Guard
 
 RECENT_RECORDS: Final = 10_000
@@ -26,7 +26,7 @@ class ParkedShare(Guard[Prepared]):
         """Count the records that can't be read. Misconfigured when a greater share than the limit of those seen lately would be
         parked: then the batch is not to be committed.
         """
-        batch = prepared.judged.batch
+        batch = prepared.batch
         if said := self._unreadable.too_many(batch.topic.name, len(batch), prepared.parked.keys()):
             raise Misconfigured(
                 f"{said} can't be folded: this worker stops rather than park the topic. "
@@ -37,7 +37,7 @@ class ParkedShare(Guard[Prepared]):
 
     def look_back(self, prepared: Prepared, outcomes: Sequence[Outcome]) -> None:
         """Count the records that Postgres refused, and that are parked. Misconfigured when they are too great a share."""
-        batch = prepared.judged.batch
+        batch = prepared.batch
         refused = sum(outcome.parked.get(ParkedReason.REFUSED, 0) for outcome in outcomes)
         if said := self._refused.too_many(batch.topic.name, len(batch), range(refused)):
             raise Misconfigured(

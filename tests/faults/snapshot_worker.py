@@ -14,8 +14,7 @@ from psycopg import Connection, Cursor
 from spanfold.bootstrap import run_snapshot_worker
 from spanfold.language.settings import settings
 from spanfold.projections import states
-from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.store import Outcome
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.states import NotJudgedYet, PreparedStates, StateStore, rows
 from spanfold.projections.states.feeding import Fed
 from spanfold.projections.states.rows import Place

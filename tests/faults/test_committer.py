@@ -5,7 +5,8 @@ from typing import Any
 
 import psycopg
 
-from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.batch import Outcome
+from spanfold.projections.commit.store import Store
 from spanfold.stream_processors.worker.committer import Committer
 from spanfold.stream_processors.worker.metrics import Metrics
 from tests.faults.servers import Servers

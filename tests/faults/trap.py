@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.store import Outcome
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.stream_processors.worker.committer import Committer, P
 
 FOLDER: Final = Path(os.environ["FAULTS_FOLDER"])

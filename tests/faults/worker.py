@@ -10,10 +10,11 @@ from typing import Any
 from spanfold.bootstrap import run_projector
 from spanfold.language.settings import settings
 from spanfold.projections.commit import store as store_module
+from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.journal import Journal
 from spanfold.projections.commit.merging import Generation
 from spanfold.projections.commit.preparing import Prepared
-from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.store import Store
 from spanfold.stream_processors.worker import committer
 from tests.faults.trap import TRAP, WITHOUT, WatchedCommitter, note_attempt
 
@@ -28,7 +29,7 @@ class WatchedStore(Store):
         self.reached = lambda step: TRAP.reached(step, self.topic)
 
     def commit(self, connection: Any, prepared: Prepared) -> list[Outcome]:
-        batch = prepared.judged.batch
+        batch = prepared.batch
         is_part, self._cut = self._cut, True
         if not is_part:
             note_attempt(batch)

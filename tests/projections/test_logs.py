@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from spanfold.language.events import ErrorLogged, TraceCompleted
 from spanfold.language.topics import LOGS
-from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.reading import read
-from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.logs import PROJECTION
 from spanfold.projections.projection import installed

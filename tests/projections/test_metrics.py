@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 
 from spanfold.language.events import MetricUpdated, TraceCompleted
 from spanfold.language.topics import METRICS
-from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.reading import read
-from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.metrics import PROJECTION, MetricsPartial

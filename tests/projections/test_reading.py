@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from spanfold.language.records import headers_of
+from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.reading import read
-from spanfold.projections.commit.store import Outcome, Store
+from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed

@@ -43,7 +43,7 @@ def test_no_row_that_a_conditional_topic_may_still_change_is_let_go_of() -> None
 
 
 def test_the_journal_of_a_conditional_topic_is_kept_for_ever() -> None:
-    with pytest.raises(Misconfigured, match=r"spanfold\.services.*never let go of"):
+    with pytest.raises(Misconfigured, match=r"spanfold\.services.*never deleted"):
         journal_retentions({SERVICES.name: 3}, installed_topics())
     assert journal_retentions({TRACES.name: 3}, installed_topics()) == {TRACES.name: 3}
     assert log_retentions({SERVICES.name: 3}, installed_topics()) == {SERVICES.name: 3}

@@ -16,8 +16,8 @@ from spanfold.language.partitioning import partitions_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.dsn import sqlalchemy_url
-from spanfold.projections.commit.batch import Batch
-from spanfold.projections.commit.store import Gap, Outcome, Store
+from spanfold.projections.commit.batch import Batch, Gap, Outcome
+from spanfold.projections.commit.store import Store
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import Projection, installed

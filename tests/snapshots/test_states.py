@@ -12,7 +12,8 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.events import ServiceDeregistered, ServiceHealthChanged, ServiceRegistered, SpanRecorded
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import SERVICES, TRACES
-from spanfold.projections.commit.store import Gap, Outcome, Store
+from spanfold.projections.commit.batch import Gap, Outcome
+from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.projections.states import Folding, NotJudgedYet, StateStore
 from spanfold.schemas.batches import pack

@@ -10,12 +10,12 @@ from typing import Final
 from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, SpanfoldError
 from spanfold.language.events import DomainEvent, RecordDiscarded, RecordRetried
 from spanfold.language.parking import ParkedReason
+from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.language.times import now_us
 from spanfold.language.topics import ON_EVERY_TOPIC, TRACE_ERASED, Partition
 from spanfold.operations.installation import Installation, user_at_host
 from spanfold.operations.parked.records import NO_FILTERS, Filters, ParkedRecord, State, at_positions, matching, reader
 from spanfold.operations.positions import position_of
-from spanfold.operations.progress import NO_PROGRESS, ProgressListener
 from spanfold.operations.visibility import wait_until_visible
 from spanfold.producers.delivery import Delivery, Outcome
 from spanfold.producers.publisher import TelemetryPublisher
