@@ -111,7 +111,7 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
     ("named", "words"),
     [
         ({"log_retention_days": '{"traces": 1}'}, "no such topic; there are spanfold.logs, spanfold.metrics"),
-        ({"journal_retention_days": '{"spanfold.services": 1}'}, "never let go of"),
+        ({"journal_retention_days": '{"spanfold.services": 1}'}, "never deleted"),
         ({"journal_retention_days": '{"spanfold.metrics": 1}'}, "there are spanfold.logs, spanfold.traces"),
         ({"table_retention_days": '{"trace": 1}'}, "no such table; there are error_logs, metric_minutes"),
         ({"table_retention_days": '{"traces": 1}'}, "late events may still change any of them"),
