@@ -1,4 +1,4 @@
-"""A TraceErased that an older worker parked: retried it erases nothing and stays parked, erasing again helps."""
+"""A TraceErased that was parked, by a worker that does not erase on its topic: a retry erases nothing, erasing again helps."""
 
 from dataclasses import replace
 
@@ -12,7 +12,7 @@ from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.schemas.catalogue import RegisteredSchema, committed
 from spanfold.schemas.codec import Codec
-from tests.cli.conftest import Run, invoke, told
+from tests.cli.conftest import Run, invoke
 from tests.erasure.conftest import Ledger, erased, tables_with
 from tests.projections.strategies import NOW, batch, record
 from tests.projections.test_store import LOG
@@ -25,7 +25,7 @@ AT = len(LOG)
 
 
 class Ignorant:
-    """Schema ids of a version that does not know TraceErased."""
+    """Schema ids without TraceErased."""
 
     def by_id(self, schema_id: int) -> RegisteredSchema | None:
         entry = committed().by_id(schema_id)
@@ -35,8 +35,8 @@ class Ignorant:
         return committed().latest(event_type)
 
 
-class Older(Store):
-    """The store of a worker from before there were erasures."""
+class WithoutErasures(Store):
+    """The store of a worker that does not erase."""
 
     def __init__(self) -> None:
         super().__init__(installed(), Codec(Ignorant()))
@@ -48,8 +48,8 @@ class Older(Store):
 @pytest.fixture
 def parked(ledger: Ledger) -> Ledger:
     """The trace is in the tables, and the erasure of it is parked."""
-    older = Older()
-    older.commit(ledger, older.prepare(batch([*LOG, erased(TRACE, AT)])))
+    store = WithoutErasures()
+    store.commit(ledger, store.prepare(batch([*LOG, erased(TRACE, AT)])))
     assert row(ledger) == ("parked", "unknown_schema")
     return ledger
 
@@ -60,7 +60,7 @@ def row(ledger: Ledger) -> tuple[str, str] | None:
 
 
 def retry(ledger: Ledger) -> None:
-    """What `spanfold parked retry` of an earlier version appends."""
+    """Commit a RecordRetried, which `spanfold parked retry` refuses to append."""
     said = {"aggregate_id": TRACE, "occurred_at": NOW, "source": "test"}
     event = RecordRetried(record_topic="spanfold.traces", record_offset=AT, **said)  # type: ignore[arg-type]
     store = Store(installed())
@@ -90,11 +90,3 @@ def test_the_command_does_not_retry_it(parked: Ledger, invoke: Run) -> None:
     assert filtered.exit_code == 0, filtered.output
     assert filtered.stdout.startswith("nothing to do")
     assert refusal in filtered.stderr
-
-
-def test_the_trace_is_told_also_when_an_earlier_version_has_settled_it(parked: Ledger, invoke: Run) -> None:
-    retry(parked)
-    retried = "UPDATE spanfold_core.parked SET settled_as = 'retried', settled_offset = %s WHERE kafka_offset = %s"
-    parked.execute(retried, (AT + 1, AT))
-    steps = told(invoke, "trace", TRACE, "--history")["history"]
-    assert [step["kafka_offset"] for step in steps if step["event_type"] == TraceErased.__name__] == [AT]
