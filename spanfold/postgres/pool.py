@@ -63,7 +63,7 @@ class Postgres:
         except errors.UndefinedTable as error:
             raise Misconfigured(f"{error.diag.message_primary}: run `spanfold migrate`") from error
         except (OperationalError, InterfaceError, TimeoutError) as error:
-            raise StoreUnavailable(f"Postgres can't be asked: {error or 'no answer'}") from error
+            raise StoreUnavailable(f"Postgres did not answer the query: {error or 'no answer in time'}") from error
 
     async def _query(self, statement: str, parameters: Any) -> list[Row]:
         async with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
