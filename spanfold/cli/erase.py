@@ -1,4 +1,4 @@
-"""`spanfold erase`: all that the tables have of one trace goes, and never comes back."""
+"""`spanfold erase`: removes one trace from all tables, for ever."""
 
 from collections.abc import Mapping
 from typing import Annotated
@@ -16,32 +16,32 @@ def erase(
     why: Why = "",
     yes: Yes = False,
     even_if_unknown: Annotated[
-        bool, typer.Option("--even-if-unknown", help="Also where no table knows it: its records may still come.")
+        bool, typer.Option("--even-if-unknown", help="Erase it even if no table has it: its records may still arrive.")
     ] = False,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka, and for the tables.")
+        float, typer.Option("--timeout", min=0.1, help="Seconds to wait for Kafka, and for the tables.")
     ] = 30.0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Erase one trace from all tables, for ever.
 
-    A fact, TraceErased, is appended to spanfold.traces and to spanfold.logs. Where it lies, the trace's rows go from every
-    table, what its spans have added to operation_minutes and service_dependencies is taken off, and what is kept of its
-    records names nobody. Later records of it are rejected as erased; a rebuild, and the past that `spanfold as-of` shows, leave
-    it out. It returns when the tables have passed the facts. There is no way back.
+    Appends an event, TraceErased, to spanfold.traces and to spanfold.logs. There the trace's rows are deleted from every
+    table, what its spans have added to operation_minutes and service_dependencies is subtracted, and what is kept of its
+    records names nobody. Later records of the trace are rejected as erased; rebuilds and `spanfold as-of` leave it out. The
+    command returns when the tables have passed the events. This can't be undone.
 
-    What it does not reach: Kafka's own bytes, until `spanfold prune` has deleted the log up to the positions that are
-    printed; backups of Postgres; what other traces' records say of this one, such as links.
+    Not erased: Kafka's own bytes, until `spanfold prune` has deleted the log up to the positions that are printed; backups
+    of Postgres; what records of other traces say about this one, such as links.
 
-    Exit code 1 when nothing is known of the trace, or the answer is no.
+    Exit code 1 if no table knows the trace, or the answer is no.
 
     Example: spanfold erase 4bf92f3577b34da6a3ce929d0e0e4736 --why 'ticket 4711'
     """
     target = installation(home)
     contents = contents_to_erase(target, trace_id, even_if_unknown=even_if_unknown)
     if contents.not_erased_on and not yes:
-        notices().print(table(("what", "how many"), _counts(contents.records, contents.rows)))
+        notices().print(table(("what", "count"), _counts(contents.records, contents.rows)))
         if not confirmed(f"Erase trace {one_line(trace_id)} for ever?"):
             raise typer.Exit(1)
     report = erase_contents(target, contents, why=why, timeout_s=timeout_s)
@@ -61,15 +61,15 @@ def _counts(records: Mapping[str, int], rows: Mapping[str, int]) -> list[tuple[s
 def _print(report: ErasureReport) -> None:
     screen = console()
     counts = _counts(report.records, report.rows)
-    gone = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "nothing that was known of it"
-    outcome = "was erased before" if report.erased_before else f"erased: {gone}"
+    gone = ", ".join(f"{count:,} {what}" for what, count in counts if count) or "no table had it"
+    outcome = "had been erased before" if report.erased_before else f"erased: {gone}"
     screen.print(Text(f"trace {one_line(report.trace_id)} {outcome}"), soft_wrap=True)
     for erasure in report.erasures:
         screen.print(Text(f"  {erasure}"), soft_wrap=True)
     screen.print(
-        "Kafka has its bytes until the log is deleted up to and including these records, see `spanfold prune`; backups of "
-        "Postgres have its rows, and a restored one loses them when it is folded forward.",
+        "Kafka keeps its bytes until the log is deleted up to and including these records, see `spanfold prune`. Backups of "
+        "Postgres keep its rows; a restored backup loses them when it catches up with the log.",
         soft_wrap=True,
     )
     for table_to_do in report.kept_in:
-        screen.print(Text(f"still has it: {table_to_do}", style="yellow"), soft_wrap=True)
+        screen.print(Text(f"not erased in {table_to_do}", style="yellow"), soft_wrap=True)

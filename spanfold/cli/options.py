@@ -25,8 +25,8 @@ Home = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
-Why = Annotated[str, typer.Option(metavar="TEXT", help="Kept in the log, with who did it.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
+Why = Annotated[str, typer.Option(metavar="TEXT", help="Reason; stored in the log with your user name and host.")]
 
 
 def installation(home: Path | None) -> Installation:

@@ -27,28 +27,34 @@ from spanfold.operations.parked import (
 
 LISTED_STILL_PARKED: Final = 20
 
-ByReason = Annotated[ParkedReason | None, typer.Option("--reason", help="Parked for this reason.")]
-ByTopic = Annotated[str | None, typer.Option("--topic", help="Of this topic: spanfold.traces, or just traces.")]
-Since = Annotated[str | None, typer.Option(metavar="TIME", help="In the log at this time or later, RFC 3339.")]
-Until = Annotated[str | None, typer.Option(metavar="TIME", help="In the log before this time, RFC 3339.")]
-ByAggregate = Annotated[str | None, typer.Option("--aggregate", help="Of this aggregate: the trace id.")]
+ByReason = Annotated[ParkedReason | None, typer.Option("--reason", help="Only records parked for this reason.")]
+ByTopic = Annotated[
+    str | None, typer.Option("--topic", help="Only records of this topic: spanfold.traces, or just traces.")
+]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only records that reached the log at this time or later, RFC 3339.")
+]
+Until = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only records that reached the log before this time, RFC 3339.")
+]
+ByAggregate = Annotated[str | None, typer.Option("--aggregate", help="Only records of this aggregate: the trace id.")]
 Positions = Annotated[
-    list[str] | None, typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Which records.", show_default=False)
+    list[str] | None, typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Records to settle.", show_default=False)
 ]
 All = Annotated[bool, typer.Option("--all", help="Every parked record.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="No more than so many, the newest.", show_default=False)]
-Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when the read models have passed the facts.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most this many, the newest.", show_default=False)]
+Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Return when the read models reflect the outcome.")]
 Timeout = Annotated[
-    float, typer.Option("--timeout", min=0.1, help="Seconds for Kafka and for --wait, of each 1,000 records.")
+    float, typer.Option("--timeout", min=0.1, help="Seconds to wait for Kafka and for --wait, per 1,000 records.")
 ]
 
 parked = typer.Typer(
     no_args_is_help=True,
     help=f"""List, show, retry or discard records that could not be folded.
 
-    A record that was accepted and can't become rows is parked, with its bytes, position and reason. Retry it when the
-    cause is repaired: software upgraded, constraint dropped. A record that was rejected (malformed, misrouted, …) is not
-    parked and stays rejected.
+    An accepted record that can't become rows is parked, with its bytes, position and reason. Retry it after the cause is
+    fixed: software upgraded, constraint dropped. A rejected record (malformed, misrouted, …) is not parked and stays
+    rejected.
 
     {explained("; ")}.
 
@@ -65,10 +71,10 @@ def list_records(
     topic: ByTopic = None,
     since: Since = None,
     until: Until = None,
-    state: Annotated[State, typer.Option(help="What became of them.")] = State.PARKED,
+    state: Annotated[State, typer.Option(help="Only records in this state.")] = State.PARKED,
     aggregate_id: ByAggregate = None,
-    limit: Annotated[int, typer.Option(min=1, help="No more than so many, the newest.")] = 100,
-    summary: Annotated[bool, typer.Option("--summary", help="Only how many, by topic and reason.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most this many, the newest.")] = 100,
+    summary: Annotated[bool, typer.Option("--summary", help="Print only counts by topic and reason.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -113,15 +119,15 @@ def _counted(count: int, thing: str = "record") -> str:
 
 @parked.command()
 def show(
-    position: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Which record.")],
-    full: Annotated[bool, typer.Option("--full", help="Cut nothing.")] = False,
+    position: Annotated[str, typer.Argument(metavar="TOPIC/PARTITION@OFFSET", help="Position of the record.")],
+    full: Annotated[bool, typer.Option("--full", help="Don't shorten values.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show one record that was parked: why, what it says as far as it can be read, and its bytes.
+    """Show one parked record: the reason, its content as far as it can be decoded, and its bytes.
 
-    Long values are cut unless --full; with --json nothing ever is, times of fields are µs since 1970 UTC and bytes are
-    hex. The same bytes are in SQL, in key, headers and payload of spanfold.parked_records.
+    Long values are shortened unless --full is given. With --json nothing is shortened, times of fields are µs since 1970
+    UTC, and bytes are hex. In SQL the same bytes are in key, headers and payload of spanfold.parked_records.
 
     Example: spanfold parked show spanfold.traces/0@42
     """
@@ -149,11 +155,11 @@ def retry(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fold parked records, once what kept them from it is repaired.
+    """Fold parked records after the cause is fixed.
 
-    A fact for each, RecordRetried, is appended to its partition; where that lies, the record is folded, by every replay.
-    What still can't be folded stays parked. The exit code is 0 when all were settled, 1 when some are still parked. What
-    became of them is also in SQL: state, settled_offset and last_tried_offset of spanfold.parked_records.
+    Appends an event, RecordRetried, for each record to its partition; every replay folds the record at that place. A record
+    that still can't be folded stays parked. Exit code 0 if all were settled, 1 if some are still parked. In SQL the outcome
+    is in state, settled_offset and last_tried_offset of spanfold.parked_records.
 
     Example: spanfold parked retry --reason unknown_schema --why 'upgraded to 0.2'
     """
@@ -181,9 +187,9 @@ def discard(
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give parked records up for good: they will never be folded.
+    """Discard parked records for ever: they will never be folded.
 
-    A fact for each, RecordDiscarded, is appended to its partition. Their bytes stay in the log and in SQL, in
+    Appends an event, RecordDiscarded, for each record to its partition. The bytes stay in the log and in
     spanfold.parked_records.
 
     Example: spanfold parked discard spanfold.traces/0@42 --why 'a test in production'
@@ -216,16 +222,16 @@ def _settle(
 def _confirmed(fact: Fact, records: Sequence[ParkedRecord]) -> bool:
     counts = Counter((record.topic, record.reason) for record in records)
     notices().print(table(("topic", "reason", "records"), [(*key, counts[key]) for key in sorted(counts)]))
-    verb = "Retry" if fact is RecordRetried else "Discard for good"
+    verb = "Retry" if fact is RecordRetried else "Discard for ever"
     return confirmed(f"{verb}: {_counted(len(records))}?")
 
 
 def _print_report(fact: Fact, report: SettleReport) -> None:
     if not report.appended:
-        console().print("nothing to do: no record is parked that this is about")
+        console().print("nothing to do: no parked record matches")
     elif report.still_parked is None:
-        hint = "see `spanfold parked list --state all` for what becomes of them"
-        console().print(f"{_counted(report.appended, 'fact')} appended; {hint}")
+        hint = "`spanfold parked list --state all` shows the outcome"
+        console().print(f"{_counted(report.appended, 'event')} appended; {hint}")
     else:
         _print_settled(fact, report, report.still_parked)
 

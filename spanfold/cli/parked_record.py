@@ -62,7 +62,7 @@ def _print_decoded(shown: ParkedBytes, full: bool) -> None:
 
 def _cut(text: str, full: bool) -> str:
     left = len(text) - SHOWN_CHARACTERS
-    return text if full or left <= 0 else f"{text[:SHOWN_CHARACTERS]}… and {left:,} characters more: --full"
+    return text if full or left <= 0 else f"{text[:SHOWN_CHARACTERS]}… and {left:,} more characters; --full shows them"
 
 
 def _print_bytes(payload: bytes | None, full: bool) -> None:
@@ -74,7 +74,7 @@ def _print_bytes(payload: bytes | None, full: bool) -> None:
     for line in hex_dump(dumped):
         console().print(line, markup=False, soft_wrap=True)
     if len(dumped) < len(payload):
-        console().print(f"… and {len(payload) - len(dumped):,} bytes more: --full shows them")
+        console().print(f"… and {len(payload) - len(dumped):,} more bytes; --full shows them")
 
 
 def hex_dump(payload: bytes) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Erasing a trace: what the tables have of it, the facts that erase it, and what still has it afterwards."""
+"""Erasing a trace: what the tables have of it, the events that erase it, and what still has it afterwards."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -146,18 +146,18 @@ def _refuse(contents: TraceContents, even_if_unknown: bool) -> None:
     trace_id = contents.trace_id
     if contents.is_service:
         raise InvalidInput(
-            f"{trace_id} is the name of a service, whose errors outside of traces have it as their key: they are no trace's"
+            f"{trace_id} is not a trace but a service: errors that it logged outside of traces have its name as their key"
         )
     if not contents.known and not contents.erasures and not even_if_unknown:
         raise NotFound(
-            f"nothing is known of a trace {trace_id}. --even-if-unknown erases it nevertheless: records of it that are still to "
-            "come are rejected"
+            f"no table knows trace {trace_id}. With --even-if-unknown it is erased anyway, and records of it that arrive later "
+            "are rejected"
         )
     spans = contents.rows["spans"]
     if spans < contents.span_count and not contents.pruned:
         raise Misconfigured(
-            f"trace {trace_id} has counted {contents.span_count:,} spans, and {spans:,} are left: what the others have added to "
-            "operation_minutes and service_dependencies can't be taken off again. Nothing was changed"
+            f"trace {trace_id} had {contents.span_count:,} spans, but only {spans:,} rows are left: what the others added to "
+            "operation_minutes and service_dependencies can't be subtracted. Nothing was changed"
         )
 
 
@@ -178,8 +178,8 @@ def _refuse_unheard(positions: Sequence[Position], erasures: Mapping[str, Erasur
     for position in positions:
         if position.topic not in erasures:
             raise Misconfigured(
-                f"the fact at {position} has been judged, and has erased nothing: look it up in `spanfold.verdicts`; if it was "
-                "not rejected, a worker of an older version has passed it. Upgrade all workers, then erase the trace again"
+                f"the TraceErased at {position} was judged but erased nothing: look it up in `spanfold.verdicts`. If it was not "
+                "rejected, a worker of an older version passed it: upgrade all workers, then erase the trace again"
             )
 
 
@@ -201,11 +201,11 @@ def _why_kept(projection: Projection, number: int, state: str, fold_version: int
     name = projection.name
     if not isinstance(projection, ErasesTraces):
         return (
-            f"{schema}: {name} does not say how a trace is erased from its tables; `spanfold rebuild {name} "
-            f"--accept-differences` folds it without, then `spanfold projections drop-previous {name}`"
+            f"{schema}: {name} has no `erase`; run `spanfold rebuild {name} --accept-differences`, which leaves the trace out, "
+            f"then `spanfold projections drop-previous {name}`"
         )
     if state == "loading":
-        return f"{schema}: is being loaded, and loses it before it is live; `spanfold rebuild {name} --abort` drops it"
+        return f"{schema}: is being loaded, and loses the trace before it goes live; `spanfold rebuild {name} --abort` drops it"
     if fold_version == projection.fold_version or state in ("live", "following"):
         return ""
     drop = (
@@ -213,7 +213,7 @@ def _why_kept(projection: Projection, number: int, state: str, fold_version: int
         if state == "as_of"
         else f"spanfold projections drop-previous {name}"
     )
-    return f"{schema}: was made by fold version {fold_version}, this code has {projection.fold_version}; `{drop}`"
+    return f"{schema}: was made by fold version {fold_version}, this code has {projection.fold_version}; drop it with `{drop}`"
 
 
 def _count(connection: psycopg.Connection[Any], query: str, about: Mapping[str, Any]) -> int:

@@ -75,7 +75,7 @@ def environment_settings(**given: Any) -> Settings:
         return settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         wrong = "; ".join(f"SPANFOLD_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
-        raise Misconfigured(f"invalid setting in the environment: {wrong}") from error
+        raise Misconfigured(f"invalid setting: {wrong}") from error
 
 
 def with_servers_of(stack: StackState, chosen: Settings) -> Settings:

@@ -19,4 +19,4 @@ def topic_name(text: str, prefix: str = "") -> str:
     for topic in installed_topics():
         if bare in (topic.name, topic.short_name):
             return topic.name
-    raise InvalidInput(f"there is no topic {text}; known are {', '.join(topic.name for topic in installed_topics())}")
+    raise InvalidInput(f"unknown topic {text}; expected one of {', '.join(topic.name for topic in installed_topics())}")

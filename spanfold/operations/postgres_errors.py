@@ -17,9 +17,7 @@ def reads_translated() -> Iterator[None]:
     try:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
-        raise Misconfigured(
-            "this database is not up to date: run `spanfold migrate`, or start a worker, which does the same"
-        ) from error
+        raise Misconfigured("this database is not up to date: run `spanfold migrate`, or start a worker") from error
     except psycopg.OperationalError as error:
         raise unreachable_postgres(error) from error
 

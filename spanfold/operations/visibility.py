@@ -35,7 +35,7 @@ def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float
                 time.sleep(POLL_S)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured(
-            "this database has no read models yet: `spanfold up` or a worker's start creates them"
+            "this database has no read models yet: run `spanfold migrate`, or start a worker"
         ) from error
     except psycopg.OperationalError as error:
         raise unreachable_postgres(error) from error

@@ -161,7 +161,7 @@ def test_what_cannot_be_read_is_shown_byte_by_byte(run: Run) -> None:
     assert "00000000  00 00 00 00 07 3f 3f 3f  3f 3f 3f 3f 3f 3f 3f 3f  |.....???????????|" in done.stdout
     assert "000003f0  " in done.stdout
     assert "00000400  " not in done.stdout
-    assert "… and 981 bytes more: --full shows them" in done.stdout
+    assert "… and 981 more bytes; --full shows them" in done.stdout
     whole = run("show", "traces/0@2", "--full").stdout
     assert whole.splitlines()[-1] == "000007d0  3f 3f 3f 3f 3f" + " " * 36 + "|?????|"
 
@@ -199,16 +199,16 @@ def test_hex_dumps_and_lines_are_what_terminals_can_show() -> None:
 
 MISTAKES: dict[tuple[str, ...], str] = {
     ("show", "traces/0@0"): "spanfold.traces/0@0 is not parked: that record was accepted and folded",
-    ("show", "traces/0@4"): "is not parked: that record was rejected as duplicate, which is for ever",
-    ("retry", "traces/0@1", "traces/0@77", "--yes"): "spanfold.traces/0@77 is not parked: of a record there nothing is known",
-    ("discard", "traces/3@1", "--yes"): "`spanfold parked list` shows what is",
+    ("show", "traces/0@4"): "is not parked: that record was rejected as duplicate; rejected records can't be retried",
+    ("retry", "traces/0@1", "traces/0@77", "--yes"): "spanfold.traces/0@77 is not parked: no record there is known",
+    ("discard", "traces/3@1", "--yes"): "`spanfold parked list` shows the parked records",
     ("show", "traces@1"): "position 'traces@1': expected topic/partition@offset, such as spanfold.traces/2@41",
-    ("list", "--topic", "spam"): "there is no topic spam; known are spanfold.logs, spanfold.metrics, "
+    ("list", "--topic", "spam"): "unknown topic spam; expected one of spanfold.logs, spanfold.metrics, "
     "spanfold.services, spanfold.traces",
     ("list", "--since", "noon"): "--since: expected a time",
-    ("retry", "--yes"): "say which records, in one way",
-    ("retry", "--all", "--reason", "invalid", "--yes"): "say which records, in one way",
-    ("discard", "traces/0@1", "--topic", "traces", "--yes"): "say which records, in one way",
+    ("retry", "--yes"): "choose records in exactly one way",
+    ("retry", "--all", "--reason", "invalid", "--yes"): "choose records in exactly one way",
+    ("discard", "traces/0@1", "--topic", "traces", "--yes"): "choose records in exactly one way",
     ("discard", "--all"): "no terminal to confirm; pass --yes",
 }  # fmt: skip
 
@@ -225,13 +225,13 @@ def test_a_reason_that_there_is_not_is_wrong_usage(run: Run) -> None:
 
 def test_where_nothing_is_chosen_nothing_is_done(run: Run) -> None:
     done = run("retry", "--reason", "refused")
-    assert (done.exit_code, done.stdout) == (0, "nothing to do: no record is parked that this is about\n")
+    assert (done.exit_code, done.stdout) == (0, "nothing to do: no parked record matches\n")
 
 
 def test_who_says_no_is_obeyed(run: Run) -> None:
     done = run("discard", "--reason", "unreadable", stdin="\n")
     assert done.exit_code == 1
-    assert "Discard for good: 2 records? [y/N]" in done.stderr
+    assert "Discard for ever: 2 records? [y/N]" in done.stderr
     assert len(told(run, "list")) == 4
 
 
@@ -249,7 +249,7 @@ def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Run) -> None:
     assert outcome == {
         "appended": 1, "remarks": [], "retried": None, "discarded": None, "erased": None, "still_parked": None,
     }  # fmt: skip
-    assert run("retry", f"traces/0@{HOME}", "--yes", "--no-wait").stdout.startswith("1 fact appended; ")
+    assert run("retry", f"traces/0@{HOME}", "--yes", "--no-wait").stdout.startswith("1 event appended; ")
 
 
 def test_who_waits_in_vain_is_told_what_is_behind(run: Run, ledger: Ledger) -> None:

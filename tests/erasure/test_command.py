@@ -190,14 +190,14 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
     assert "spanfold.spans" in no.stderr
     service = command(stack_settings, "erase", "shop", "--yes")
     assert service.returncode == 2
-    assert "is the name of a service" in service.stderr
+    assert "is not a trace but a service" in service.stderr
     unknown = command(stack_settings, "erase", "nobody knows it", "--yes")
     assert unknown.returncode == 1
     assert "--even-if-unknown" in unknown.stderr
     ledger.execute("DELETE FROM traces_g1.spans WHERE trace_id = %s AND span_id = '3'", (TRACE,))
     gone = command(stack_settings, "erase", TRACE, "--yes")
     assert gone.returncode == 3
-    assert "has counted 12 spans, and 11 are left" in gone.stderr
+    assert "had 12 spans, but only 11 rows are left" in gone.stderr
     assert ledger.execute("SELECT count(*) FROM spanfold.erased").fetchone() == (0,)
 
     early = done(stack_settings, "erase", "still to come", "--yes", "--even-if-unknown")
@@ -209,7 +209,7 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
     folded(ledger, stack_settings, worker)
     assert ledger.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (1,)
     said = subprocess_of(stack_settings, "", "erase", "still to come")
-    assert "was erased before" in said.stdout
+    assert "had been erased before" in said.stdout
     assert "spanfold prune" in said.stdout
 
 

@@ -82,7 +82,7 @@ def test_erased_again_the_trace_is_gone(parked: Ledger) -> None:
 
 
 def test_the_command_does_not_retry_it(parked: Ledger, invoke: Run) -> None:
-    refusal = f"is a TraceErased, which erases only where it lies: run `spanfold erase {TRACE!r}` again"
+    refusal = f"is a TraceErased, which can't be retried: run `spanfold erase {TRACE!r}` again"
     named = invoke("parked", "retry", f"spanfold.traces/0@{AT}", "--yes")
     assert isinstance(named.exception, InvalidInput), named.output
     assert refusal in str(named.exception)

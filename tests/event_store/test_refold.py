@@ -92,7 +92,7 @@ async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_h
         assert "behind" in command(stack_settings, "show", behind).stdout
         alone = command(stack_settings, "retry", behind, "--yes")
         assert alone.returncode == 2, alone
-        assert "settle that one, and this one follows" in alone.stderr
+        assert "settle that one first, then this one follows" in alone.stderr
         while rows(ledger, PARKED):
             before = len(rows(ledger, PARKED))
             told(stack_settings, "retry", "--reason", "unknown_schema", "--yes")

@@ -262,4 +262,4 @@ def test_what_was_given_up_is_never_folded_and_that_is_final(
 
     assert told(stack_settings, "retry", "--all", "--yes")["retried"] == 2
     twice = parked(stack_settings, "retry", "--all", "--yes")
-    assert (twice.returncode, twice.stdout) == (0, "nothing to do: no record is parked that this is about\n")
+    assert (twice.returncode, twice.stdout) == (0, "nothing to do: no parked record matches\n")

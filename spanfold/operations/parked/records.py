@@ -158,13 +158,13 @@ def _never_parked(connection: Connection, missing: Sequence[Position]) -> str:
     first, others = missing[0], len(missing) - 1
     row = connection.execute(VERDICT.encode(), astuple(first)).fetchone()
     if row is None:
-        instead = "of a record there nothing is known"
+        instead = "no record there is known"
     elif row[0] == "accepted":
         instead = "that record was accepted and folded"
     else:
-        instead = f"that record was rejected as {row[0]}, which is for ever"
+        instead = f"that record was rejected as {row[0]}; rejected records can't be retried"
     more = f", and {others} more" if others else ""
-    return f"{first} is not parked{more}: {instead}; `spanfold parked list` shows what is"
+    return f"{first} is not parked{more}: {instead}. `spanfold parked list` shows the parked records"
 
 
 _COLUMNS: Final = """topic, partition, kafka_offset, reason, detail, event_id::text AS event_id, event_type, aggregate_id,

@@ -103,7 +103,7 @@ def select_parked(
     """
     by_filters = filters != NO_FILTERS or limit is not None
     if bool(positions) + by_filters + every != 1:
-        raise InvalidInput("say which records, in one way: by positions, by filters such as --reason, or --all")
+        raise InvalidInput("choose records in exactly one way: positions, filters such as --reason, or --all")
     prefix = installation.settings.topic_prefix
     with reader(installation.dsn) as connection:
         if positions:
@@ -116,7 +116,7 @@ def select_parked(
 def _named(fact: Fact, records: Sequence[ParkedRecord]) -> Selection:
     for record in records:
         if why_not := _why_not(fact, record):
-            raise InvalidInput(f"{record.position} {why_not}; nothing was done")
+            raise InvalidInput(f"{record.position} {why_not}; nothing was changed")
     remarks = [
         f"{record.position} was {record.state} before, at offset {record.settled_offset}"
         for record in records
@@ -137,15 +137,13 @@ def _unfulfilled(fact: Fact, records: Iterable[ParkedRecord]) -> list[str]:
 
 def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
     if record.state not in (State.PARKED, SETTLED_AS[fact]):
-        return f"was {record.state} at offset {record.settled_offset}, and a record is settled once"
+        return f"was {record.state} at offset {record.settled_offset}; a record is settled only once"
     if record.reason == ParkedReason.BEHIND:
-        return "is parked behind an earlier record of its aggregate: settle that one, and this one follows"
+        return "is parked behind an earlier record of its aggregate; settle that one first, then this one follows"
     if fact is RecordRetried and record.event_type in ON_EVERY_TOPIC:
-        return f"is a {record.event_type} itself: retry the record that it is about, and discard this one"
+        return f"is itself a {record.event_type}; retry the record that it names, and discard this one"
     if fact is RecordRetried and record.event_type == TRACE_ERASED:
-        return (
-            f"is a {TRACE_ERASED}, which erases only where it lies: run `spanfold erase {record.aggregate_id!r}` again"
-        )
+        return f"is a {TRACE_ERASED}, which can't be retried: run `spanfold erase {record.aggregate_id!r}` again"
     return None
 
 
@@ -187,7 +185,7 @@ def _append(
                 if options.wait:
                     wait_until_visible(installation.dsn, ends, wait_s)
             except SpanfoldError:
-                progress.step(f"{done:,} of {len(records):,} were done; the same command goes on with the others")
+                progress.step(f"{done:,} of {len(records):,} were done; run the same command again to continue")
                 raise
             done += len(piece)
             progress.advanced(done, len(records), "records")
@@ -224,7 +222,7 @@ def _append_piece(
         raise deliveries.failures[0]
     if unsent:
         raise LogUnavailable(
-            f"Kafka did not acknowledge {unsent} facts within {timeout_s:g} s; doing the same again is safe"
+            f"Kafka did not acknowledge {unsent} events within {timeout_s:g} s; running the command again is safe"
         )
     return deliveries.ends
 
