@@ -305,11 +305,13 @@ def test_what_is_missing_of_an_extra_is_named_with_how_to_install_it(monkeypatch
         "rich>=1",
         "nothing-of-it>=1; extra == 'demo'",
         "rich>=1; extra == 'demo'",
-        "nor-of-this; extra == 'otel'",
+        "nor-of-this; extra == 'demo'",
+        "nor-of-this; extra == 'embedded'",
+        "nor-of-that; extra == 'otel'",
     ]
     monkeypatch.setattr(extras, "requires", lambda _: requirements)
     with pytest.raises(Misconfigured) as refused:
-        extras.check_installed("demo", "the shop")
+        extras.check_installed("demo", "the shop", besides="embedded")
     assert str(refused.value) == (
         "the shop needs packages that are not installed (nothing-of-it): pip install 'spanfold[demo]'"
     )

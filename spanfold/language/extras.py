@@ -25,9 +25,12 @@ def needs(extra: str, what: str) -> Iterator[None]:
         ) from error
 
 
-def check_installed(extra: str, what: str) -> None:
-    """Misconfigured names the packages of the extra that `what` needs and that are not installed here."""
-    if missing := missing_of(extra):
+def check_installed(extra: str, what: str, *, besides: str = "") -> None:
+    """Misconfigured names the packages of the extra that `what` needs and that are not installed here. It does not need those
+    that the extra `besides` brings too.
+    """
+    not_needed = missing_of(besides)
+    if missing := [name for name in missing_of(extra) if name not in not_needed]:
         names = ", ".join(missing[:3]) + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
         raise Misconfigured(f"{what} needs packages that are not installed ({names}): {install(extra)}")
 
@@ -38,9 +41,8 @@ def install(extra: str) -> str:
 
 
 def brought_by(extra: str | None) -> list[str]:
-    """The requirements of the extra itself, without those of the extras that it includes; for None those of the core."""
-    lines = [line for line in requires("spanfold") or [] if not line.startswith("spanfold[")]
-    return [line for line in lines if extra == ((match := _EXTRA.search(line)) and match[1])]
+    """The requirements of the extra and of those that it includes; for None those of the core."""
+    return [line for line in requires("spanfold") or [] if extra == ((match := _EXTRA.search(line)) and match[1])]
 
 
 def missing_of(extra: str) -> list[str]:
