@@ -72,15 +72,15 @@ COMMANDS: Final[dict[str, Entry]] = {
 def load(name: str) -> Any:
     """The command itself, its module imported."""
     entry = COMMANDS[name]
-    found = getattr(import_module(entry.module), entry.name)
-    if isinstance(found, typer.Typer):
-        return typer.main.get_group(found)
+    command = getattr(import_module(entry.module), entry.name)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_group(command)
     alone = typer.Typer(add_completion=False)
-    alone.command(name)(found)
+    alone.command(name)(command)
     return typer.main.get_command(alone)
 
 
-class Later(TyperCommand):
+class LazyCommand(TyperCommand):
     """Stands for a command until it is called."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
@@ -94,7 +94,7 @@ class Commands(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         for name, entry in COMMANDS.items():
-            self.add_command(Later(name, help=entry.summary))
+            self.add_command(LazyCommand(name, help=entry.summary))
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Their names."""

@@ -4,7 +4,7 @@ import getpass
 import os
 import shlex
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -65,6 +65,18 @@ class Installation:
         except OperationalError as error:
             raise unreachable_postgres(error.orig) from error
         return topics
+
+    def to_be_rebuilt(self) -> Sequence[str]:
+        """A line about each projection that waits for a rebuild, in a database that is prepared. Raises StoreUnavailable."""
+        from sqlalchemy.exc import OperationalError
+
+        from spanfold.projections.generations import lifecycle
+        from spanfold.projections.projection import installed
+
+        try:
+            return lifecycle.to_be_rebuilt(self.dsn, installed())
+        except OperationalError as error:
+            raise unreachable_postgres(error.orig) from error
 
 
 def environment_settings(**given: Any) -> Settings:

@@ -12,9 +12,10 @@ import psutil
 import psycopg
 import pytest
 
-from spanfold.cli import doctor
 from spanfold.language import extras
 from spanfold.language.settings import Settings
+from spanfold.operations.doctor import machine
+from spanfold.operations.installation import Installation
 from tests.stream_processors.conftest import until
 
 from .conftest import Shell
@@ -34,9 +35,9 @@ def test_a_running_stack_is_well_and_its_workers_are_asked(running: Shell) -> No
     assert code == 0
     installed = {"Python", "packages", "Java", "PostgreSQL", "Kafka's jars", "clock"}
     assert installed | {"Kafka", "Topics", "Postgres", "Tables"} <= set(checks)
-    assert "faust-streaming 0.15.3" in checks["packages"]["found"]
-    assert running.up_state.kafka_bootstrap in checks["Kafka"]["found"]
-    assert checks["projector-1"]["found"].startswith("healthy: http://127.0.0.1:")
+    assert "faust-streaming 0.15.3" in checks["packages"]["finding"]
+    assert running.up_state.kafka_bootstrap in checks["Kafka"]["finding"]
+    assert checks["projector-1"]["finding"].startswith("healthy: http://127.0.0.1:")
     assert {"port of kafka", "port of kafka_controller", "port of postgres"} <= set(checks)
     assert "! " not in running("doctor").stdout
 
@@ -82,7 +83,7 @@ def test_servers_that_do_not_answer_are_named(shell: Shell) -> None:
     }
     code, checks = examined(shell, **named)
     assert code == 3
-    assert "127.0.0.1:1 did not answer" in checks["Kafka"]["found"]
+    assert "127.0.0.1:1 did not answer" in checks["Kafka"]["finding"]
     assert "SPANFOLD_POSTGRES_DSN" in checks["Postgres"]["advice"]
     assert "Topics" not in checks
     assert "secret" not in json.dumps(checks)
@@ -91,8 +92,8 @@ def test_servers_that_do_not_answer_are_named(shell: Shell) -> None:
 def test_topics_and_tables_that_are_not_as_they_must_be_are_named(running: Shell, own_servers: dict[str, str]) -> None:
     code, checks = examined(running, **own_servers)
     assert code == 3
-    assert checks["Topics"]["found"].startswith(f"missing on Kafka: {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
-    assert checks["Tables"]["found"] == "this database has no spanfold tables"
+    assert checks["Topics"]["finding"].startswith(f"Kafka lacks {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
+    assert checks["Tables"]["finding"] == "this database has no tables of spanfold"
     assert "migrate" in checks["Tables"]["advice"]
 
     assert running("migrate", **own_servers).returncode == 0
@@ -100,20 +101,20 @@ def test_topics_and_tables_that_are_not_as_they_must_be_are_named(running: Shell
 
     code, checks = examined(running, **own_servers, SPANFOLD_PARTITIONS="5")
     assert code == 3
-    assert "has 4 partitions, expected 5" in checks["Topics"]["found"]
+    assert "has 4 partitions, expected 5" in checks["Topics"]["finding"]
 
     with psycopg.connect(own_servers["SPANFOLD_POSTGRES_DSN"], autocommit=True) as connection:
         connection.execute("UPDATE spanfold_core.topics SET broker_topic_id = 'another'")
-        assert "folded from other topics" in examined(running, **own_servers)[1]["Tables"]["found"]
+        assert "folded from other topics" in examined(running, **own_servers)[1]["Tables"]["finding"]
         connection.execute("UPDATE public.schema_version SET version_num = '0000'")
-        assert "schema version 0000, this spanfold needs" in examined(running, **own_servers)[1]["Tables"]["found"]
+        assert "schema version 0000, this spanfold needs" in examined(running, **own_servers)[1]["Tables"]["finding"]
 
 
 def test_parts_that_are_missing_are_named(shell: Shell, tmp_path: Path) -> None:
     code, checks = examined(shell, XDG_CACHE_HOME=str(tmp_path))
     assert code == 0
     assert checks["Kafka's jars"]["state"] == "warn"
-    assert f"are not in {tmp_path}/spanfold/jars" in checks["Kafka's jars"]["found"]
+    assert f"are not in {tmp_path}/spanfold/jars" in checks["Kafka's jars"]["finding"]
 
 
 def test_a_port_that_another_took_is_named(shell: Shell) -> None:
@@ -123,29 +124,29 @@ def test_a_port_that_another_took_is_named(shell: Shell) -> None:
         (shell.home / "ports.json").write_text(json.dumps({"kafka": port}))
         checks = examined(shell)[1]
         assert checks["port of kafka"]["state"] == "warn"
-        assert f"{port} is taken by " in checks["port of kafka"]["found"]
-        assert f"(pid {os.getpid()})" in checks["port of kafka"]["found"]
+        assert f"{port} is taken by " in checks["port of kafka"]["finding"]
+        assert f"(pid {os.getpid()})" in checks["port of kafka"]["finding"]
     assert examined(shell)[1]["port of kafka"]["state"] == "ok"
 
 
-PATIENT = doctor.Patient(Settings(home=Path("/")), None)
+TARGET = Installation(Settings(home=Path("/")))
 
 
 def test_a_pin_that_is_not_met_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         extras, "requires", lambda _: ["faust-streaming==0.14.0", "rich>=99", "nothing-of-it>=1", "orjson>=3.10"]
     )
-    (check,) = doctor._packages(PATIENT)
+    (check,) = machine._packages(TARGET)
     assert check.state == "fail"
-    assert "faust-streaming is 0.15.3, spanfold needs ==0.14.0" in check.found
-    assert "spanfold needs >=99" in check.found
-    assert "nothing-of-it is missing" in check.found
-    assert "orjson" not in check.found
+    assert "faust-streaming is 0.15.3, spanfold needs ==0.14.0" in check.finding
+    assert "spanfold needs >=99" in check.finding
+    assert "nothing-of-it is missing" in check.finding
+    assert "orjson" not in check.finding
 
 
 def test_a_full_disk_and_a_clock_of_the_last_century_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(doctor.time, "time", lambda: 0.0)
-    assert {each.state for each in doctor._disk(PATIENT)} == {"fail"}
-    assert [each.state for each in doctor._clock(PATIENT)] == ["fail"]
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(machine.time, "time", lambda: 0.0)
+    assert {each.state for each in machine._disk(TARGET)} == {"fail"}
+    assert [each.state for each in machine._clock(TARGET)] == ["fail"]

@@ -1,0 +1,273 @@
+"""What runs, and how far the read models are behind the log: by the word of the broker and of Postgres.
+
+No worker is asked: one that hangs would answer that all is well.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+from spanfold.embedded import StackState
+from spanfold.embedded.process_identity import Identity
+from spanfold.kafka.log_ends import log_bounds
+from spanfold.language.errors import Misconfigured, SpanfoldError
+from spanfold.language.settings import Settings
+from spanfold.language.topics import Partition, installed_topics
+from spanfold.operations.installation import Installation
+from spanfold.operations.process_urls import url_of
+from spanfold.operations.reading import reading
+from spanfold.operations.worker_group import PROJECTOR, WorkerGroup, owners
+
+
+class State(StrEnum):
+    """How an installation is, the worst first."""
+
+    UNREACHABLE = "unreachable"
+    """Kafka or Postgres does not answer."""
+    MISCONFIGURED = "misconfigured"
+    """Topics or tables are not as they must be."""
+    STOPPED = "stopped"
+    """Nothing runs on the home, and no servers are named."""
+    INCOMPLETE = "incomplete"
+    """A process is not alive, a partition has no owner, or a projection waits for a rebuild."""
+    RUNNING = "running"
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A program of the stack; without `uptime_s` it isn't alive at this moment. `url`: where it has /metrics and /healthz."""
+
+    name: str
+    pid: int
+    uptime_s: float | None
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the projectors' group, and which partitions it owns, as `topic/partition`."""
+
+    member_id: str
+    host: str
+    owns: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """The projectors' consumer group, as its coordinator sees it."""
+
+    name: str
+    state: str
+    members: Sequence[Member]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """How far a projection's generation, or the journal (generation 0), has folded a partition."""
+
+    projection: str
+    generation: int
+    live: bool
+    next_offset: int
+    log_time: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """A partition. `log_end` is how far a reader of committed records gets; `owner` a member of the group.
+
+    `lag` is `log_end` minus the next offset of the slowest live projection or the journal; unknown without checkpoints.
+    """
+
+    topic: str
+    partition: int
+    log_start: int
+    log_end: int
+    owner: str | None
+    checkpoints: Sequence[Checkpoint]
+    lag: int | None
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an installation is; None is what nobody answered.
+
+    `parked` counts unsettled records by reason, `rejected` others by verdict; `lag_total` is the partitions' lag together.
+    """
+
+    state: State
+    home: Path
+    kafka_bootstrap: str | None
+    postgres_dsn: str | None
+    processes: Sequence[Process]
+    group: GroupStatus | None
+    partitions: Sequence[PartitionStatus]
+    parked: Mapping[str, int] | None
+    rejected: Mapping[str, int] | None
+    lag_total: int | None
+    problems: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """What the broker answers: where the log of each partition begins and ends, who folds it."""
+
+    bounds: Mapping[Partition, tuple[int, int]]
+    group: GroupStatus
+    owners: Mapping[Partition, str]
+
+    def problems(self) -> Iterator[str]:
+        for topic, partition in self.bounds:
+            if (topic, partition) not in self.owners:
+                yield f"{topic}/{partition} is owned by no worker"
+        if self.group.members and self.group.state != "stable":
+            # until it has settled, partitions may belong to a member that is dead
+            yield f"the group {self.group.name} is not settled: {self.group.state}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Tables:
+    """What Postgres answers."""
+
+    parked: Mapping[str, int]
+    rejected: Mapping[str, int]
+    checkpoints: Mapping[Partition, Sequence[Checkpoint]]
+    to_be_rebuilt: Sequence[str]
+
+
+def read_status(installation: Installation) -> Status:
+    """How the installation is now. What Kafka or Postgres doesn't answer is a problem in it, and no reason to hide the rest."""
+    settings, stack = installation.settings, installation.stack
+    if not stack and not (settings.kafka_bootstrap and settings.postgres_dsn):
+        return _status(State.STOPPED, settings)
+    processes = list(_processes(stack, time.time())) if stack else []
+    problems = [
+        f"{process.name} (pid {process.pid}) is not alive" for process in processes if process.uptime_s is None
+    ]
+    log = tables = None
+    states: list[State] = []
+    try:
+        log = _read_log(settings)
+        problems += log.problems()
+    except SpanfoldError as error:
+        problems.append(str(error))
+        states.append(_state_of(error))
+    try:
+        tables = _read_tables(installation)
+        problems += tables.to_be_rebuilt
+    except SpanfoldError as error:
+        problems.append(str(error))
+        states.append(_state_of(error))
+    partitions = list(_partitions(log, tables))
+    problems += _outside_of_the_log(partitions)
+    state = min(states or [State.INCOMPLETE if problems else State.RUNNING], key=list(State).index)
+    return _status(state, settings, processes, log, tables, partitions, problems)
+
+
+def _state_of(error: SpanfoldError) -> State:
+    return State.MISCONFIGURED if isinstance(error, Misconfigured) else State.UNREACHABLE
+
+
+def _status(
+    state: State,
+    settings: Settings,
+    processes: Sequence[Process] = (),
+    log: _Log | None = None,
+    tables: _Tables | None = None,
+    partitions: Sequence[PartitionStatus] = (),
+    problems: Sequence[str] = (),
+) -> Status:
+    lags = [part.lag for part in partitions if part.lag is not None]
+    return Status(
+        state=state,
+        home=settings.home,
+        kafka_bootstrap=settings.kafka_bootstrap,
+        postgres_dsn=settings.postgres_dsn,
+        processes=processes,
+        group=log.group if log else None,
+        partitions=partitions,
+        parked=tables.parked if tables else None,
+        rejected=tables.rejected if tables else None,
+        lag_total=sum(lags) if lags and len(lags) == len(partitions) else None,
+        problems=problems,
+    )
+
+
+def _processes(stack: StackState, now: float) -> Iterator[Process]:
+    for name, identity in {"supervisor": stack.supervisor, **stack.processes}.items():
+        yield Process(name, identity.pid, _uptime_s(identity, now), url_of(stack.home, identity))
+
+
+def _uptime_s(identity: Identity, now: float) -> float | None:
+    return round(now - identity.created, 1) if identity.process() else None
+
+
+def _read_log(settings: Settings) -> _Log:
+    """What the broker says. Raises LogUnavailable, or Misconfigured when a topic is missing."""
+    bounds = log_bounds(settings)
+    group = WorkerGroup(settings, PROJECTOR)
+    described = group.describe()
+    if described is None:
+        return _Log(bounds, GroupStatus(group.name, "unknown", []), {})
+    names = {topic.on_broker(settings.topic_prefix): topic.name for topic in installed_topics()}
+    owned = {(names[topic], partition): who for (topic, partition), who in owners(described).items() if topic in names}
+    parts = defaultdict(list)
+    for (topic, partition), who in sorted(owned.items()):
+        parts[who].append(f"{topic}/{partition}")
+    members = [
+        Member(member.member_id, member.host.lstrip("/"), parts[member.member_id]) for member in described.members
+    ]
+    return _Log(bounds, GroupStatus(group.name, described.state.name.lower(), members), owned)
+
+
+def _read_tables(installation: Installation) -> _Tables:
+    """What Postgres says. Raises StoreUnavailable, or Misconfigured when the database is not prepared."""
+    checkpoints: dict[Partition, list[Checkpoint]] = defaultdict(list)
+    with reading(installation.dsn, "spanfold status") as connection:
+        parked = dict(connection.execute(PARKED).fetchall())
+        rejected = dict(connection.execute(REJECTED).fetchall())
+        for topic, partition, *checkpoint in connection.execute(CHECKPOINTS):
+            checkpoints[topic, partition].append(Checkpoint(*checkpoint))
+    return _Tables(parked, rejected, checkpoints, installation.to_be_rebuilt())
+
+
+def _partitions(log: _Log | None, tables: _Tables | None) -> Iterator[PartitionStatus]:
+    for (topic, partition), (start, end) in (log.bounds if log else {}).items():
+        checkpoints = tables.checkpoints.get((topic, partition), ()) if tables else ()
+        live = list(_live(checkpoints))
+        lag = end - min(live) if live else None
+        owner = log.owners.get((topic, partition)) if log else None
+        yield PartitionStatus(topic, partition, start, end, owner, checkpoints, lag)
+
+
+def _live(checkpoints: Iterable[Checkpoint]) -> Iterator[int]:
+    return (checkpoint.next_offset for checkpoint in checkpoints if checkpoint.live)
+
+
+def _outside_of_the_log(partitions: Iterable[PartitionStatus]) -> Iterator[str]:
+    for part in partitions:
+        if any(not part.log_start <= offset <= part.log_end for offset in _live(part.checkpoints)):
+            yield f"{part}: a checkpoint lies outside of what the log holds"
+
+
+PARKED: Final = (
+    "SELECT reason, count(*) FROM spanfold.parked_records WHERE state = 'parked' GROUP BY reason ORDER BY reason"
+)
+
+REJECTED: Final = (
+    "SELECT verdict, count(*) FROM spanfold.verdicts WHERE verdict <> 'accepted' GROUP BY verdict ORDER BY 1"
+)
+
+CHECKPOINTS: Final = """
+SELECT topic, partition, projection, generation, live, next_offset, log_time
+  FROM spanfold.checkpoints
+ ORDER BY topic, partition, generation, projection
+"""
