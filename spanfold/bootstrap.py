@@ -4,6 +4,7 @@
 |------------------------------------------------------------|--------------------------------------------------|
 | event_store, command_bus, query_bus, telemetry_repository  | what an application uses, in its own process     |
 | installation                                               | what the functions of spanfold.operations take   |
+| running_stack                                              | Kafka, Postgres and all processes, on one machine |
 | run_projector, run_snapshot_worker                         | the workers                                      |
 | serve_otlp                                                 | the OTLP/HTTP door                               |
 | serve_api                                                  | commands, queries and operations over HTTP       |
@@ -14,8 +15,8 @@ Imports are inside the functions, so that a process loads only what it runs.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
     from spanfold.application.buses import CommandBus, Middleware, QueryBus
     from spanfold.application.event_store import EventStore
+    from spanfold.embedded import EmbeddedStack
     from spanfold.http.operations import Operation
+    from spanfold.language.progress import ProgressListener
     from spanfold.operations.installation import Installation
     from spanfold.projections.queries import Reader
 
@@ -174,6 +177,41 @@ def run_snapshot_worker(settings: Settings) -> None:
         process.run(settings, app, watch)
 
 
+@contextmanager
+def running_stack(
+    settings: Settings,
+    *,
+    workers: int = 1,
+    ephemeral: bool = False,
+    ports: Mapping[str, int] | None = None,
+    progress: ProgressListener | None = None,
+    notify: Callable[[str], None] = print,
+) -> Iterator[EmbeddedStack]:
+    """A stack whose topics and tables are there and whose `workers` projectors own every partition, with the snapshot worker
+    and OTLP's front door; stopped at the end.
+
+    Servers that the settings name are used, the others started, on these `ports` (kafka, postgres). `notify` gets a line about
+    each projection that waits for a rebuild. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and
+    StoreUnavailable.
+    """
+    from spanfold.embedded import EmbeddedStack
+    from spanfold.language.progress import NO_PROGRESS
+    from spanfold.operations.installation import Installation
+    from spanfold.operations.stack import otlp_program, settings_of, worker_programs
+
+    progress, stack = progress or NO_PROGRESS, EmbeddedStack.from_settings(settings, ephemeral=ephemeral, ports=ports)
+    stack.start(progress)
+    try:
+        running = settings_of(stack.state, settings)
+        progress.step("preparing topics and tables")
+        topics = list(Installation(running, stack.state).prepare(notify).values())
+        progress.step("starting the workers and OTLP")
+        stack.launch(*worker_programs(running, workers, topics), otlp_program(running))
+        yield stack
+    finally:
+        stack.stop()
+
+
 def serve_otlp(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
     """Serve OTLP/HTTP until SIGTERM or SIGINT; then requests in flight are finished, and it returns.
 
@@ -223,14 +261,26 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
 def http_operations(target: Installation) -> dict[str, Operation]:
     """The operations that the API offers under /operations, by name."""
     from spanfold.http.operations import Operation
+    from spanfold.operations import parked
+    from spanfold.operations.doctor import diagnose
     from spanfold.operations.erasure import erase
-    from spanfold.operations.parked import discard_parked, list_parked, retry_parked, show_parked
+    from spanfold.operations.migrating import migrate
+    from spanfold.operations.publishing import publish
+    from spanfold.operations.snapshots import take_snapshots
+    from spanfold.operations.status import read_status
+    from spanfold.operations.trace import read_trace
 
     operations: dict[str, tuple[Literal["GET", "POST"], Callable[..., Any]]] = {
+        "status": ("GET", read_status),
+        "doctor": ("GET", diagnose),
+        "trace": ("GET", read_trace),
         "erase": ("POST", erase),
-        "parked": ("GET", list_parked),
-        "parked/show": ("GET", show_parked),
-        "parked/retry": ("POST", retry_parked),
-        "parked/discard": ("POST", discard_parked),
+        "publish": ("POST", publish),
+        "parked": ("GET", parked.list_parked),
+        "parked/show": ("GET", parked.show_parked),
+        "parked/retry": ("POST", parked.retry_parked),
+        "parked/discard": ("POST", parked.discard_parked),
+        "snapshot": ("POST", take_snapshots),
+        "migrate": ("POST", migrate),
     }
     return {name: Operation(method, partial(run, target)) for name, (method, run) in operations.items()}

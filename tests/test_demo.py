@@ -14,10 +14,12 @@ import psycopg
 import pytest
 from rich.console import Console
 
+from spanfold.cli.demo_report import plot_line, print_report
 from spanfold.demo.processes import running_shop
-from spanfold.demo.report import plot_line, read_report, show_report
+from spanfold.demo.report import read_report
 from spanfold.demo.run import run_demo
 from spanfold.language.errors import LogUnavailable
+from spanfold.language.progress import NO_PROGRESS
 from spanfold.language.settings import Settings
 
 
@@ -40,7 +42,7 @@ def projector(ledger: psycopg.Connection[Any], stack_settings: Settings, tmp_pat
 def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
     stack_settings: Settings, projector: None
 ) -> None:
-    outcome = run_demo(stack_settings, Console(file=StringIO()), seconds=60, spans=1500)
+    outcome = run_demo(stack_settings, NO_PROGRESS, seconds=60, spans=1500)
     assert outcome.differences() == []
     assert outcome.spans_made == outcome.records["SpanRecorded"] == outcome.report.counts["spans"] >= 1500
     assert outcome.report.counts["traces"] == outcome.served.requests
@@ -51,11 +53,11 @@ def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
     assert sum(row["requests"] for row in outcome.report.requests) == outcome.served.requests
 
     shown = StringIO()
-    show_report(Console(file=shown, width=160), outcome.report)
+    print_report(Console(file=shown, width=160), outcome.report)
     assert "storefront POST /checkout" in shown.getvalue()
     assert shown.getvalue().count("█") > len(outcome.report.requests) > 0
     assert ("CardNetworkUnreachable" in shown.getvalue()) == (broken > 0)
-    crossing = {span.service_name for trace in outcome.report.slowest for span in trace["spans"]}
+    crossing = {span["service_name"] for trace in outcome.report.slowest for span in trace["spans"]}
     assert len(crossing) >= 2
     assert all(trace["span_count"] == len(trace["spans"]) for trace in outcome.report.slowest)
     nothing = read_report(str(stack_settings.postgres_dsn), "another run")
@@ -66,7 +68,7 @@ def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
 def test_the_demo_does_not_claim_what_did_not_reach_kafka(stack_settings: Settings) -> None:
     nowhere = stack_settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:1"})
     with pytest.raises(LogUnavailable):
-        run_demo(nowhere, Console(file=StringIO()), seconds=1, spans=None)
+        run_demo(nowhere, NO_PROGRESS, seconds=1, spans=None)
 
 
 def test_a_shop_ends_with_its_block(stack_settings: Settings) -> None:

@@ -5,10 +5,16 @@ from collections.abc import Callable
 import pytest
 
 from spanfold.bootstrap import event_store, query_reader
-from spanfold.cli.stack import named_postgres
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
+from spanfold.operations.installation import Installation
 from spanfold.postgres.dsn import postgres_dsn, sqlalchemy_url, url_with_defaults
+
+
+def operated_on(settings: Settings) -> str:
+    """The DSN that operations take."""
+    return Installation(settings).dsn
+
 
 WRONG = (
     "host=db password=secret",
@@ -18,7 +24,7 @@ WRONG = (
 )
 
 
-@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, query_reader])
+@pytest.mark.parametrize("ask", [postgres_dsn, operated_on, query_reader])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_what_is_no_url_is_refused_untold(ask: Callable[[Settings], object], wrong: str) -> None:
     with pytest.raises(Misconfigured, match="SPANFOLD_POSTGRES_DSN") as refused:
@@ -34,7 +40,7 @@ async def test_an_event_store_refuses_it_too(kafka_bootstrap: str, wrong: str) -
     assert "secret" not in str(refused.value)
 
 
-@pytest.mark.parametrize("ask", [postgres_dsn, named_postgres, query_reader])
+@pytest.mark.parametrize("ask", [postgres_dsn, operated_on, query_reader])
 @pytest.mark.parametrize("none", [None, ""])
 def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | None) -> None:
     with pytest.raises(Misconfigured, match="no Postgres is configured"):

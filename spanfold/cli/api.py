@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from spanfold.bootstrap import serve_api
+from spanfold.cli.options import Home, installation
 from spanfold.cli.output import notices
-from spanfold.cli.stack import Home, chosen_settings, running_settings
 from spanfold.http.process_urls import leave_url
-from spanfold.language.settings import settings
 
 
 def api(
@@ -29,11 +28,11 @@ def api(
 
     Example: spanfold api --port 4380
     """
-    found = running_settings(chosen_settings(home))
-    logging.basicConfig(level=settings().log_level)
+    settings = installation(home).settings
+    logging.basicConfig(level=settings.log_level)
 
     def started(url: str) -> None:
-        leave_url(found.home, url)
+        leave_url(settings.home, url)
         notices().print(f"commands at {url}/commands, queries at {url}/queries", soft_wrap=True)
 
-    serve_api(found, host or found.api_host, found.api_port if port is None else port, started)
+    serve_api(settings, host or settings.api_host, settings.api_port if port is None else port, started)

@@ -6,23 +6,19 @@ from typing import Annotated
 
 import typer
 
-from spanfold.cli.output import console, notices, print_json
-from spanfold.cli.stack import (
-    AsJson,
-    Home,
-    chosen_settings,
-    command_line,
-    running_settings,
-    running_stack,
-    settings_of,
-    to_be_rebuilt,
-)
-from spanfold.demo.report import show_report
+from spanfold.bootstrap import running_stack
+from spanfold.cli.demo_report import print_report
+from spanfold.cli.options import AsJson, Home, sigterm_interrupts
+from spanfold.cli.output import console, notice, notices, print_json
+from spanfold.cli.progress import screen
 from spanfold.demo.run import Outcome, run_demo
 from spanfold.embedded import EmbeddedStack, read_state
 from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.extras import check_installed
+from spanfold.language.progress import ProgressListener
 from spanfold.language.settings import Settings
+from spanfold.operations.installation import Installation, command_line, environment_settings
+from spanfold.operations.stack import settings_of
 
 
 class Differs(SpanfoldError):
@@ -50,16 +46,16 @@ def demo(
     Example: spanfold demo --spans 20000 --json
     """
     check_installed("demo", "the demo's shop", besides="embedded")  # the servers may be running elsewhere
-    chosen = chosen_settings(home)
-    with _stack(chosen, workers) as (settings, started):
-        if waiting := to_be_rebuilt(settings):
-            start = command_line(settings.home, "up", "--detach")
+    chosen = environment_settings(home=home)
+    with sigterm_interrupts(), screen() as progress, _stack(chosen, workers, progress) as (target, started):
+        if waiting := target.to_be_rebuilt():
+            start = command_line(target.settings.home, "up", "--detach")
             raise Misconfigured(f"{'; '.join(waiting)}, while `{start}` is running; or choose another --home")
-        outcome = run_demo(settings, notices(), seconds=seconds, spans=spans)
+        outcome = run_demo(target.settings, progress, seconds=seconds, spans=spans)
         if as_json:
             print_json(outcome.facts())
         else:
-            _show(outcome, settings, ends=started is not None and not keep)
+            _print(outcome, target.settings, ends=started is not None and not keep)
         if keep and started:
             notices().print("The stack keeps running until Ctrl-C.")
             started.wait()
@@ -68,18 +64,20 @@ def demo(
 
 
 @contextmanager
-def _stack(chosen: Settings, workers: int) -> Iterator[tuple[Settings, EmbeddedStack | None]]:
-    """The settings of the stack that runs, or of one that is started, which then comes along."""
+def _stack(
+    chosen: Settings, workers: int, progress: ProgressListener
+) -> Iterator[tuple[Installation, EmbeddedStack | None]]:
+    """The stack that runs, or one that is started, which then comes along."""
     if read_state(chosen.home):
-        yield running_settings(chosen), None
+        yield Installation.of(chosen), None
         return
-    with running_stack(chosen, workers=workers, console=notices()) as stack:
-        yield settings_of(stack, chosen), stack
+    with running_stack(chosen, workers=workers, progress=progress, notify=notice) as stack:
+        yield Installation(settings_of(stack.state, chosen), stack.state), stack
 
 
-def _show(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
+def _print(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
     screen, counts, served = console(), outcome.report.counts, outcome.served
-    show_report(screen, outcome.report)
+    print_report(screen, outcome.report)
     screen.print(
         f"\n{served.requests:,} requests in {served.seconds:.1f} s "
         f"({served.requests / served.seconds:,.0f}/s): {counts['completed']:,} traces completed, {counts['failed']:,} failed"

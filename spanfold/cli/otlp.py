@@ -6,10 +6,9 @@ from typing import Annotated
 import typer
 
 from spanfold.bootstrap import serve_otlp
+from spanfold.cli.options import Home, installation
 from spanfold.cli.output import notices
-from spanfold.cli.stack import Home, chosen_settings, running_settings
 from spanfold.http.process_urls import leave_url
-from spanfold.language.settings import settings
 
 
 def otlp(
@@ -29,11 +28,11 @@ def otlp(
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=localhost:9092 spanfold otlp --port 4318
     """
-    found = running_settings(chosen_settings(home))
-    logging.basicConfig(level=settings().log_level)
+    settings = installation(home).settings
+    logging.basicConfig(level=settings.log_level)
 
     def started(url: str) -> None:
-        leave_url(found.home, url)
+        leave_url(settings.home, url)
         notices().print(f"OTLP/HTTP at {url}, health at {url}/healthz, metrics at {url}/metrics", soft_wrap=True)
 
-    serve_otlp(found, host or found.otlp_host, found.otlp_port if port is None else port, started)
+    serve_otlp(settings, host or settings.otlp_host, settings.otlp_port if port is None else port, started)

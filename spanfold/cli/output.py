@@ -27,6 +27,11 @@ def notices() -> Console:
     return Console(width=_width(sys.stderr), stderr=True, highlight=False)
 
 
+def notice(line: str) -> None:
+    """A line on standard error, as it is."""
+    notices().print(line, markup=False, soft_wrap=True)
+
+
 def _width(stream: TextIO) -> int | None:
     return None if stream.isatty() else UNBOUNDED_WIDTH
 

@@ -13,8 +13,8 @@ from spanfold.cli.output import notices
 class Screen:
     """A ProgressListener for people."""
 
-    def __init__(self, console: Console, progress: Progress) -> None:
-        self._console, self._progress = console, progress
+    def __init__(self, console: Console, progress: Progress, steps: bool) -> None:
+        self._console, self._progress, self._steps = console, progress, steps
         self._task = progress.add_task("", total=None, visible=False, rate="")
         self._began, self._done, self._total = time.monotonic(), 0, 0
         self._waiting_for: Sequence[str] = ()
@@ -22,7 +22,8 @@ class Screen:
     def step(self, text: str) -> None:
         self._progress.update(self._task, visible=False)
         self._total = 0
-        self._console.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
+        if self._steps:
+            self._console.print(f"{text} …", highlight=False, markup=False, soft_wrap=True)
 
     def advanced(self, done: int, total: int, unit: str) -> None:
         if total != self._total:
@@ -40,8 +41,8 @@ class Screen:
 
 
 @contextmanager
-def screen() -> Iterator[Screen]:
-    """A screen until the block ends; the bar is shown on terminals only."""
+def screen(*, steps_in_files: bool = True) -> Iterator[Screen]:
+    """A screen until the block ends. The bar is shown on terminals only, and so are the steps unless `steps_in_files`."""
     console = notices()
     columns = (
         BarColumn(),
@@ -51,4 +52,4 @@ def screen() -> Iterator[Screen]:
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Screen(console, progress)
+        yield Screen(console, progress, steps_in_files or console.is_terminal)

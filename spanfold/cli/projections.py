@@ -8,8 +8,8 @@ from rich.filesize import decimal
 
 from spanfold.cli.output import Cell, console, print_json_rows, table
 from spanfold.cli.rebuilding import Names, chosen, prepared
-from spanfold.cli.sql import reading
 from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
+from spanfold.operations.reading import reading
 from spanfold.projections.projection import Projection, installed, why_not_from_states
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 
@@ -98,7 +98,7 @@ def _from_snapshot(projection: Projection | None) -> str:
 
 
 def _rows(dsn: str) -> list[dict[str, Any]]:
-    with reading(dsn, connect_timeout="5") as connection, connection.cursor(row_factory=dict_row) as cursor:
+    with reading(dsn, "spanfold projections") as connection, connection.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(ROWS).fetchall()
 
 

@@ -9,17 +9,13 @@ from typing import Annotated, Any, Final
 import typer
 from rich.progress import Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
-from spanfold.cli.output import console, notices, print_json_rows
-from spanfold.cli.publishing import Sent, events_of_lines, parsed, send
-from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings
-from spanfold.kafka.topics import ensure_topics
+from spanfold.cli.options import AsJson, Home, installation
+from spanfold.cli.output import console, notice, notices, print_result
 from spanfold.language.errors import InvalidInput
 from spanfold.language.event_json import PUBLISHABLE, event_from_json
 from spanfold.language.events import ErrorLogged, Event, MetricUpdated
-from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
-from spanfold.operations.visibility import wait_until_visible
-from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.operations.publishing import PublishReport, events_of_lines, parsed, publish_events
 
 SOURCE: Final = "spanfold-cli"
 
@@ -97,17 +93,14 @@ def publish(
     envelope = {"event_type": event_type, "aggregate_id": aggregate_id, "occurred_at": at, "event_id": event_id}
     flags = _event_object(envelope, own, tag or [], data)
     refused: list[str] = []
-    connected = running_settings(chosen_settings(home))
-    waiting_on = named_postgres(connected) if wait else None
+    target = installation(home)
     events = _events(file, flags, source, refused)
     if strict:
         events = iter(list(events))
         _refuse(refused, "nothing was sent")
-    sent = Sent(keep_rows=as_json or bool(flags))
-    _publish(connected, events, sent, timeout_s)
-    if waiting_on:
-        wait_until_visible(waiting_on, sent.ends, timeout_s)
-    _say(sent, wait, as_json)
+    keep = as_json or bool(flags)
+    report = publish_events(target, _counted(events), keep_events=keep, wait=wait, timeout_s=timeout_s)
+    _print(report, as_json)
     _refuse(refused, "the others were sent")
 
 
@@ -150,11 +143,11 @@ def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list
             "nothing to publish: pass --type and its fields, or JSON lines; see `spanfold publish --help`"
         )
 
-    def complain(about: str) -> None:
-        refused.append(about)
-        notices().print(about, markup=False, soft_wrap=True)
+    def note(line: str) -> None:
+        refused.append(line)
+        notice(line)
 
-    return events_of_lines(_lines(file), source, complain)
+    return events_of_lines(_lines(file), source, note)
 
 
 def _lines(file: Path | None) -> Iterator[bytes]:
@@ -168,23 +161,17 @@ def _lines(file: Path | None) -> Iterator[bytes]:
         raise InvalidInput(f"{file}: {error.strerror}") from error
 
 
-def _publish(connected: Settings, events: Iterator[Event], sent: Sent, timeout_s: float) -> None:
-    ensure_topics(connected, timeout_s=timeout_s)
-    with TelemetryPublisher(connected, block_timeout_s=timeout_s, message_timeout_s=timeout_s) as publisher:
-        send(publisher, _shown(events), sent, timeout_s)
-
-
-def _say(sent: Sent, waited: bool, as_json: bool) -> None:
+def _print(report: PublishReport, as_json: bool) -> None:
     if as_json:
-        print_json_rows(sent.rows)
+        print_result(report.events)
         return
-    for row in sent.rows:
-        where = f"{row['topic']}, partition {row['partition']}, offset {row['offset']}"
-        console().print(f"{row['event_type']} {row['event_id']} at {where}", markup=False)
-    console().print(f"{sent.delivered:,} published" + (", visible" if waited else ""))
+    for event in report.events:
+        where = f"{event.topic}, partition {event.partition}, offset {event.offset}"
+        console().print(f"{event.event_type} {event.event_id} at {where}", markup=False)
+    console().print(f"{report.delivered:,} published" + (", visible" if report.visible else ""))
 
 
-def _shown(events: Iterator[Event]) -> Iterator[Event]:
+def _counted(events: Iterator[Event]) -> Iterator[Event]:
     """The same events; on a terminal their number is shown while they go."""
     with _progress() as progress:
         task = progress.add_task("", total=None)

@@ -3,7 +3,7 @@
 import typer
 
 from spanfold.bootstrap import run_projector, run_snapshot_worker
-from spanfold.cli.stack import chosen_settings
+from spanfold.operations.installation import environment_settings
 
 worker = typer.Typer(no_args_is_help=True, help="Run a worker in the foreground, until SIGTERM or Ctrl-C.")
 
@@ -16,7 +16,7 @@ def projector() -> None:
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker projector
     """
-    run_projector(chosen_settings())
+    run_projector(environment_settings())
 
 
 @worker.command()
@@ -28,4 +28,4 @@ def snapshots() -> None:
 
     Example: SPANFOLD_KAFKA_BOOTSTRAP=… SPANFOLD_POSTGRES_DSN=… spanfold worker snapshots
     """
-    run_snapshot_worker(chosen_settings())
+    run_snapshot_worker(environment_settings())

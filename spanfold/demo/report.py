@@ -7,11 +7,7 @@ from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
-from rich.console import Console
-from rich.text import Text
 
-from spanfold.cli.output import table
-from spanfold.cli.waterfall import BAR_WIDTH, Bar, head_line, waterfall
 from spanfold.demo.processes import RUN_TAG
 
 Row = dict[str, Any]
@@ -93,7 +89,7 @@ LEAST_STEP_S: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that is shown: `slowest` are traces with their spans as bars under the key `spans`; `requests` are
+    """Everything that is shown: `slowest` are traces with their spans under the key `spans`; `requests` are
     the storefront's in steps of `step_s` seconds.
     """
 
@@ -111,7 +107,7 @@ def read_report(postgres_dsn: str, run: str, series: Sequence[str] = (), *, slow
         about: Row = {"tag": RUN_TAG, "run": run, "series": list(series)}
         traces = _rows(connection, SLOWEST_TRACES, about | {"limit": slowest})
         for trace in traces:
-            trace["spans"] = [Bar(**row) for row in _rows(connection, SPANS, {"trace_id": trace["trace_id"]})]
+            trace["spans"] = _rows(connection, SPANS, {"trace_id": trace["trace_id"]})
         step_s = max(LEAST_STEP_S, ceil(_rows(connection, SPAN_OF_TIME, about)[0]["seconds"] / MOST_BARS))
         return Report(
             slowest=traces,
@@ -123,45 +119,5 @@ def read_report(postgres_dsn: str, run: str, series: Sequence[str] = (), *, slow
         )
 
 
-def show_report(console: Console, report: Report) -> None:
-    """The slowest traces as waterfalls, the operations, a metric as a plot, and the errors."""
-    console.print("\n[bold]The slowest traces[/bold]")
-    for trace in report.slowest:
-        console.print(Text("\n").append_text(head_line(trace)), soft_wrap=True)
-        for line in waterfall(trace["spans"]):
-            console.print(line, soft_wrap=True)
-    console.print("\n[bold]Calls by service and operation[/bold]")
-    console.print(table(("service", "operation", "calls", "errors %", "p50 ms", "p95 ms", "p99 ms"), _cells(report)))
-    console.print(f"\n[bold]Requests to the storefront per {report.step_s} s[/bold], and their mean duration")
-    most = max((row["requests"] for row in report.requests), default=0)
-    for row in report.requests:
-        console.print(plot_line(row, most), soft_wrap=True)
-    if report.errors:
-        console.print("\n[bold]Logged errors[/bold]")
-        columns = ("service_name", "message", "exception_type", "times", "latest_trace")
-        rows = [tuple(row[name] for name in columns) for row in report.errors]
-        console.print(table(("service", "message", "exception", "times", "latest trace"), rows))
-
-
 def _rows(connection: psycopg.Connection[Row], query: LiteralString, values: Row) -> list[Row]:
     return connection.execute(query, values).fetchall()
-
-
-def plot_line(row: Row, most: int) -> Text:
-    """Time, bar by the number of requests, number, mean duration."""
-    line = Text(f"  {row['at']:%H:%M:%S}  ")
-    line.append(f"{'█' * max(1, round(row['requests'] / most * BAR_WIDTH)):<{BAR_WIDTH}}", style="cyan")
-    return line.append(f" {row['requests']:6,}  {row['mean_ms']:7.1f} ms")
-
-
-def _cells(report: Report) -> list[tuple[Any, ...]]:
-    return [
-        (
-            row["service_name"],
-            row["operation_name"],
-            row["calls"],
-            Text(f"{row['error_percent']:.1f}", justify="right", style="red" if row["error_percent"] else ""),
-            *(Text(f"{row[name]:.1f}", justify="right") for name in ("p50_ms", "p95_ms", "p99_ms")),
-        )
-        for row in report.operations
-    ]

@@ -1,20 +1,16 @@
 """One run of the demo: the shop, the load, the wait until all rows are there, and the proof that nothing is missing."""
 
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
 from spanfold.demo.counted import records_between
-from spanfold.demo.load import Served, Watch, run_load
+from spanfold.demo.load import Served, run_load
 from spanfold.demo.processes import running_shop
 from spanfold.demo.report import Report, read_report
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.errors import SpanfoldError
+from spanfold.language.progress import ProgressListener
 from spanfold.language.settings import Settings
 from spanfold.operations.visibility import wait_until_visible
 
@@ -69,36 +65,31 @@ class Outcome:
         }
 
 
-def run_demo(settings: Settings, console: Console, *, seconds: float, spans: int | None) -> Outcome:
+def run_demo(settings: Settings, progress: ProgressListener, *, seconds: float, spans: int | None) -> Outcome:
     """Run the shop under load against the Kafka and Postgres of the settings, where workers fold.
 
     `seconds` of load, or until `spans` are made. Raises what publishing, reading and waiting raise.
     """
     run, dsn = uuid.uuid4().hex[:12], str(settings.postgres_dsn)
     before = ends_of_log(settings)
-    with console.status("starting the shop"), running_shop(settings, run) as shop:
-        with _progress(console, seconds, spans) as watch:
-            served = run_load(shop, seconds=seconds, spans=spans, watch=watch)
+
+    def watch(made: int, elapsed_s: float) -> None:
+        if spans is None:
+            progress.advanced(min(int(elapsed_s), int(seconds)), int(seconds), "seconds of load")
+        else:
+            progress.advanced(min(made, spans), spans, "spans")
+
+    progress.step("starting the shop")
+    with running_shop(settings, run) as shop:
+        progress.step("customers are shopping")
+        served = run_load(shop, seconds=seconds, spans=spans, watch=watch)
         services = shop.telemetry(flush=True)
     lost = sum(each["failed"] + each["dropped"] for each in services.values())
     if lost:
         raise SpanfoldError(f"{lost} events did not reach Kafka: {services}")
     after = ends_of_log(settings)
-    with console.status("waiting until every row is visible"):
-        wait_until_visible(dsn, after, VISIBLE_TIMEOUT_S)
-    found = records_between(settings, before, after, run)
-    report = read_report(dsn, run, list(found.series))
-    return Outcome(run, served, services, dict(found.records), found.points, report)
-
-
-@contextmanager
-def _progress(console: Console, seconds: float, spans: int | None) -> Iterator[Watch]:
-    columns = (
-        TextColumn("customers are shopping"),
-        BarColumn(),
-        TextColumn("{task.fields[made]:,} spans"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("", total=spans or seconds, made=0)
-        yield lambda made, elapsed: progress.update(task, made=made, completed=made if spans else elapsed)
+    progress.step("waiting until every row is visible")
+    wait_until_visible(dsn, after, VISIBLE_TIMEOUT_S)
+    recorded = records_between(settings, before, after, run)
+    report = read_report(dsn, run, list(recorded.series))
+    return Outcome(run, served, services, dict(recorded.records), recorded.points, report)

@@ -4,9 +4,8 @@
 process supervises. Only what starts a server needs the `embedded` extra, and says so where it is missing.
 """
 
-from spanfold.embedded.boot_progress import boot_progress
 from spanfold.embedded.programs import Program
 from spanfold.embedded.stack import EmbeddedStack
 from spanfold.embedded.stack_state import StackState, read_state, stop_running
 
-__all__ = ["EmbeddedStack", "Program", "StackState", "boot_progress", "read_state", "stop_running"]
+__all__ = ["EmbeddedStack", "Program", "StackState", "read_state", "stop_running"]

@@ -7,9 +7,11 @@ server's port to a client that reconnects while the server restarts, and that cl
 import json
 import secrets
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from spanfold.language.errors import Misconfigured
 
 HOST: Final = "127.0.0.1"
 LOWEST: Final = 20_000
@@ -35,15 +37,17 @@ def free_port(taken: Sequence[int] = ()) -> int:
             return port
 
 
-def choose_ports(names: Sequence[str], remembered: Path) -> dict[str, int]:
-    """One free port per name: the one in the JSON file `remembered` if it is still free, else a new one.
+def choose_ports(names: Sequence[str], remembered: Path, requested: Mapping[str, int] | None = None) -> dict[str, int]:
+    """One free port per name: the requested one, else the one in the JSON file `remembered` if it is still free, else a new one.
 
-    The choice is written back, so that a restart answers where it did before.
+    The choice is written back, so that a restart answers where it did before. Misconfigured when a requested one is not free.
     """
     before = json.loads(remembered.read_text()) if remembered.exists() else {}
     chosen: dict[str, int] = {}
     for name in names:
-        port = before.get(name)
+        port = (requested or {}).get(name) or before.get(name)
+        if port and port == (requested or {}).get(name) and not is_free(port):
+            raise Misconfigured(f"port {port} for {name} is taken: choose another, or leave the choice to spanfold")
         if port is None or port in chosen.values() or not is_free(port):
             port = free_port(list(chosen.values()))
         chosen[name] = port

@@ -4,14 +4,13 @@ import os
 import signal
 import tempfile
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from types import FrameType, TracebackType
 from typing import Self
-
-from rich.progress import Progress
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.postgres import postgres_folder
@@ -20,6 +19,7 @@ from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.servers import plan_servers, start_servers
 from spanfold.embedded.stack_state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
 from spanfold.embedded.supervisor import Supervisor
+from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.language.settings import Settings, default_home
 
 
@@ -28,7 +28,8 @@ class EmbeddedStack:
 
     Data, logs and state are kept in `home`; a second stack on the same home is refused. An `ephemeral` stack lives
     in a fresh temporary folder that is gone after `stop`, and also when this process was killed. A server that
-    exists already is named by `kafka_bootstrap` or `postgres_dsn`, and not started.
+    exists already is named by `kafka_bootstrap` or `postgres_dsn`, and not started. `ports` are where the others listen: kafka,
+    kafka_controller, postgres.
 
     >>> with EmbeddedStack(ephemeral=True) as stack:
     ...     psycopg.connect(stack.state.postgres_dsn)
@@ -41,11 +42,13 @@ class EmbeddedStack:
         kafka_bootstrap: str | None = None,
         postgres_dsn: str | None = None,
         ephemeral: bool = False,
+        ports: Mapping[str, int] | None = None,
     ) -> None:
         self._home = home or default_home()
         self._kafka_bootstrap = kafka_bootstrap
         self._postgres_dsn = postgres_dsn
         self._ephemeral = ephemeral
+        self._ports = ports
         self._events: SimpleQueue[ChildFailed | signal.Signals] = SimpleQueue()
         self._publishing = threading.Lock()
         self._state: StackState | None = None
@@ -54,13 +57,16 @@ class EmbeddedStack:
         self._supervisor: Supervisor | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, *, ephemeral: bool = False) -> Self:
+    def from_settings(
+        cls, settings: Settings, *, ephemeral: bool = False, ports: Mapping[str, int] | None = None
+    ) -> Self:
         """The stack that the settings describe: its home, and the servers that they name."""
         return cls(
             settings.home,
             kafka_bootstrap=settings.kafka_bootstrap,
             postgres_dsn=settings.postgres_dsn,
             ephemeral=ephemeral,
+            ports=ports,
         )
 
     @property
@@ -70,29 +76,29 @@ class EmbeddedStack:
             raise RuntimeError("the stack is not started")
         return self._state
 
-    def start(self, progress: Progress | None = None) -> StackState:
-        """Start both servers and return once they answer; `progress` gets a task for each thing that takes time.
+    def start(self, progress: ProgressListener = NO_PROGRESS) -> StackState:
+        """Start both servers and return once they answer.
 
         Raises HomeInUse, MissingPart, JarMismatch, DownloadFailed or ChildFailed, and leaves nothing running.
         """
-        display = progress or Progress(disable=True)
         try:
             self._take_home()
-            self._start_servers(display)
+            self._start_servers(progress)
         except BaseException:
             self.stop()
             raise
         return self.state
 
     def launch(self, *programs: Program) -> None:
-        """Start programs one after the other, with the settings that lead to this stack in their environment.
+        """Start programs at once, with the settings that lead to this stack in their environment; returns when all are ready.
 
-        They are kept alive and are stopped, last first, before the servers. Raises ChildFailed.
+        They are kept alive and are stopped, last first, before the servers. Raises ChildFailed; then none of them runs.
         """
-        for program in programs:
-            environment = {**self.state.environment, **program.env}
-            self._running_supervisor().start(replace(program, env=environment))
-            self._publish()
+        environment = self.state.environment
+        self._running_supervisor().start(
+            *(replace(program, env={**environment, **program.env}) for program in programs)
+        )
+        self._publish()
 
     def wait(self) -> signal.Signals:
         """Block until SIGINT or SIGTERM arrives, and return it.
@@ -146,8 +152,10 @@ class EmbeddedStack:
     def _own_postgres_folder(self) -> list[Path]:
         return [] if self._postgres_dsn else [postgres_folder(self._home)]
 
-    def _start_servers(self, progress: Progress) -> None:
-        servers = plan_servers(self._home, kafka=not self._kafka_bootstrap, postgres=not self._postgres_dsn)
+    def _start_servers(self, progress: ProgressListener) -> None:
+        servers = plan_servers(
+            self._home, kafka=not self._kafka_bootstrap, postgres=not self._postgres_dsn, ports=self._ports
+        )
         start_servers(servers, self._home / "logs", self._running_supervisor().start, progress)
         kafka, postgres = servers.kafka, servers.postgres
         self._state = StackState(

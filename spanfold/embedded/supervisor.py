@@ -48,23 +48,33 @@ class Supervisor:
         """Each child's current process, in the order in which they were started."""
         return {name: child.identity for name, child in self._children.items()}
 
-    def start(self, program: Program) -> None:
-        """Start one program and return once it is ready.
+    def start(self, *programs: Program) -> None:
+        """Start programs at once, and return when all of them are ready.
 
-        Raises ChildFailed when it dies first or takes too long; it is stopped then, and forgotten.
+        Raises ChildFailed when one dies first or takes too long; all of them are stopped then, and forgotten.
         """
+        started: list[_Child] = []
+        try:
+            for program in programs:
+                started.append(self._spawn(program))  # noqa: PERF401  # those before one that fails are stopped
+            for child in started:
+                self._await_ready(child)
+        except BaseException:
+            stop_in_order(child.stoppable() for child in reversed(started))
+            for child in started:
+                del self._children[child.program.name]
+            raise
+        for child in started:
+            name = f"watch-{child.program.name}"
+            child.watcher = threading.Thread(target=self._watch, args=(child,), name=name, daemon=True)
+            child.watcher.start()
+
+    def _spawn(self, program: Program) -> "_Child":
         if program.name in self._children:
             raise InvalidInput(f"a program named {program.name!r} is already running; names are unique")
         child = _Child(program, spawn(program, self._logs, self._guard))
         self._children[program.name] = child
-        try:
-            self._await_ready(child)
-        except BaseException:
-            stop_in_order([child.stoppable()])
-            del self._children[program.name]
-            raise
-        child.watcher = threading.Thread(target=self._watch, args=(child,), name=f"watch-{program.name}", daemon=True)
-        child.watcher.start()
+        return child
 
     def stop(self) -> list[str]:
         """Stop all, last started first; returns the names of those that had to be killed."""

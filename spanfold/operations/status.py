@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from spanfold.embedded import StackState
 from spanfold.embedded.process_identity import Identity
@@ -149,9 +149,7 @@ def read_status(installation: Installation) -> Status:
     if not stack and not (settings.kafka_bootstrap and settings.postgres_dsn):
         return _status(State.STOPPED, settings)
     processes = list(_processes(stack, time.time())) if stack else []
-    problems = [
-        f"{process.name} (pid {process.pid}) is not alive" for process in processes if process.uptime_s is None
-    ]
+    problems = [f"{process.name} (pid {process.pid}) is not alive" for process in processes if process.uptime_s is None]
     log = tables = None
     states: list[State] = []
     try:

@@ -92,8 +92,8 @@ def test_servers_that_do_not_answer_are_named(shell: Shell) -> None:
 def test_topics_and_tables_that_are_not_as_they_must_be_are_named(running: Shell, own_servers: dict[str, str]) -> None:
     code, checks = examined(running, **own_servers)
     assert code == 3
-    assert checks["Topics"]["finding"].startswith(f"Kafka lacks {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
-    assert checks["Tables"]["finding"] == "this database has no tables of spanfold"
+    assert checks["Topics"]["finding"].startswith(f"missing on Kafka: {own_servers['SPANFOLD_TOPIC_PREFIX']}spanfold.")
+    assert checks["Tables"]["finding"] == "this database has no spanfold tables"
     assert "migrate" in checks["Tables"]["advice"]
 
     assert running("migrate", **own_servers).returncode == 0

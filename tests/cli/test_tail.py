@@ -84,7 +84,8 @@ def test_what_cannot_be_decoded_is_shown_with_the_reason_and_its_bytes(
     assert "2:1 null ? ! unreadable: the value is null; 0 bytes: " in lines[1]
     assert "! unreadable: not a TraceCompleted" in lines[2]
     first, _, last = (json.loads(line) for line in running(*words, "--json", **own_servers).stdout.splitlines())
-    assert (first["reason"], first["bytes"], first["value"][:14]) == ("unknown_schema", 1005, "00 00 00 00 07")
+    why = first["undecoded"]
+    assert (why["reason"], why["bytes"], why["value"][:14]) == ("unknown_schema", 1005, "00 00 00 00 07")
     assert (last["key"], last["headers"]) == (r"b'\xff\n'", {"\n": None})
 
 

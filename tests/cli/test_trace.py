@@ -9,12 +9,12 @@ import pytest
 from psycopg.rows import dict_row
 from typer.testing import Result
 
-from spanfold.cli.trace import UnknownTrace
 from spanfold.cli.waterfall import Bar, as_tree, head_line, waterfall
 from spanfold.language.errors import InvalidInput
 from spanfold.language.events import RecordDiscarded, RecordRetried, SpanRecorded, TraceCompleted, TraceCreated
 from spanfold.language.json_values import time_text, time_us
 from spanfold.language.settings import Settings
+from spanfold.operations.trace import UnknownTrace
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from tests.cli.conftest import Run, told

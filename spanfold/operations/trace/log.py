@@ -6,16 +6,16 @@ from typing import Final
 
 from psycopg.rows import class_row
 
-from spanfold.cli.sql import reading
 from spanfold.language.json_values import time_text, time_us
 from spanfold.language.positions import Position
 from spanfold.language.topics import TRACES
+from spanfold.operations.reading import reading
 
 ACCEPTED: Final = "accepted"
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class LoggedRecord:
     """One record. Times in µs since 1970 UTC; `occurred_at` is None where its header can't be told.
 
     `detail` says why it was rejected. `reason` and `reason_detail` say why it was parked; `settled_offset` is the offset of the
@@ -54,31 +54,33 @@ class AsOf:
         return "at all" if self.before_offset is None else f"before offset {self.before_offset}"
 
 
-def as_of(said: str | None) -> AsOf:
+def as_of(text: str | None) -> AsOf:
     """An offset, or a time in RFC 3339. InvalidInput when it is neither."""
-    if said is None:
+    if text is None:
         return AsOf()
-    return AsOf(before_offset=int(said)) if said.isdecimal() else AsOf(before_us=time_us(said, "--as-of"))
+    return AsOf(before_offset=int(text)) if text.isdecimal() else AsOf(before_us=time_us(text, "--as-of"))
 
 
-def before(records: Sequence[Logged], limit: AsOf) -> list[Logged]:
+def before(records: Sequence[LoggedRecord], limit: AsOf) -> list[LoggedRecord]:
     """Those that the log had then. An offset is one of the partition that the trace's accepted records are in."""
     if limit.before_us is not None:
-        return [each for each in records if each.log_time < limit.before_us]
+        return [record for record in records if record.log_time < limit.before_us]
     if limit.before_offset is None:
         return list(records)
-    home = {each.partition for each in records if each.verdict == ACCEPTED}
+    home = {record.partition for record in records if record.verdict == ACCEPTED}
     return [
-        each for each in records if each.kafka_offset < limit.before_offset and (each.partition in home or not home)
+        record
+        for record in records
+        if record.kafka_offset < limit.before_offset and (record.partition in home or not home)
     ]
 
 
-def records_of(dsn: str, trace_id: str) -> list[Logged]:
+def records_of(dsn: str, trace_id: str) -> list[LoggedRecord]:
     """Every record of the trace that has been judged, in log order. Misconfigured when the database knows nothing of
     verdicts, StoreUnavailable when Postgres does not answer.
     """
     about = {"topic": TRACES.name, "trace_id": trace_id}
-    with reading(dsn) as connection, connection.cursor(row_factory=class_row(Logged)) as cursor:
+    with reading(dsn, "spanfold trace") as connection, connection.cursor(row_factory=class_row(LoggedRecord)) as cursor:
         return cursor.execute(RECORDS.encode(), about).fetchall()
 
 
@@ -86,8 +88,8 @@ def similar(dsn: str, trace_id: str) -> list[str]:
     """Ids of some traces that may have been meant: written otherwise, or beginning so."""
     bare = trace_id.strip().lower()
     about = {"ids": [bare, bare.replace("-", "")], "begin": bare, "end": bare + "\U0010ffff"}
-    with reading(dsn) as connection:
-        return [found for (found,) in connection.execute(SIMILAR, about)]
+    with reading(dsn, "spanfold trace") as connection:
+        return [trace_id for (trace_id,) in connection.execute(SIMILAR, about)]
 
 
 RECORDS: Final = f"""

@@ -6,13 +6,13 @@ from typing import Final
 
 from psycopg.rows import class_row
 
-from spanfold.cli.sql import reading
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.topics import TRACES
+from spanfold.operations.reading import reading
 
 
 @dataclass(frozen=True, slots=True)
-class Gone:
+class Pruned:
     """Of `partition`, records below this offset may be gone: those of events that happened before that day (UTC)."""
 
     partition: int
@@ -26,18 +26,18 @@ class Gone:
         )
 
 
-def gone(dsn: str, trace_id: str) -> Gone | None:
+def pruned_of(dsn: str, trace_id: str) -> Pruned | None:
     """What has been pruned in the trace's partition; None if nothing has."""
     topic = {"topic": TRACES.name}
-    with reading(dsn) as connection, connection.cursor(row_factory=class_row(Gone)) as cursor:
-        found = {each.partition: each for each in cursor.execute(LET_GO, topic)}
-        if not found:
+    with reading(dsn, "spanfold trace") as connection, connection.cursor(row_factory=class_row(Pruned)) as cursor:
+        by_partition = {pruned.partition: pruned for pruned in cursor.execute(RETENTION, topic)}
+        if not by_partition:
             return None
         ((partitions,),) = connection.execute(PARTITIONS, topic).fetchall()
-    return found.get(int(partitions_of([trace_id.encode()], partitions)[0]))
+    return by_partition.get(int(partitions_of([trace_id.encode()], partitions)[0]))
 
 
-LET_GO: Final = (
+RETENTION: Final = (
     "SELECT partition, complete_from_offset, kept_from_day FROM spanfold.journal_retention WHERE topic = %(topic)s"
 )
 

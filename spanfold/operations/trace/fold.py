@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import orjson
 
-from spanfold.cli.trace_log import ACCEPTED, Logged
 from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED
+from spanfold.operations.trace.log import ACCEPTED, LoggedRecord
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import JSONB_VERSION, storable
 from spanfold.projections.facts import Fact
@@ -33,7 +33,7 @@ class Step:
     the columns of the trace's row before and after, `spans` the new rows.
     """
 
-    record: Logged
+    record: LoggedRecord
     state: str
     why: str
     folds: Sequence[Position]
@@ -42,7 +42,7 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Folded:
+class FoldedTrace:
     """The trace after its last step; `trace` is None if nothing of it could be folded."""
 
     trace: Row | None
@@ -50,7 +50,7 @@ class Folded:
     steps: Sequence[Step]
 
 
-def folded(trace_id: str, records: Sequence[Logged]) -> Folded:
+def fold_trace(trace_id: str, records: Sequence[LoggedRecord]) -> FoldedTrace:
     """Fold these records of one trace. Misconfigured when this version cannot read one that has been folded."""
     facts_at, fate_of = _facts_by_place(Codec(), records), _fates(records)
     whole, ends, spans, steps = TracesPartial(), list[int](), list[Row](), list[Step]()
@@ -58,7 +58,7 @@ def folded(trace_id: str, records: Sequence[Logged]) -> Folded:
     for record in records:
         facts = facts_at.get((record.partition, record.kafka_offset), [])
         partial = fold(facts)
-        new_spans = [_span_row(each) for each in partial.spans]
+        new_spans = [_span_row(span) for span in partial.spans]
         spans += new_spans
         for span in new_spans:
             insort(ends, span["end_time"])
@@ -69,10 +69,10 @@ def folded(trace_id: str, records: Sequence[Logged]) -> Folded:
         steps.append(Step(record, *fate_of[record.position], folds, _changes(row, after), new_spans))
         row = after
     spans.sort(key=lambda span: (span["start_time"], -span["end_time"], span["span_id"], span["version"]))
-    return Folded(row, spans, steps)
+    return FoldedTrace(row, spans, steps)
 
 
-def _facts_by_place(codec: Codec, records: Sequence[Logged]) -> dict[tuple[int, int], list[Fact]]:
+def _facts_by_place(codec: Codec, records: Sequence[LoggedRecord]) -> dict[tuple[int, int], list[Fact]]:
     """What is folded at each (partition, offset): a parked record where it was retried."""
     facts: dict[tuple[int, int], list[Fact]] = {}
     for record in records:
@@ -85,7 +85,7 @@ def _facts_by_place(codec: Codec, records: Sequence[Logged]) -> dict[tuple[int, 
     return facts
 
 
-def _fact(codec: Codec, record: Logged) -> Fact:
+def _fact(codec: Codec, record: LoggedRecord) -> Fact:
     try:
         event_type, fields = codec.decode(record.payload)
         storable(event_type, fields)
@@ -96,14 +96,14 @@ def _fact(codec: Codec, record: Logged) -> Fact:
     return record.kafka_offset, event_type, fields
 
 
-def _fates(records: Sequence[Logged]) -> dict[Position, tuple[str, str]]:
+def _fates(records: Sequence[LoggedRecord]) -> dict[Position, tuple[str, str]]:
     """State and reason of each, as far as these records tell: a fact that is not among them has not happened."""
     there = {record.position for record in records}
     accepted = {record.event_id: record.position for record in records if record.verdict == ACCEPTED}
     return {record.position: _fate(record, accepted, there) for record in records}
 
 
-def _fate(record: Logged, accepted: Mapping[str, Position], there: Set[Position]) -> tuple[str, str]:
+def _fate(record: LoggedRecord, accepted: Mapping[str, Position], there: Set[Position]) -> tuple[str, str]:
     if record.verdict != ACCEPTED:
         first = accepted.get(record.event_id)
         return record.verdict, f"{record.detail}, at {first}" if first else str(record.detail)
