@@ -261,10 +261,12 @@ async def _serve_api(settings: Settings, host: str, port: int, started: Callable
 def http_operations(target: Installation) -> dict[str, Operation]:
     """The operations that the API offers under /operations, by name."""
     from spanfold.http.operations import Operation
-    from spanfold.operations import parked
+    from spanfold.operations import parked, past, rebuilding
     from spanfold.operations.doctor import diagnose
     from spanfold.operations.erasure import erase
+    from spanfold.operations.generations import list_generations
     from spanfold.operations.migrating import migrate
+    from spanfold.operations.pruning import prune
     from spanfold.operations.publishing import publish
     from spanfold.operations.snapshots import take_snapshots
     from spanfold.operations.status import read_status
@@ -281,6 +283,16 @@ def http_operations(target: Installation) -> dict[str, Operation]:
         "parked/retry": ("POST", parked.retry_parked),
         "parked/discard": ("POST", parked.discard_parked),
         "snapshot": ("POST", take_snapshots),
+        "projections": ("GET", list_generations),
+        "projections/drop-previous": ("POST", rebuilding.drop_previous),
+        "verify": ("POST", rebuilding.verify),
+        "rebuild": ("POST", rebuilding.rebuild),
+        "rebuild/preview": ("GET", rebuilding.preview_rebuild),
+        "rebuild/abort": ("POST", rebuilding.abort_rebuild),
+        "rollback": ("POST", rebuilding.rollback),
+        "as-of": ("POST", past.as_of),
+        "as-of/drop": ("POST", past.drop_as_of),
+        "prune": ("POST", prune),
         "migrate": ("POST", migrate),
     }
     return {name: Operation(method, partial(run, target)) for name, (method, run) in operations.items()}

@@ -1,24 +1,18 @@
-"""`spanfold as-of`: the tables as the log knew them at a moment."""
+"""`spanfold as-of`: the tables as they were at a moment in the past."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from spanfold.cli.output import console, print_json
-from spanfold.cli.rebuilding import WORKERS, Workers, chosen, postgres_translated, prepared
-from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
+from spanfold.cli.options import AsJson, Home, Workers, installation, sigterm_interrupts
+from spanfold.cli.output import console, print_result
+from spanfold.cli.progress import screen
 from spanfold.language.errors import InvalidInput
-from spanfold.language.positions import NextOffsets
-from spanfold.language.settings import Settings
-from spanfold.operations.positions import position_of
-from spanfold.projections.projection import Projection
-from spanfold.stream_processors.rebuild import as_of_schemas as past
-from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
-
-Find = Callable[[RebuildContext], NextOffsets]
+from spanfold.operations import past
+from spanfold.operations.past import PastReport
+from spanfold.stream_processors.rebuild.as_of_schemas import parsed_moment
 
 
 def as_of(
@@ -34,7 +28,7 @@ def as_of(
     drop: Annotated[
         str | None, typer.Option("--drop", metavar="SCHEMA", help="Drop such a schema.", show_default=False)
     ] = None,
-    workers: Workers = WORKERS,
+    workers: Workers = 2,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,73 +40,39 @@ def as_of(
 
     Example: spanfold as-of 2026-11-23T07:00:00Z traces --into yesterday; spanfold as-of --drop yesterday
     """
-    settings = running_settings(chosen_settings(home))
+    target = installation(home)
     if drop is not None:
-        with postgres_translated():
-            dropped = past.drop_schema(named_postgres(settings), drop)
-        if as_json:
-            print_json({"schema": drop, "dropped": dropped})
-        else:
-            console().print(Text(f"dropped {drop}: {', '.join(dropped) or 'it was empty'}"))
+        dropped = past.drop_as_of(target, drop)
+        outcome = Text(f"dropped {drop}: {', '.join(dropped.dropped) or 'it was empty'}")
+        print_result(dropped) if as_json else console().print(outcome)
         return
     if not words or into is None:
         raise InvalidInput("name a time or positions, and --into SCHEMA; `spanfold as-of --help` has an example")
-    find, names = _parsed(words, settings.topic_prefix)
-    wanted = chosen(names)
-    with sigterm_interrupts(), postgres_translated():
-        folded, erased = _make(settings, into, " ".join(words), wanted, find, workers)
-    if as_json:
-        print_json({"schema": into, "records": folded, "erased": erased})
-    else:
-        said = ", ".join(f"{name} from {records:,} records" for name, records in folded.items())
-        if erased:
-            said += f", without {erased:,} {'trace that was' if erased == 1 else 'traces that were'} erased since"
-        console().print(
-            Text(f"{into} shows {said}: spanfold sql 'SELECT * FROM {into}.{wanted[-1].views[0].name} LIMIT 5'")
+    moments, positions, projections = _sorted(words)
+    if len(moments) + bool(positions) != 1:
+        raise InvalidInput(
+            "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition), not "
+            f"{' '.join(words)!r}"
         )
+    with sigterm_interrupts(), screen() as progress:
+        report = past.as_of(target, into, next(iter(moments), None), positions, projections, workers, progress)
+    if as_json:
+        print_result(report)
+    else:
+        console().print(Text(_summary(report)))
 
 
-def _make(
-    settings: Settings, into: str, words: str, wanted: Sequence[Projection], find: Find, workers: int
-) -> tuple[dict[str, int], int]:
-    """How many records each projection took, and how many traces were erased since then."""
-    dsn, ours = named_postgres(settings), prepared(settings)
-    past.create_schema(dsn, into, words)
-    folded: dict[str, int] = {}
-    erased: set[str] = set()
-    try:
-        for projection in wanted:
-            with ours.at_work(projection) as context:
-                until = find(context)
-                folded[projection.name] = rebuilding.as_of(context, into, until, workers)
-                erased |= past.erased_since(context, until)
-    except BaseException:
-        past.drop_schema(dsn, into)
-        raise
-    return folded, len(erased)
+def _sorted(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
+    """Which of the words are times, positions and projections."""
+    moments = [word for word in words if parsed_moment(word) is not None]
+    positions = [word for word in words if word not in moments and "@" in word]
+    return moments, positions, [word for word in words if word not in moments and word not in positions]
 
 
-def _parsed(words: Sequence[str], prefix: str) -> tuple[Find, list[str]]:
-    """How to find the positions, and the projections that are named."""
-    moments = {word: moment for word in words if (moment := past.parsed_moment(word)) is not None}
-    positions = {word: position_of(word, prefix) for word in words if word not in moments and "@" in word}
-    names = [word for word in words if word not in positions and word not in moments]
-    if positions and not moments:
-        named = {(each.topic, each.partition): each.offset for each in positions.values()}
-        names = names or _folded_from({topic for topic, _ in named})
-        return lambda context: past.offsets_for(context, named), names
-    if len(moments) == 1 and not positions:
-        (moment,) = moments.values()
-        return lambda context: past.offsets_at(context, moment), names
-    raise InvalidInput(
-        "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition), not "
-        f"{' '.join(words)!r}"
-    )
-
-
-def _folded_from(topics: set[str]) -> list[str]:
-    """The projections that fold one of these topics."""
-    names = [each.name for each in chosen(None) if not topics.isdisjoint(topic.name for topic in each.topics)]
-    if not names:
-        raise InvalidInput(f"no projection is folded from {', '.join(sorted(topics))}")
-    return names
+def _summary(report: PastReport) -> str:
+    folded = ", ".join(f"{name} from {records:,} records" for name, records in report.records.items())
+    without = ""
+    if report.erased:
+        traces = "trace that was" if report.erased == 1 else "traces that were"
+        without = f", without {report.erased:,} {traces} erased since"
+    return f"{report.schema} shows {folded}{without}: spanfold sql 'SELECT * FROM {report.view} LIMIT 5'"

@@ -25,6 +25,11 @@ Home = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that load, each whole partitions.")]
+ProjectionNames = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.", show_default=False),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
 Why = Annotated[str, typer.Option(metavar="TEXT", help="Reason; stored in the log with your user name and host.")]
 

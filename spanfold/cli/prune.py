@@ -1,49 +1,19 @@
-"""`spanfold prune`: letting go of what the settings allow and nothing needs any more."""
+"""`spanfold prune`: deleting what the retention settings no longer keep and nothing needs."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
-from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from spanfold.cli.output import console, notices, print_json, table
-from spanfold.cli.rebuilding import postgres_translated, prepared
-from spanfold.cli.stack import AsJson, Home, chosen_settings, named_postgres, running_settings, sigterm_interrupts
-from spanfold.projections.projection import installed
-from spanfold.stream_processors.prune import Part, PrunePlan, prune_plan
+from spanfold.cli.options import AsJson, Home, installation, sigterm_interrupts
+from spanfold.cli.output import console, print_result, table
+from spanfold.cli.progress import screen
+from spanfold.operations import pruning
+from spanfold.operations.pruning import PruneReport
+from spanfold.stream_processors.prune import Part
 
 _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
-
-
-class Screen:
-    """Steps as lines, a table that is looked through as a bar; a ProgressListener."""
-
-    def __init__(self, shown: Console, progress: Progress) -> None:
-        self._console, self._progress = shown, progress
-        self._task = progress.add_task("", total=None, visible=False)
-
-    def step(self, words: str) -> None:
-        self._progress.update(self._task, visible=False)
-        self._console.print(f"{words} …", highlight=False, markup=False)
-
-    def advanced(self, done: int, total: int, unit: str) -> None:
-        self._progress.update(self._task, description=unit, completed=done, total=total, visible=done < total)
-
-    def waiting(self, holders: Sequence[str]) -> None:
-        """A pruning waits for nobody."""
-
-
-@contextmanager
-def _screen() -> Iterator[Screen]:
-    shown = notices()
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=shown, transient=True) as progress:
-        yield Screen(shown, progress)
 
 
 def prune(
@@ -55,36 +25,29 @@ def prune(
 ) -> None:
     """Delete what the retention settings no longer keep and nothing needs.
 
-    That is records of Kafka, days of journals, and old rows of tables. Nothing is let go of unless a setting says for how
-    many days it is to be kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,
+    That is records of Kafka, days of journals, and old rows of tables. Nothing is deleted unless a setting says for how
+    many days it is kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,
     SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a snapshot or a late event may still need is
-    kept nevertheless, and it is said by whom. Workers go on meanwhile. A pruning that was killed is gone on with when
-    it is called again.
+    kept, and the output says what needs it. Workers keep running. A pruning that was killed is resumed when it is called
+    again.
 
-    Exit codes: 0 done, 3 refused (a setting names what there is not, another pruning runs), 4 Kafka or Postgres away.
+    Exit codes: 0 done, 3 refused (a setting names what does not exist, another pruning runs), 4 Kafka or Postgres away.
 
     Example: SPANFOLD_TABLE_RETENTION_DAYS='{"spans": 60}' spanfold prune --dry-run
     """
-    settings = running_settings(chosen_settings(home))
-    with sigterm_interrupts(), _screen() as screen:
-        ours = prepared(settings)
-        with (
-            postgres_translated("Call it again: it goes on from there"),
-            prune_plan(settings, named_postgres(settings), ours.topics, installed()) as found,
-        ):
-            if not dry_run:
-                found.run(screen)
-    _tell(found, dry_run, json)
-
-
-def _tell(found: PrunePlan, dry_run: bool, json: bool) -> None:
+    with sigterm_interrupts(), screen() as progress:
+        report = pruning.prune(installation(home), dry_run, progress)
     if json:
-        print_json({"dry_run": dry_run, "parts": [asdict(part) for part in found.parts], "remarks": found.remarks})
-        return
-    done = "would free" if dry_run else "freed"
-    rows = [(str(part), _freed(part), part.before or "-", part.held_by) for part in found.parts]
+        print_result(report)
+    else:
+        _print(report)
+
+
+def _print(report: PruneReport) -> None:
+    done = "would free" if report.dry_run else "freed"
+    rows = [(str(part), _freed(part), part.before or "-", part.held_by) for part in report.parts]
     console().print(table(("what", done, "before", "why not more"), rows))
-    for remark in found.remarks:
+    for remark in report.remarks:
         console().print(Text(remark))
 
 

@@ -1,19 +1,21 @@
 """`spanfold rebuild`, `verify` and `rollback`: a projection's tables made anew from the log, compared, swapped."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated
 
 import typer
 from rich.text import Text
 
-from spanfold.cli.output import console, print_json
-from spanfold.cli.rebuilding import WORKERS, Installation, Names, Workers, as_json, chosen, parity_lines, prepared
-from spanfold.cli.stack import AsJson, Home, chosen_settings, running_settings, sigterm_interrupts
+from spanfold.cli.options import AsJson, Home, ProjectionNames, Workers, installation, sigterm_interrupts
+from spanfold.cli.output import console, print_result
+from spanfold.cli.progress import screen
 from spanfold.language.errors import InvalidInput
-from spanfold.projections.projection import Projection
-from spanfold.stream_processors.rebuild import rebuild as rebuilding
+from spanfold.operations import rebuilding
+from spanfold.operations.rebuilding import DroppedGenerations
+from spanfold.projections.generations.parity import TableParity
 from spanfold.stream_processors.rebuild.compare import RowsDiffer
-from spanfold.stream_processors.rebuild.rebuild import RebuildReport, follow
-from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
+from spanfold.stream_processors.rebuild.rebuild import RebuildPreview, RebuildReport
 
 ROWS_DIFFER = 1
 
@@ -27,7 +29,7 @@ def rebuild(
     projections: Annotated[
         list[str], typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.")
     ],
-    workers: Workers = WORKERS,
+    workers: Workers = 2,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded, or why it can't be.")] = False,
     abort: Annotated[bool, typer.Option("--abort", help="Drop what a rebuild has left unfinished.")] = False,
     from_snapshot: FromSnapshot = False,
@@ -49,59 +51,53 @@ def rebuild(
 
     Example: spanfold rebuild traces --workers 2
     """
-    settings, wanted = running_settings(chosen_settings(home)), chosen(projections)
     if dry_run and abort:
         raise InvalidInput("--dry-run and --abort exclude each other")
-    to_follow: list[Projection] = []
-    with sigterm_interrupts():
-        ours = prepared(settings)
-        for projection in wanted:
+    target, to_follow = installation(home), []
+    with sigterm_interrupts(), screen() as progress:
+        for projection in rebuilding.projections_named(projections):
             if abort:
-                _abort(ours, projection)
+                _print_aborted(rebuilding.abort_rebuild(target, projection.name))
             elif dry_run:
-                _preview(ours, projection, from_snapshot)
+                _print_preview(rebuilding.preview_rebuild(target, projection.name, from_snapshot))
             else:
-                with ours.at_work(projection, tablespace) as context:
-                    result = _rebuild(
-                        context, workers, accept_differences=accept_differences, from_snapshot=from_snapshot
+                with _differences_shown():
+                    report = rebuilding.rebuild(
+                        target, projection.name, workers, from_snapshot, accept_differences, tablespace, False, progress
                     )
-                _tell(result, json, "rebuilt")
-                to_follow += [projection] if result.needs_follower else []
-        for projection in to_follow:
-            with ours.at_work(projection) as context:
-                follow(context)
+                _print(report, json, "rebuilt")
+                to_follow += [projection.name] if report.needs_follower else []
+        for name in to_follow:
+            rebuilding.follow(target, name, progress)
 
 
-def _rebuild(context: RebuildContext, workers: int, **how: bool) -> RebuildReport:
+@contextmanager
+def _differences_shown() -> Iterator[None]:
     try:
-        return rebuilding.rebuild(context, workers, **how)
+        yield
     except RowsDiffer as error:
-        console().print(Text("\n".join(parity_lines(error.parity))))
+        console().print(Text("\n".join(_parity_lines(error.parity))))
         raise
 
 
-def _abort(ours: Installation, projection: Projection) -> None:
-    with ours.at_work(projection) as context:
-        dropped = rebuilding.abort(context)
-    words = ", ".join(f"generation {each.number} of {projection.name} is dropped" for each in dropped)
-    console().print(Text(words or f"nothing of {projection.name} was unfinished"))
+def _print_aborted(dropped: DroppedGenerations) -> None:
+    lines = [f"generation {number} of {dropped.projection} is dropped" for number in dropped.generations]
+    console().print(Text(", ".join(lines) or f"nothing of {dropped.projection} was unfinished"))
 
 
-def _preview(ours: Installation, projection: Projection, from_snapshot: bool) -> None:
-    with ours.at_work(projection) as context:
-        plan = rebuilding.preview(context, from_snapshot=from_snapshot)
+def _print_preview(preview: RebuildPreview) -> None:
     lines = [
         f"{topic}/{partition}: {offsets:,} offsets to fold"
-        for (topic, partition), offsets in sorted(plan.offsets.items())
+        for (topic, partition), offsets in sorted(preview.offsets.items())
     ]
-    if plan.unfinished is not None:
-        lines.insert(0, f"an unfinished rebuild would be resumed, with generation {plan.unfinished.number}")
+    if preview.unfinished is not None:
+        lines.insert(0, f"an unfinished rebuild would be resumed, with generation {preview.unfinished.number}")
     console().print(Text("\n".join(lines)))
 
 
 def verify(
-    projections: Names = None,
-    workers: Workers = WORKERS,
+    projections: ProjectionNames = None,
+    workers: Workers = 2,
     from_snapshot: FromSnapshot = False,
     home: Home = None,
     json: AsJson = False,
@@ -115,21 +111,18 @@ def verify(
 
     Example: spanfold verify traces
     """
-    settings, wanted = running_settings(chosen_settings(home)), chosen(projections)
-    equal = True
-    with sigterm_interrupts():
-        ours = prepared(settings)
-        for projection in wanted:
-            with ours.at_work(projection) as context:
-                result = rebuilding.verify(context, workers, from_snapshot=from_snapshot)
-            equal = equal and all(each.equal for each in result.parity)
-            _tell(result, json, "verified")
+    target, equal = installation(home), True
+    with sigterm_interrupts(), screen() as progress:
+        for projection in rebuilding.projections_named(projections or ()):
+            report = rebuilding.verify(target, projection.name, workers, from_snapshot, progress)
+            equal = equal and report.equal
+            _print(report, json, "verified")
     raise typer.Exit(0 if equal else ROWS_DIFFER)
 
 
 def rollback(
     projection: Annotated[str, typer.Argument(metavar="PROJECTION", help="Which one.")],
-    workers: Workers = WORKERS,
+    workers: Workers = 2,
     home: Home = None,
     json: AsJson = False,
 ) -> None:
@@ -140,26 +133,37 @@ def rollback(
 
     Example: spanfold rollback traces
     """
-    settings, (wanted,) = running_settings(chosen_settings(home)), chosen([projection])
-    with sigterm_interrupts(), prepared(settings).at_work(wanted) as context:
-        result = rebuilding.rollback(context, workers)
-        _tell(result, json, "rolled back")
-        if result.needs_follower:
-            follow(context)
+    target = installation(home)
+    with sigterm_interrupts(), screen() as progress:
+        report = rebuilding.rollback(target, projection, workers, False, progress)
+        _print(report, json, "rolled back")
+        if report.needs_follower:
+            rebuilding.follow(target, projection, progress)
 
 
-def _tell(result: RebuildReport, json: bool, done: str) -> None:
+def _print(report: RebuildReport, json: bool, done: str) -> None:
     if json:
-        print_json(as_json(result))
+        print_result(report)
         return
-    rate = f", {result.records / result.load_s:,.0f} events/s" if result.load_s else ""
-    folded = f"{result.states:,} states and " * (result.states > 0) + f"{result.records:,} events"
+    rate = f", {report.events_per_s:,} events/s" if report.load_s else ""
+    folded = f"{report.states:,} states and " * (report.states > 0) + f"{report.records:,} events"
     lines = [
-        *parity_lines(result.parity),
-        f"{done} {result.projection}: {folded} in {result.load_s:.1f} s{rate}; {result.total_s:.1f} s in all",
+        *_parity_lines(report.parity),
+        f"{done} {report.projection}: {folded} in {report.load_s:.1f} s{rate}; {report.total_s:.1f} s in all",
     ]
     if done != "verified":
         lines.append(
-            f"generation {result.generation} is live; the longest that a commit waited was {result.blocked_s * 1000:.0f} ms"
+            f"generation {report.generation} is live; the longest that a commit waited was {report.blocked_s * 1000:.0f} ms"
         )
     console().print(Text("\n".join(lines)))
+
+
+def _parity_lines(parity: Sequence[TableParity]) -> Iterator[str]:
+    """A line a table, and one a difference."""
+    for compared in parity:
+        if compared.equal:
+            kept = "" if compared.since is None else f" from {compared.since:%Y-%m-%d} on"
+            yield f"{compared.table}: {compared.live_rows:,} rows{kept}, equal"
+            continue
+        yield f"{compared.table}: {compared.live_rows:,} live rows and {compared.rebuilt_rows:,} rebuilt ones differ"
+        yield from (f"  {difference}" for difference in compared.differences)

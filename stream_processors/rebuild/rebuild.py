@@ -52,7 +52,8 @@ class Loaded:
 @dataclass(frozen=True, slots=True)
 class RebuildReport:
     """What was done. Times in seconds; `blocked_s` is the longest time for which live commits waited, `waited_for` names the
-    sessions that held the work up. `needs_follower`: workers that run may not carry this fold version, see `follow`.
+    sessions that held the work up. `needs_follower`: workers that run may not carry this fold version, see `follow`. `equal`:
+    whatever was compared is the same.
     """
 
     projection: str
@@ -62,9 +63,11 @@ class RebuildReport:
     states: int
     records: int
     load_s: float
+    events_per_s: int
     total_s: float
     blocked_s: float
     parity: Sequence[TableParity]
+    equal: bool
     waited_for: Sequence[str]
     needs_follower: bool
 
@@ -356,9 +359,11 @@ def _report(
         states=loaded.states,
         records=loaded.records,
         load_s=loaded.load_s,
+        events_per_s=round(loaded.records / loaded.load_s) if loaded.load_s else 0,
         total_s=time.monotonic() - began,
         blocked_s=waits.blocked_s,
         parity=parity,
+        equal=all(table.equal for table in parity),
         waited_for=waits.sessions,
         needs_follower=live is None or live.fold_version != version,
     )
