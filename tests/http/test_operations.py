@@ -83,6 +83,88 @@ def test_parked_records_are_listed_shown_and_settled(api: str, stack_settings: S
             assert client.post("/operations/parked/discard", json=wrong).status_code == status, wrong
 
 
+def test_a_projection_is_verified_rebuilt_and_rolled_back(api: str, stack_settings: Settings, ledger: Ledger) -> None:
+    publish_traces(stack_settings, ledger, "t-1", "t-2")
+    with httpx.Client(base_url=api, timeout=200) as client:
+        verified = lines(client, "/operations/verify", {"projection": "traces"})
+        assert {"step": "loading"} in verified
+        assert {"done": 2, "total": 2, "unit": "records"} in verified
+        assert verified[-1]["result"]["equal"]
+        rebuilt = lines(client, "/operations/rebuild", {"projection": "traces", "workers": 1})[-1]["result"]
+        assert (rebuilt["generation"], rebuilt["replaced"], rebuilt["equal"]) == (3, 1, True)
+        back = lines(client, "/operations/rollback", {"projection": "traces"})[-1]["result"]
+        assert (back["generation"], back["replaced"]) == (1, 3)
+        states = {row["generation"]: row["state"] for row in client.get("/operations/projections").json()
+                  if row["projection"] == "traces"}  # fmt: skip
+        assert states == {1: "live", 3: "previous"}
+
+        ledger.execute("DELETE FROM traces_g1.traces WHERE trace_id = 't-1'")
+        differing = lines(client, "/operations/verify", {"projection": "traces"})[-1]["result"]
+        assert not differing["equal"]
+        refused = lines(client, "/operations/rebuild", {"projection": "traces"})[-1]["problem"]
+        assert (refused["title"], refused["status"]) == ("RowsDiffer", 500)
+        unknown = client.post("/operations/verify", json={"projection": "nothing"})
+        assert (unknown.status_code, unknown.headers["content-type"]) == (422, "application/problem+json")
+
+
+def test_an_operation_whose_client_has_gone_ends(api: str, stack_settings: Settings, ledger: Ledger) -> None:
+    publish_traces(stack_settings, ledger, "t-1")
+    with psycopg.connect(str(stack_settings.postgres_dsn)) as reader:
+        # who has read the views is waited for, for as long as it likes
+        reader.execute("SELECT count(*) FROM spanfold.traces")
+        with (
+            httpx.Client(base_url=api, timeout=200) as client,
+            client.stream("POST", "/operations/rebuild", json={"projection": "traces"}) as answer,
+        ):
+            waiting = next(line for line in answer.iter_lines() if "waiting_for" in line)
+            assert "idle in transaction" in waiting or "pid" in waiting, waiting
+
+        def states() -> list[str]:
+            rows = ledger.execute("SELECT state FROM spanfold_core.generations WHERE projection = 'traces' ORDER BY 1")
+            return [state for (state,) in rows]
+
+        with httpx.Client(base_url=api, timeout=200) as client:
+            until(lambda: refusal(client) is None, "nobody is at work on traces", lambda: refusal(client))
+        assert states() == ["following", "live"]
+    with httpx.Client(base_url=api, timeout=200) as client:
+        assert lines(client, "/operations/rebuild", {"projection": "traces"})[-1]["result"]["generation"] == 2
+
+
+def refusal(client: httpx.Client) -> str | None:
+    """Why nobody else may work on traces now."""
+    answer = client.get("/operations/rebuild/preview", params={"projection": "traces"})
+    return None if answer.status_code == 200 else str(answer.json()["detail"])
+
+
+def test_what_is_asked_and_what_is_pruned(api: str, stack_settings: Settings, ledger: Ledger) -> None:
+    publish_traces(stack_settings, ledger, "t-1")
+    with httpx.Client(base_url=api, timeout=200) as client:
+        status = client.get("/operations/status").json()
+        assert (status["state"], status["lag_total"]) == ("running", 0), status
+        trace = client.get("/operations/trace", params={"trace_id": "t-1", "history": True}).json()
+        assert [step["event_type"] for step in trace["history"]] == ["TraceCreated"]
+        assert client.get("/operations/trace", params={"trace_id": "t-2"}).status_code == 404
+
+        event = {"event_type": "TraceCompleted", "aggregate_id": "t-1", "event_data": {"end_time": 1}}
+        published = client.post("/operations/publish", json={"events": [event], "wait": True}).json()
+        assert (published["delivered"], published["visible"]) == (1, True)
+        refused = client.post("/operations/publish", json={"events": [event, {"event_type": "Nothing"}]})
+        assert refused.status_code == 422
+        assert "event 2: " in refused.json()["detail"]
+
+        assert client.post("/operations/migrate", json={}).json()["done"] == []
+        plan = lines(client, "/operations/prune", {"dry_run": True})[-1]["result"]
+        assert {part["kind"] for part in plan["parts"]} == {"log", "journal", "table"}
+        assert all(part["held_by"] == "no retention set" for part in plan["parts"] if part["kind"] == "log"), plan
+        past = lines(
+            client, "/operations/as-of", {"into": "past", "moment": "2026-11-23T07:00:00Z", "projections": ["traces"]}
+        )
+        assert past[-1]["result"]["records"] == {"traces": 0}
+        assert client.post("/operations/as-of/drop", json={"schema": "past"}).json()["dropped"] == ["traces"]
+        not_folded = client.post("/operations/snapshot", json={"types": ["trace"]})
+        assert (not_folded.status_code, not_folded.json()["title"]) == (500, "Misconfigured")
+
+
 def lines(client: httpx.Client, path: str, fields: dict[str, Any]) -> list[dict[str, Any]]:
     """The JSON lines that a long operation answers."""
     with client.stream("POST", path, json=fields) as answer:

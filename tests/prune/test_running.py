@@ -34,7 +34,7 @@ ALL: dict[str, Any] = {
 KILLED = """
 import os, signal, sys
 from spanfold.projections.retention import journal_days
-from spanfold.cli import main, prune
+from spanfold.cli import main, progress
 
 left = int(sys.argv.pop(1))
 
@@ -44,14 +44,14 @@ def die():
     if left < 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-class Doomed(prune.Screen):
+class Doomed(progress.Screen):
     def step(self, words):
         die()
         super().step(words)
     def advanced(self, *said):
         die()
 
-prune.Screen = Doomed
+progress.Screen = Doomed
 for name in ("_detach", "_drop"):
     def step(*said, real=getattr(journal_days, name)):
         die()
