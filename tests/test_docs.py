@@ -150,7 +150,7 @@ def parse(line: str, *, complete: bool) -> None:
     while hasattr(command, "resolve_command") and words and not words[0].startswith("-"):
         context = command.context_class(command, info_name=command.name)
         name, command, words = command.resolve_command(context, words)
-        command = app.load(name) if type(command) is app.Later else command
+        command = app.load(name) if type(command) is app.LazyCommand else command
     if "--help" in words or hasattr(command, "resolve_command"):
         assert set(words) <= {"--help", "--version"}, line
         return

@@ -17,6 +17,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from spanfold.bootstrap import http_operations, installation
 from spanfold.language.settings import Settings, settings
 from tests.http.conftest import api_process
 from tests.rebuilds.conftest import environment
@@ -26,6 +27,7 @@ __all__ = ["start"]
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "write-side.md").read_text()
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
 SYSTEMS = {"Event sourcing", "CQRS", "Read models", "Domain model"}
 
 
@@ -134,6 +136,27 @@ def test_the_examples_and_commands_on_a_running_stack(system: str) -> None:
         out = typed(line, system)
         assert out
         assert '"title"' not in out, (line, out)
+
+
+def test_the_examples_of_operations(system: str) -> None:
+    names: dict[str, Any] = {}
+    with asyncio.Runner() as runner:
+        for code in blocks(section(OPERATIONS, "## From Python"), "python"):
+            lines = iter(run_example(runner, code, names))
+            assert all(comment in lines for comment in said(code)), code
+    for line in "".join(blocks(section(OPERATIONS, "## Over HTTP"), "sh")).splitlines():
+        answer = typed(line.replace("curl ", "curl -s "), system)
+        assert '"title"' not in answer, (line, answer)
+
+
+def test_the_page_of_operations_names_every_route() -> None:
+    table = section(OPERATIONS, "## Over HTTP")
+    named = {
+        name
+        for row in re.findall(r"^\| (?:GET|POST).*$", table, re.MULTILINE)
+        for name in re.findall(r"`/operations/([^`]+)`", row)
+    }
+    assert named == http_operations(installation(Settings())).keys()
 
 
 def typed(line: str, url: str) -> str:
