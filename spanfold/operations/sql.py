@@ -85,7 +85,7 @@ def _execute(cursor: Cursor[Any], statement: str) -> None:
     """Run the one statement. InvalidInput when there is none, or more."""
     cursor.execute(statement.encode())
     if cursor.nextset():
-        raise InvalidInput("one statement at a time: the query has several")
+        raise InvalidInput("the query has several statements; pass one at a time")
     if cursor.statusmessage is None:
         raise InvalidInput("the query is empty")
 
