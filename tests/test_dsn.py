@@ -8,6 +8,7 @@ from spanfold.bootstrap import event_store, query_reader
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.operations.installation import Installation
+from spanfold.operations.reading import without_password
 from spanfold.postgres.dsn import postgres_dsn, sqlalchemy_url, url_with_defaults
 
 
@@ -45,6 +46,21 @@ async def test_an_event_store_refuses_it_too(kafka_bootstrap: str, wrong: str) -
 def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | None) -> None:
     with pytest.raises(Misconfigured, match="no Postgres is configured"):
         ask(Settings(postgres_dsn=none))
+
+
+@pytest.mark.parametrize(
+    ("dsn", "shown"),
+    [
+        ("postgresql://me:se/c:r?et@db:5432/one", "postgresql://me:***@db:5432/one"),
+        (
+            "postgresql://db/one?user=me&password=secret&sslmode=require",
+            "postgresql://db/one?user=me&password=***&sslmode=require",
+        ),
+        ("postgresql://me@db:5432/one", "postgresql://me@db:5432/one"),
+    ],
+)
+def test_a_dsn_that_is_shown_has_no_password(dsn: str, shown: str) -> None:
+    assert without_password(dsn) == shown
 
 
 def test_sqlalchemy_takes_what_libpq_takes() -> None:

@@ -39,20 +39,20 @@ def _width(stream: TextIO) -> int | None:
 def table(
     columns: Sequence[str], rows: Iterable[Sequence[Cell]], title: str | None = None, right: Collection[int] = ()
 ) -> Table:
-    """A table that never cuts a value: on a narrow terminal it folds. None is shown as a dim NULL.
+    """A table that never cuts a value: on a narrow terminal it folds. None is rendered as a dim NULL.
 
     Columns of numbers, and those whose index is in `right`, are set to the right.
     """
     kept = list(rows)
-    shown = Table(
+    rendered = Table(
         title=title, title_justify="left", box=None, pad_edge=False, header_style="bold", show_header=any(columns)
     )
     for index, column in enumerate(columns):
         numeric = index in right or any(isinstance(row[index], int) for row in kept)
-        shown.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
+        rendered.add_column(Text(column), justify="right" if numeric else "left", overflow="fold")
     for row in kept:
-        shown.add_row(*map(cell, row))
-    return shown
+        rendered.add_row(*map(cell, row))
+    return rendered
 
 
 def cell(value: Cell) -> Text:

@@ -88,8 +88,8 @@ def list_records(
     if summary:
         counts = operations.count_parked(target, filters)
         rows = [(count.topic, count.reason, count.records) for count in counts]
-        shown = table(("topic", "reason", "records"), rows or [("nothing", "", 0)])
-        print_result(counts) if as_json else console().print(shown)
+        summary_table = table(("topic", "reason", "records"), rows or [("nothing", "", 0)])
+        print_result(counts) if as_json else console().print(summary_table)
         return
     listed = operations.list_parked(target, filters, limit)
     if as_json:
@@ -131,11 +131,11 @@ def show(
 
     Example: spanfold parked show spanfold.traces/0@42
     """
-    shown = operations.show_parked(installation(home), position)
+    parked_bytes = operations.show_parked(installation(home), position)
     if as_json:
-        print_result(shown)
+        print_result(parked_bytes)
     else:
-        print_record(shown, full)
+        print_record(parked_bytes, full)
 
 
 @parked.command()
@@ -246,7 +246,10 @@ def _print_settled(fact: Fact, report: SettleReport, still_parked: Sequence[Park
     left = [f"{len(still_parked):,} still parked"] if still_parked else []
     console().print(", ".join([done, *others, *left]))
     if still_parked:
-        rows = [(str(each.position), each.reason, one_line(each.detail)) for each in still_parked[:LISTED_STILL_PARKED]]
+        rows = [
+            (str(record.position), record.reason, one_line(record.detail))
+            for record in still_parked[:LISTED_STILL_PARKED]
+        ]
         console().print(table(("still parked", "reason", "detail"), rows))
     if len(still_parked) > LISTED_STILL_PARKED:
         console().print(f"… and {len(still_parked) - LISTED_STILL_PARKED:,} more: `spanfold parked list` shows them")

@@ -20,9 +20,9 @@ def state_of(record: ParkedRecord) -> str:
     return record.state if record.last_tried_offset is None else f"parked, tried at {record.last_tried_offset}"
 
 
-def print_record(shown: ParkedBytes, full: bool) -> None:
+def print_record(parked: ParkedBytes, full: bool) -> None:
     """Why it was parked, what it says, and its bytes; long values are cut unless `full`."""
-    screen, record = console(), shown.record
+    screen, record = console(), parked.record
     facts = [
         ("Position", str(record.position)),
         ("State", state_of(record)),
@@ -30,26 +30,26 @@ def print_record(shown: ParkedBytes, full: bool) -> None:
         ("Detail", one_line(record.detail)),
         ("Log time", record.log_time),
         ("Occurred at", record.occurred_at),
-        ("Key", "-" if shown.key is None else one_line(shown.key.decode(errors="backslashreplace"))),
+        ("Key", "-" if parked.key is None else one_line(parked.key.decode(errors="backslashreplace"))),
     ]
     screen.print(table(("", ""), facts))
     screen.print()
     if record.state == State.ERASED:
         screen.print("Its trace was erased: key, headers and payload are gone")
         return
-    headers = [(_header(name), _header(value)) for name, value in shown.headers or []]
+    headers = [(_header(name), _header(value)) for name, value in parked.headers or []]
     screen.print(table(("header", "value"), headers))
     screen.print()
-    _print_decoded(shown, full)
-    _print_bytes(shown.payload, full)
+    _print_decoded(parked, full)
+    _print_bytes(parked.payload, full)
 
 
 def _header(value: Any) -> str | None:
     return None if value is None else one_line(value)
 
 
-def _print_decoded(shown: ParkedBytes, full: bool) -> None:
-    screen, decoded = console(), shown.decoded
+def _print_decoded(parked: ParkedBytes, full: bool) -> None:
+    screen, decoded = console(), parked.decoded
     if decoded.schema_id is not None:
         screen.print(f"Schema {decoded.schema_id}: {decoded.event_type or 'unknown here'}", markup=False)
     if decoded.error:

@@ -30,56 +30,56 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 
     Example: spanfold status --json | jq .lag_total
     """
-    shown = read_status(installation(home))
+    current = read_status(installation(home))
     if as_json:
-        print_result(shown)
-    elif shown.state == State.STOPPED:
-        start = command_line(shown.home, "up", "--detach")
-        notices().print(f"Nothing is running in {shown.home}. Start a stack with `{start}`.")
+        print_result(current)
+    elif current.state == State.STOPPED:
+        start = command_line(current.home, "up", "--detach")
+        notices().print(f"Nothing is running in {current.home}. Start a stack with `{start}`.")
     else:
-        _print(shown)
-    raise typer.Exit(EXIT_CODES[shown.state])
+        _print(current)
+    raise typer.Exit(EXIT_CODES[current.state])
 
 
-def _print(shown: Status) -> None:
+def _print(current: Status) -> None:
     screen = console()
-    servers = [("Home", str(shown.home)), ("Kafka", shown.kafka_bootstrap), ("Postgres", shown.postgres_dsn)]
-    for section in (table(("", ""), servers), *_sections(shown)):
+    servers = [("Home", str(current.home)), ("Kafka", current.kafka_bootstrap), ("Postgres", current.postgres_dsn)]
+    for section in (table(("", ""), servers), *_sections(current)):
         screen.print(section)
         screen.print()
-    for problem in shown.problems:
+    for problem in current.problems:
         screen.print(Text(f"! {problem}", style="bold red"))
 
 
-def _sections(shown: Status) -> Iterator[RenderableType]:
-    if shown.processes:
+def _sections(current: Status) -> Iterator[RenderableType]:
+    if current.processes:
         rows = [
             (process.name, process.pid, _duration(process.uptime_s), f"{process.url}/metrics" if process.url else "")
-            for process in shown.processes
+            for process in current.processes
         ]
         yield table(("process", "pid", "uptime", "metrics"), rows)
-    if shown.group:
+    if current.group:
         members = [
             (member.member_id, member.host, ", ".join(member.owns) or _alarm("owns nothing"))
-            for member in shown.group.members
+            for member in current.group.members
         ]
-        yield table(("worker", "host", "owns"), members, f"group {shown.group.name}: {shown.group.state}")
-    if shown.partitions:
-        yield _partition_table(shown)
-    for title, counts in (("parked", shown.parked), ("rejected", shown.rejected)):
+        yield table(("worker", "host", "owns"), members, f"group {current.group.name}: {current.group.state}")
+    if current.partitions:
+        yield _partition_table(current)
+    for title, counts in (("parked", current.parked), ("rejected", current.rejected)):
         if counts is not None:
             yield table((title, "records"), [*counts.items()] or [("nothing", 0)])
 
 
-def _partition_table(shown: Status) -> RenderableType:
+def _partition_table(current: Status) -> RenderableType:
     """One line a partition: where the log begins and ends, and each projection's next offset."""
-    names = list(dict.fromkeys(_label(checkpoint) for part in shown.partitions for checkpoint in part.checkpoints))
+    names = list(dict.fromkeys(_label(checkpoint) for part in current.partitions for checkpoint in part.checkpoints))
     rows = []
-    for part in shown.partitions:
+    for part in current.partitions:
         at = {_label(checkpoint): checkpoint.next_offset for checkpoint in part.checkpoints}
         owner = part.owner or _alarm("nobody")
         rows.append((str(part), part.log_start, part.log_end, *(at.get(name) for name in names), part.lag, owner))
-    return table(("partition", "log start", "log end", *names, "lag", "owner"), rows, _lag(shown.lag_total))
+    return table(("partition", "log start", "log end", *names, "lag", "owner"), rows, _lag(current.lag_total))
 
 
 def _label(checkpoint: Checkpoint) -> str:

@@ -91,7 +91,7 @@ def _line(step: Step) -> Text:
     parts = [Text("  ".join(map(str, place)))]
     if step.state != "folded":
         parts.append(Text(f"{step.state} ({one_line(step.why)})", style=_STATE_STYLE.get(step.state, "yellow")))
-    if others := [str(each) for each in step.folds if each != record.position]:
+    if others := [str(position) for position in step.folds if position != record.position]:
         parts.append(Text(f"folds {', '.join(others)}", style="green"))
     if step.folds:
         parts.append(Text("; ".join(map(one_line, _changes(step))) or "no change"))

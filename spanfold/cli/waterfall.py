@@ -55,7 +55,7 @@ def as_tree(bars: Iterable[Bar]) -> list[tuple[int, Bar]]:
     """
     ordered = sorted(bars, key=lambda bar: (bar.start_us, -bar.end_us, bar.span_id))
     children = _children(ordered)
-    shown: list[tuple[int, Bar]] = []
+    tree: list[tuple[int, Bar]] = []
     left = dict.fromkeys(range(len(ordered)))
     # those at the top first; who is left then has itself among its ancestors
     for root in [*children.get(None, ()), *left]:
@@ -64,9 +64,9 @@ def as_tree(bars: Iterable[Bar]) -> list[tuple[int, Bar]]:
             depth, index = stack.pop()
             if index in left:
                 del left[index]
-                shown.append((depth, ordered[index]))
+                tree.append((depth, ordered[index]))
                 stack += [(depth + 1, child) for child in reversed(children.get(index, []))]
-    return shown
+    return tree
 
 
 def _children(ordered: Sequence[Bar]) -> dict[int | None, list[int]]:

@@ -35,34 +35,34 @@ def records_between(
     settings: Settings, starts: Mapping[Partition, int], ends: Mapping[Partition, int], run: str
 ) -> Recorded:
     """The records there whose source is an instance of this run. LogUnavailable after TIMEOUT_S."""
-    found, codec, consumer = Recorded(), Codec(), _consumer(settings)
+    recorded, codec, consumer = Recorded(), Codec(), _consumer(settings)
     names = {topic.name: topic.on_broker(settings.topic_prefix) for topic in installed_topics()}
     left = {
         (names[topic], number): end for (topic, number), end in ends.items() if end > starts.get((topic, number), 0)
     }
     begin = {(names[topic], number): start for (topic, number), start in starts.items()}
-    consumer.assign([TopicPartition(*each, begin.get(each, 0)) for each in left])
+    consumer.assign([TopicPartition(*partition, begin.get(partition, 0)) for partition in left])
     deadline = time.monotonic() + TIMEOUT_S
     while left:
         if time.monotonic() > deadline:
             raise LogUnavailable(f"{', '.join(names.values())} could not be read within {TIMEOUT_S:g} s")
         for message in consumer.consume(5000, 0.5):
-            _note(found, codec, message, run)
+            _note(recorded, codec, message, run)
             place = (message.topic() or "", message.partition() or 0)
             if (message.offset() or 0) + 1 >= left.get(place, 1 << 62):
                 del left[place]
     consumer.close()
-    return found
+    return recorded
 
 
-def _note(found: Recorded, codec: Codec, message: Message, run: str) -> None:
+def _note(recorded: Recorded, codec: Codec, message: Message, run: str) -> None:
     with suppress(PoisonRecord):  # somebody else's
         event_type, fields = codec.decode(message.value())
         if not fields["source"].endswith(f"/{run}"):
             return
-        found.records[event_type] += 1
+        recorded.records[event_type] += 1
         if event_type == "MetricUpdated":
-            found.series.setdefault(fields["aggregate_id"], set()).add(fields["occurred_at"])
+            recorded.series.setdefault(fields["aggregate_id"], set()).add(fields["occurred_at"])
 
 
 def _consumer(settings: Settings) -> Consumer:

@@ -55,7 +55,7 @@ async def _run(shop: Shop, seconds: float, spans: int | None, watch: Watch) -> S
 
 
 def _spans_made(shop: Shop) -> int:
-    return sum(each["spans"] for each in shop.telemetry().values())
+    return sum(counts["spans"] for counts in shop.telemetry().values())
 
 
 async def _customer(client: httpx.AsyncClient, whim: random.Random, served: Served, enough: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""The shop's three processes: started with their sockets already listening, asked for their counts, stopped in order."""
+"""The shop's three processes: started with their sockets already listening, answers for their counts, stopped in order."""
 
 import json
 import os
@@ -38,19 +38,19 @@ class Shop:
 
     def telemetry(self, *, flush: bool = False) -> dict[str, dict[str, int]]:
         """For each service: spans that its SDK ended, events published, acknowledged, failed, dropped."""
-        asked = {
+        answers = {
             name: httpx.get(f"{url}/telemetry", params={"flush": flush}, timeout=30) for name, url in self.urls.items()
         }
-        return {name: answer.raise_for_status().json() for name, answer in asked.items()}
+        return {name: answer.raise_for_status().json() for name, answer in answers.items()}
 
 
 @contextmanager
 def running_shop(settings: Settings, run: str) -> Iterator[Shop]:
     """The shop, publishing to the Kafka of the settings; `run` is on every span. SpanfoldError when it doesn't start."""
     listening = {name: _listening_socket() for name in SERVICES}
-    urls = {name: f"http://127.0.0.1:{each.getsockname()[1]}" for name, each in listening.items()}
+    urls = {name: f"http://127.0.0.1:{address.getsockname()[1]}" for name, address in listening.items()}
     with tempfile.TemporaryFile() as log:
-        processes = {name: _start(name, run, each, urls, settings, log) for name, each in listening.items()}
+        processes = {name: _start(name, run, address, urls, settings, log) for name, address in listening.items()}
         try:
             for name, process in processes.items():
                 _wait_until_up(name, process, urls[name], log)

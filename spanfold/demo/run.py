@@ -31,7 +31,7 @@ class Outcome:
     @property
     def spans_made(self) -> int:
         """Spans that the SDKs ended."""
-        return sum(each["spans"] for each in self.services.values())
+        return sum(counts["spans"] for counts in self.services.values())
 
     def differences(self) -> list[str]:
         """What should be equal and isn't; empty when every span is in the log once and in Postgres once."""
@@ -84,7 +84,7 @@ def run_demo(settings: Settings, progress: ProgressListener, *, seconds: float, 
         progress.step("customers are shopping")
         served = run_load(shop, seconds=seconds, spans=spans, watch=watch)
         services = shop.telemetry(flush=True)
-    lost = sum(each["failed"] + each["dropped"] for each in services.values())
+    lost = sum(counts["failed"] + counts["dropped"] for counts in services.values())
     if lost:
         raise SpanfoldError(f"{lost} events did not reach Kafka: {services}")
     after = ends_of_log(settings)

@@ -82,8 +82,8 @@ class Service:
         self.log.addHandler(SpanfoldLogHandler(self.spanfold.publisher))
         self.tracer: Tracer = self.provider.get_tracer("spanfold.demo")
         self.clients = {
-            each: httpx.AsyncClient(base_url=url, timeout=10, limits=ONE_REQUEST_A_CONNECTION)
-            for each, url in urls.items()
+            other: httpx.AsyncClient(base_url=url, timeout=10, limits=ONE_REQUEST_A_CONNECTION)
+            for other, url in urls.items()
         }
         for client in self.clients.values():
             HTTPXClientInstrumentor.instrument_client(client, tracer_provider=self.provider, meter_provider=self.meters)

@@ -86,8 +86,8 @@ def environment_settings(**given: Any) -> Settings:
     try:
         return settings().model_copy(update={name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        wrong = "; ".join(f"SPANFOLD_{str(each['loc'][0]).upper()}: {each['msg']}" for each in error.errors())
-        raise Misconfigured(f"invalid setting: {wrong}") from error
+        problems = "; ".join(f"SPANFOLD_{str(wrong['loc'][0]).upper()}: {wrong['msg']}" for wrong in error.errors())
+        raise Misconfigured(f"invalid setting: {problems}") from error
 
 
 def with_servers_of(stack: StackState, chosen: Settings) -> Settings:

@@ -1,5 +1,6 @@
 """Read-only sessions on the read models, and values as JSON has them."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,6 +20,14 @@ def read_only(dsn: str, application_name: str) -> str:
     """The DSN of a session that can't write, whose tables need no schema, and whose times are UTC."""
     own = conninfo_to_dict(dsn).get("options")
     return make_conninfo(dsn, options=f"{own or ''} {OPTIONS}".strip(), application_name=application_name)
+
+
+def without_password(dsn: str | None) -> str | None:
+    """The DSN as it may be shown: *** stands for the password."""
+    return dsn and _PASSWORD.sub(lambda match: f"{match[1]}***@" if match[1] else f"{match[2]}***", dsn)
+
+
+_PASSWORD: Final = re.compile(r"(://[^:/@?]*:)[^@]*@|([?&]password=)[^&]*")
 
 
 @contextmanager

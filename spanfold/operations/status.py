@@ -20,7 +20,7 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics
 from spanfold.operations.installation import Installation
 from spanfold.operations.process_urls import url_of
-from spanfold.operations.reading import reading
+from spanfold.operations.reading import reading, without_password
 from spanfold.operations.worker_group import PROJECTOR, WorkerGroup, owners
 
 
@@ -98,7 +98,7 @@ class PartitionStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How an installation is; None is what nobody answered.
+    """How an installation is; None is what nobody answered. No password is in `postgres_dsn`.
 
     `parked` counts unsettled records by reason, `rejected` others by verdict; `lag_total` is the partitions' lag together.
     """
@@ -188,7 +188,7 @@ def _status(
         state=state,
         home=settings.home,
         kafka_bootstrap=settings.kafka_bootstrap,
-        postgres_dsn=settings.postgres_dsn,
+        postgres_dsn=without_password(settings.postgres_dsn),
         processes=processes,
         group=log.group if log else None,
         partitions=partitions,

@@ -130,7 +130,7 @@ def _jars(target: Installation) -> Iterator[Check]:
 
 def _disk(target: Installation) -> Iterator[Check]:
     for name, folder in (("disk of the home", target.settings.home), ("disk of the cache", jar_cache())):
-        there = next(each for each in (folder, *folder.parents) if each.exists())
+        there = next(path for path in (folder, *folder.parents) if path.exists())
         free = shutil.disk_usage(there).free
         finding = f"{free / GIB:.1f} GiB free for {folder}"
         if not os.access(there, os.W_OK):
@@ -180,9 +180,9 @@ def _listener(port: int) -> str:
     try:
         connections = psutil.net_connections("tcp")
         pids = {
-            each.pid
-            for each in connections
-            if each.status == psutil.CONN_LISTEN and getattr(each.laddr, "port", None) == port
+            connection.pid
+            for connection in connections
+            if connection.status == psutil.CONN_LISTEN and getattr(connection.laddr, "port", None) == port
         }
         return ", ".join(f"{psutil.Process(pid).name()} (pid {pid})" for pid in pids if pid) or "another user's process"
     except psutil.Error:

@@ -56,12 +56,12 @@ def _kafka(settings: Settings) -> Check:
         return Check(
             "Kafka", CheckState.FAIL, finding, "check SPANFOLD_KAFKA_BOOTSTRAP, and whether that Kafka is running"
         )
-    brokers = ", ".join(f"{each.host}:{each.port}" for each in metadata.brokers.values())
+    brokers = ", ".join(f"{broker.host}:{broker.port}" for broker in metadata.brokers.values())
     return Check("Kafka", CheckState.OK, f"{settings.kafka_bootstrap} answers: {brokers}")
 
 
 def _topics(settings: Settings, on_broker: list[TopicOnBroker]) -> Check:
-    """Whether each is there, with its settings; nothing is created. Those that are there are added to `on_broker`."""
+    """Whether topic is there, with its settings; nothing is created. Those that are there are added to `on_broker`."""
     names = [topic.on_broker(settings.topic_prefix) for topic in installed_topics()]
     known = AdminClient(kafka_config(settings)).list_topics(timeout=REQUEST_TIMEOUT_S).topics
     if missing := [name for name in names if name not in known]:
@@ -72,7 +72,7 @@ def _topics(settings: Settings, on_broker: list[TopicOnBroker]) -> Check:
     except SpanfoldError as error:
         return Check("Topics", CheckState.FAIL, str(error))
     return Check(
-        "Topics", CheckState.OK, ", ".join(f"{each.name} ({each.partitions} partitions)" for each in on_broker)
+        "Topics", CheckState.OK, ", ".join(f"{topic.name} ({topic.partitions} partitions)" for topic in on_broker)
     )
 
 
@@ -115,11 +115,11 @@ def _tables(settings: Settings, connection: psycopg.Connection[Any], topics: lis
     if revisions != [newest]:
         finding = f"the tables have schema version {', '.join(revisions) or 'none'}, this spanfold needs {newest}"
         return Check("Tables", CheckState.FAIL, finding, f"{migrate}, or use the spanfold version that created them")
-    strange = [each.name for each in topics if registered.get(each.topic.name, each.topic_id) != each.topic_id]
+    strange = [topic.name for topic in topics if registered.get(topic.topic.name, topic.topic_id) != topic.topic_id]
     if strange:
         finding = f"the tables were folded from other topics than {', '.join(strange)} of this Kafka"
         return Check("Tables", CheckState.FAIL, finding, "configure that Kafka, or use an empty database")
-    if absent := [each.name for each in topics if each.topic.name not in registered]:
+    if absent := [topic.name for topic in topics if topic.topic.name not in registered]:
         return Check(
             "Tables",
             CheckState.FAIL,
@@ -143,7 +143,7 @@ REGISTERED: Final = "SELECT topic, broker_topic_id FROM spanfold_core.topics"
 
 
 def worker_checks(target: Installation) -> Iterator[Check]:
-    """What each worker of the stack says of itself."""
+    """What topic worker of the stack says of itself."""
     for name, url in (process_urls(target.stack) if target.stack else {}).items():
         try:
             with urllib.request.urlopen(f"{url}/healthz", timeout=REQUEST_TIMEOUT_S) as answer:  # noqa: S310  # of a worker
