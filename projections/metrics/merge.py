@@ -167,7 +167,7 @@ ON CONFLICT (series_id, minute) DO UPDATE SET
                            FROM (SELECT key AS upper, sum(value::numeric) AS count
                                    FROM (SELECT key, value FROM jsonb_each_text(t.buckets)
                                           UNION ALL
-                                         SELECT key, value FROM jsonb_each_text(excluded.buckets)) AS both_of_them
+                                         SELECT key, value FROM jsonb_each_text(excluded.buckets)) AS entries
                                   GROUP BY key) AS added
                           WHERE count <> 0)
               END

@@ -220,7 +220,7 @@ def _complete(event_type: str, data: dict[str, Any]) -> None:
 
 
 def _own_fields(event_type: str) -> list[Field[Any]]:
-    """The fields that `event_data` of this type may have. KeyError for a type that nobody knows."""
+    """The fields that `event_data` of this type may have. KeyError for an unknown type."""
     return [own for own in fields(EVENT_TYPES[event_type]) if own.name not in ENVELOPE]
 
 

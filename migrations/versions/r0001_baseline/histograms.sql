@@ -35,7 +35,7 @@ BEGIN ATOMIC
                    sum(value::numeric) AS total
               FROM (SELECT key, value FROM jsonb_each_text(one)
                      UNION ALL
-                    SELECT key, value FROM jsonb_each_text(other)) AS both_of_them
+                    SELECT key, value FROM jsonb_each_text(other)) AS entries
              GROUP BY key) AS totals;
 END;
 COMMENT ON FUNCTION spanfold.histogram_add IS 'The sum of two histograms {upper bound: count}.';
