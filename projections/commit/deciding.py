@@ -5,7 +5,7 @@ what was erased, what the topic's arbiter has seen before, and, on a conditional
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Decision:
     fresh: int
     rejected: Mapping[int, Rejection]
     parked: Mapping[int, PoisonRecord]
-    unfolded: Set[int]
+    unfolded: set[int]
     erased: Erased
 
     def outcome(self) -> Outcome:

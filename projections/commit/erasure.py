@@ -19,13 +19,13 @@ Erased = Mapping[bytes, int]
 ERASED: Final = Rejection(Verdict.ERASED, "its trace was erased before")
 
 FEW: Final = 1000
-"""So many erased keys are read with each batch; of more, those of the batch are looked up, which takes longer."""
+"""Up to so many erased keys are read with every batch. Of more, those of the batch are looked up, which takes longer."""
 
 NAMELESS: Final = "its trace was erased"
 """Why a record was rejected or parked, once that might name the trace."""
 
 _ON_KEYS_OF_THEIR_OWN: Final = (Verdict.MALFORMED, Verdict.MISROUTED)
-"""Verdicts that are given before anything is asked about the key."""
+"""Verdicts on records whose key may belong to any partition."""
 
 
 class Erasure(NamedTuple):
@@ -42,7 +42,7 @@ def wait_for_erasures(cursor: Cursor[Any], judged: Judged, erasing: bool) -> Non
     if erasing:
         cursor.execute(LOCK_ALONE)
     elif judged.batch.topic.erasable and any(
-        each.verdict in _ON_KEYS_OF_THEIR_OWN for each in judged.rejections.values()
+        rejection.verdict in _ON_KEYS_OF_THEIR_OWN for rejection in judged.rejections.values()
     ):
         cursor.execute(LOCK_TOGETHER)
 
@@ -51,14 +51,14 @@ def erased_among(cursor: Cursor[Any], batch: Batch) -> Erased:
     """Those of the batch's keys that were erased on its topic."""
     if not batch.topic.erasable:
         return {}
-    found = cursor.execute(SOME_ERASED, (batch.topic.name, FEW + 1)).fetchall()
-    if not found:
+    erased = cursor.execute(SOME_ERASED, (batch.topic.name, FEW + 1)).fetchall()
+    if not erased:
         return {}
     keys = set(batch.keys)
-    if len(found) > FEW:
+    if len(erased) > FEW:
         texts = [key.decode(errors="replace") for key in keys if key and b"\0" not in key]
-        found = cursor.execute(ERASED_AMONG, (batch.topic.name, texts)).fetchall()
-    return {key: offset for aggregate_id, offset in found if (key := aggregate_id.encode()) in keys}
+        erased = cursor.execute(ERASED_AMONG, (batch.topic.name, texts)).fetchall()
+    return {key: offset for aggregate_id, offset in erased if (key := aggregate_id.encode()) in keys}
 
 
 def rejected(judged: Judged, erased: Erased, indexes: Sequence[int]) -> dict[int, Rejection]:

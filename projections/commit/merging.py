@@ -25,6 +25,11 @@ class Generation:
     schema: str
     next_offset: int
 
+    @property
+    def owner(self) -> tuple[str, int]:
+        """What its checkpoints are registered by."""
+        return self.projection.name, self.number
+
 
 def merge(
     cursor: Cursor[Any],
@@ -66,6 +71,8 @@ def unfolded_below(
     """Offsets of the batch below `judged_to` that were rejected or parked when they were judged, or whose trace was erased by
     then or later. Misconfigured when one of the `unreadable` (by offset) is not among them: it has been folded before.
     """
+    if not batch or batch.offsets[0] >= judged_to:
+        return set()
     where = {"topic": batch.topic.name, "partition": batch.partition, "start": batch.start}
     cursor.execute(UNFOLDED, {**where, "end": min(judged_to, batch.end)})
     unfolded = {offset for (offset,) in cursor} | left_out(batch, erased_among(cursor, batch), judged_to)

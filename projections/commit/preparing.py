@@ -1,5 +1,5 @@
-"""What is done to a batch before the database is asked: judge, decode, fold. Pure, so that it happens while Postgres commits
-the batch before.
+"""What is done to a batch before its transaction: judge, decode, fold. Pure, so that it happens while Postgres commits the batch
+before.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ class Preparer:
         return Prepared(judged, parked, facts, self._fold(judged.batch.topic, facts), settlements, erasures, refused)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
-        return {each.name: each.fold(facts) for each in folding(topic, self._projections)}
+        return {projection.name: projection.fold(facts) for projection in folding(topic, self._projections)}
 
 
 def _erasures(judged: Judged) -> list[int]:

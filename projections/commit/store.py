@@ -93,21 +93,16 @@ class Store:
         arbiter = self._arbiter_of(batch.topic)
         arbiter.prepare(connection, batch.log_times_ms)
         with connection.transaction(), connection.cursor() as cursor:
-            # who else commits this partition waits here until we are done, and then finds its batch below the checkpoints
+            # whoever else commits this partition waits here, and then finds the batch below the checkpoints
             judged_to, generations = self._lock(cursor, batch)
-            lowest = min([judged_to, *(generation.next_offset for generation in generations)])
-            if lowest < batch.start:
-                raise Gap(batch, lowest)
-            if lowest >= batch.end:
+            if _is_fenced(batch, [judged_to, *(generation.next_offset for generation in generations)]):
                 return Outcome(fenced=True)
 
             # verdicts of what the journal has not judged yet; what it has judged is looked up
             wait_for_erasures(cursor, prepared.judged, bool(prepared.erasures))
             decision = decide(cursor, prepared, arbiter, judged_to)
             keep_unfolded(cursor, prepared.judged, decision)
-            unfolded = set(decision.unfolded)
-            if decision.fresh < len(batch):
-                unfolded |= unfolded_below(cursor, batch, judged_to, prepared.unreadable)
+            unfolded = decision.unfolded | unfolded_below(cursor, batch, judged_to, prepared.unreadable)
 
             # what facts about other records do: parked ones become foldable, erased ones go
             settled = settle(cursor, self._codec, prepared, unfolded, judged_to)
@@ -117,9 +112,8 @@ class Store:
             self.reached("before_merge")
             for generation in generations:
                 merge(cursor, prepared, generation, unfolded, settled, erasures)
-            self._erase_elsewhere(cursor, batch, [each for each in erasures if each.offset >= judged_to])
-
-            advance(cursor, batch, [(JOURNAL, 0), *((each.projection.name, each.number) for each in generations)])
+            self._erase_elsewhere(cursor, batch, [erasure for erasure in erasures if erasure.offset >= judged_to])
+            advance(cursor, batch, [(JOURNAL, 0), *(generation.owner for generation in generations)])
             self.reached("before_commit")
         return decision.outcome()
 
@@ -170,7 +164,15 @@ class Store:
         projection = self._projections.get(name)
         if projection is None or projection.fold_version != fold_version:
             return False
-        return any(each.name == topic for each in projection.topics)
+        return any(folded.name == topic for folded in projection.topics)
+
+
+def _is_fenced(batch: Batch, checkpoints: Iterable[int]) -> bool:
+    """Whether all of the batch has been committed already. Gap when the batch would skip something."""
+    lowest = min(checkpoints)
+    if lowest < batch.start:
+        raise Gap(batch, lowest)
+    return lowest >= batch.end
 
 
 def _unregistered(batch: Batch) -> Misconfigured:

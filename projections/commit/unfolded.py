@@ -99,7 +99,7 @@ def _header_columns(judged: Judged, index: int) -> tuple[Any, ...]:
         judged.event_ids[index],
         judged.event_types[index],
         judged.aggregate_ids[index],
-        # an expired record may claim any time, also one that Postgres lacks; its headers keep what it said
+        # an expired record may claim any time, also one that Postgres lacks; its headers keep what it claims
         None if occurred_at < MIN_TIME_US else occurred_at - PG_EPOCH_US,
         judged.batch.log_times_ms[index] * 1000 - PG_EPOCH_US,
     )

@@ -90,12 +90,12 @@ def judge(batch: Batch) -> Judged:
 def _with_expectations(judged: Judged) -> Judged:
     expected: list[int | None] = []
     for index, headers in enumerate(judged.batch.headers):
-        said = dict(headers).get(EXPECTED_VERSION)
-        if said is not None and not _VERSION.fullmatch(said):
-            detail = f"header {EXPECTED_VERSION} must be a decimal of at most 18 digits, not {said!r}"
+        version = dict(headers).get(EXPECTED_VERSION)
+        if version is not None and not _VERSION.fullmatch(version):
+            detail = f"header {EXPECTED_VERSION} must be a decimal of at most 18 digits, not {version!r}"
             judged.rejections.setdefault(index, Rejection(Verdict.MALFORMED, detail))
-            said = None
-        expected.append(None if said is None else int(said))
+            version = None
+        expected.append(None if version is None else int(version))
     return replace(judged, expected_versions=expected)
 
 
@@ -183,15 +183,15 @@ def _read_one(key: bytes | None, headers: RecordHeaders) -> tuple[str, bytes, st
         "".join(name for name, _ in headers).encode()
     except UnicodeEncodeError:
         raise ValueError("a header's name is not UTF-8") from None
-    found = dict(headers)
-    event_id = found.get(EVENT_ID)
+    values = dict(headers)
+    event_id = values.get(EVENT_ID)
     if event_id is None or not _UUID.fullmatch(event_id):
         raise ValueError(f"header {EVENT_ID} must be a UUID of 36 characters, not {event_id!r}")
-    occurred_at = found.get(OCCURRED_AT)
+    occurred_at = values.get(OCCURRED_AT)
     if occurred_at is None or not _MICROSECONDS.fullmatch(occurred_at):
         raise ValueError(f"header {OCCURRED_AT} must be µs since 1970 in decimal, not {occurred_at!r}")
     try:
-        event_type = _type_name(found.get(EVENT_TYPE))
+        event_type = _type_name(values.get(EVENT_TYPE))
     except ValueError:
         raise ValueError(f"header {EVENT_TYPE} must be 1 to {MAX_TYPE_BYTES} bytes of UTF-8") from None
     return aggregate_id, bytes.fromhex(event_id.replace(b"-", b"").decode()), event_type, int(occurred_at)
