@@ -81,16 +81,16 @@ def why_not_from_states(projection: Projection) -> str | None:
     """Why the projection can't be rebuilt from snapshots; None if it can."""
     if not isinstance(projection, FoldsStates):
         return "its rows are no function of the states of aggregates"
-    known = {each.topic for each in installed_aggregates().values()}
-    strangers = [topic.name for topic in projection.topics if topic not in known]
-    return f"{', '.join(strangers)} has no aggregate" if strangers else None
+    known = {aggregate.topic for aggregate in installed_aggregates().values()}
+    without = [topic.name for topic in projection.topics if topic not in known]
+    return f"{', '.join(without)} has no aggregate" if without else None
 
 
 @lru_cache(maxsize=1)
 def installed() -> Mapping[str, Projection]:
     """Every registered projection by name."""
-    found = [entry.load() for entry in entry_points(group="spanfold.projections")]
-    return {projection.name: projection for projection in found}
+    projections = [entry.load() for entry in entry_points(group="spanfold.projections")]
+    return {projection.name: projection for projection in projections}
 
 
 def folding(topic: Topic, projections: Mapping[str, Projection]) -> list[Projection]:

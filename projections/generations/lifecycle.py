@@ -51,14 +51,14 @@ def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[st
             if (journal := arbiter_of(topic.topic).table) is not None:
                 journal.create(connection, checkfirst=True)
             add_checkpoints(connection, JOURNAL, 0, [topic.topic])
-        show_journals(connection, [found.topic for found in topics])
+        show_journals(connection, [topic.topic for topic in topics])
         notices = [_prepare_projection(connection, projection) for projection in projections.values()]
-    return [notice for notice in notices if notice]
+    return list(filter(None, notices))
 
 
 def alone(connection: Connection) -> None:
-    """Till the transaction ends nobody else prepares or swaps: who looks which generation is live, and then points views at
-    it, must not be overtaken.
+    """Until the transaction ends nobody else prepares or swaps: whoever reads which generation is live, and then points views
+    at it, must not be overtaken.
     """
     connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _PREPARE_LOCK})
 
@@ -79,8 +79,11 @@ def to_be_rebuilt(dsn: str, projections: Mapping[str, Projection]) -> list[str]:
     """
     engine = engine_of(dsn)
     with engine.connect() as connection:
-        lines = [_to_do(connection, each, live_generation(connection, each.name)) for each in projections.values()]
-    return [line for line in lines if line]
+        lines = [
+            _to_do(connection, projection, live_generation(connection, projection.name))
+            for projection in projections.values()
+        ]
+    return list(filter(None, lines))
 
 
 def _to_do(connection: Connection, projection: Projection, live: GenerationRow | None) -> str:
@@ -96,7 +99,7 @@ def _left_alone(connection: Connection, projection: Projection, live: Generation
     """What to do about a live generation that another version of the code has made."""
     name, own = projection.name, projection.fold_version
     previous = generations_of(connection, name, GenerationState.PREVIOUS)
-    before = any(each.fold_version == own for each in previous)
+    before = any(generation.fold_version == own for generation in previous)
     way_out = (
         f"start this process with the newer code, or go back with `spanfold rollback {name}`"
         if before
@@ -110,13 +113,13 @@ def _judged_already(connection: Connection, projection: Projection) -> bool:
     return bool(connection.execute(query, {"topics": [topic.name for topic in projection.topics]}).scalar_one())
 
 
-def _register(connection: Connection, found: TopicOnBroker) -> None:
-    topic = found.topic
+def _register(connection: Connection, on_broker: TopicOnBroker) -> None:
+    topic = on_broker.topic
     now = {
-        "broker_name": found.name,
-        "broker_topic_id": found.topic_id,
+        "broker_name": on_broker.name,
+        "broker_topic_id": on_broker.topic_id,
         "kind": topic.kind.value,
-        "partitions": found.partitions,
+        "partitions": on_broker.partitions,
         "window_days": topic.window_days,
         "future_days": topic.future_days,
     }
@@ -134,7 +137,7 @@ def _register(connection: Connection, found: TopicOnBroker) -> None:
     differing = [f"{name} is {now[name]!r}, was {was!r}" for name, was in row._mapping.items() if was != now[name]]
     if differing:
         raise Misconfigured(
-            f"{found.name} is not the topic that these tables were folded from: {'; '.join(differing)}. "
+            f"{on_broker.name} is not the topic that these tables were folded from: {'; '.join(differing)}. "
             "A topic's partitions and rules are for life: name the old topic's broker, or fold into an empty database."
         )
 
@@ -151,7 +154,7 @@ def generations_of(connection: Connection, projection: str, *states: GenerationS
         GenerationRow(number, schema, fold_version, GenerationState(state))
         for number, schema, fold_version, state in rows
     ]
-    return [each for each in generations if not states or each.state in states]
+    return [generation for generation in generations if not states or generation.state in states]
 
 
 def create_generation(
@@ -179,7 +182,7 @@ def create_indexes(
     """Create those secondary indexes that the fold needs (marked with NEEDED_BY_FOLD), or those that it doesn't, or both."""
     translated = connection.execution_options(schema_translate_map={None: generation.schema})
     for table in projection.metadata.sorted_tables:
-        for index in sorted(table.indexes, key=lambda each: str(each.name)):
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
             if bool(index.info.get("needed_by_fold")) in needed_by_fold:
                 translated.execute(CreateIndex(index, if_not_exists=True))
 

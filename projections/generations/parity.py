@@ -51,7 +51,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class TableParity:
-    """What a comparison of one table found, of its rows from `since` on. `differences` are the first ones; `unequal_buckets` says
+    """The result of comparing one table, of its rows from `since` on. `differences` are the first ones; `unequal_buckets` says
     how far they reach.
     """
 
@@ -80,20 +80,20 @@ class Shape:
 
 
 def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]:
-    """What the live generation has of the tables of `metadata`, but for what was let go of: another fold version may have
+    """What the live generation has of the tables of `metadata`, but for rows that were pruned: another fold version may have
     other columns.
     """
     there: dict[str, set[str]] = {}
-    for table, column in live.connection.execute(COLUMNS, (live.schema,)):
-        there.setdefault(table, set()).add(column)
+    for name, column in live.connection.execute(COLUMNS, (live.schema,)):
+        there.setdefault(name, set()).add(column)
     shapes = []
-    for found in metadata.sorted_tables:
-        columns = [column.name for column in found.columns if column.name in there.get(found.name, ())]
-        key = [name for name in key_of(found) if name in columns]
+    for table in metadata.sorted_tables:
+        columns = [column.name for column in table.columns if column.name in there.get(table.name, ())]
+        key = [name for name in key_of(table) if name in columns]
         if columns:
-            since = comparable_from(found, horizons)
+            since = comparable_from(table, horizons)
             kept = since if since is not None and set(since[0].by) <= set(columns) else None
-            shapes.append(Shape(found.name, columns, key or columns, kept))
+            shapes.append(Shape(table.name, columns, key or columns, kept))
     return shapes
 
 
@@ -113,14 +113,14 @@ def compare(live: Side, live_sums: Checksums, rebuilt: Side, shape: Shape, first
     rebuilt_sums = checksums(rebuilt, shape)
     buckets = sorted(live_sums.keys() | rebuilt_sums.keys())
     unequal = [bucket for bucket in buckets if live_sums.get(bucket) != rebuilt_sums.get(bucket)]
-    found: list[Difference] = []
+    differences: list[Difference] = []
     for at in range(0, len(unequal), FETCHED):
-        if len(found) >= first:
+        if len(differences) >= first:
             break
         some = unequal[at : at + FETCHED]
-        found += _differences(shape, _rows(live, shape, some), _rows(rebuilt, shape, some))
+        differences += _differences(shape, _rows(live, shape, some), _rows(rebuilt, shape, some))
     since = None if shape.since is None else shape.since[1]
-    return TableParity(shape.table, _count(live_sums), _count(rebuilt_sums), len(unequal), found[:first], since)
+    return TableParity(shape.table, _count(live_sums), _count(rebuilt_sums), len(unequal), differences[:first], since)
 
 
 def key_of(table: Table) -> list[str]:
@@ -141,8 +141,8 @@ def _rows(side: Side, shape: Shape, buckets: Sequence[int]) -> dict[tuple[str, .
         kept=_kept(shape),
     )
     rows: dict[tuple[str, ...], Row] = {}
-    for found in side.connection.execute(statement, (list(buckets),)):
-        row = dict(zip(shape.columns, found, strict=True))
+    for values in side.connection.execute(statement, (list(buckets),)):
+        row = dict(zip(shape.columns, values, strict=True))
         identity = tuple(str(row[name]) for name in shape.key)
         while identity in rows:  # a row that is there twice is a difference too
             identity = (*identity, "again")

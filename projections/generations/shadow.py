@@ -19,7 +19,7 @@ from spanfold.projections.commit.preparing import Prepared, Preparer
 from spanfold.projections.commit.settlements import settle
 from spanfold.projections.projection import FoldsStates, Projection
 from spanfold.projections.states.reading import NEVER_TOO_IDLE, Standing
-from spanfold.projections.states.rows import Place
+from spanfold.projections.states.rows import FoldedPartition
 from spanfold.schemas.codec import Codec
 
 
@@ -59,21 +59,21 @@ class Shadow:
             merge(cursor, prepared, generation, unfolded, settled, erasures_in(cursor, batch))
             advance(cursor, batch, [(self._projection.name, self._number)])
 
-    def commit_states(self, connection: Connection[Any], place: Place, standing: Standing) -> int:
+    def commit_states(self, connection: Connection[Any], folded: FoldedPartition, standing: Standing) -> int:
         """Fold all states of a partition into a generation that has nothing of it yet, and move its checkpoint to where they
         stand, in one transaction. Returns how many there were. TypeError when the projection folds no states.
         """
         projection, count = self._projection, 0
         if not isinstance(projection, FoldsStates):
             raise TypeError(f"{projection.name} does not fold states")
-        where = (place.topic.name, place.partition, projection.name, self._number)
+        where = (folded.topic.name, folded.partition, projection.name, self._number)
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(NEVER_TOO_IDLE)
             locked = lock_checkpoint(cursor, *where)
             if locked is not None and locked[0] > 0:
                 return 0
             for batch in standing.batches:
-                projection.merge(cursor, self._schema, projection.from_states(batch), place.partition)
+                projection.merge(cursor, self._schema, projection.from_states(batch), folded.partition)
                 # temporary tables are emptied by a commit, and there will be one for all batches
                 cursor.execute("DISCARD TEMP")
                 count += len(batch)

@@ -14,14 +14,14 @@ from spanfold.projections.states.rows import SNAPSHOTS
 _EPOCH: Final = date(1970, 1, 1)
 
 
-async def refuse_gaps(postgres: Postgres, asked: Mapping[str, Any], gone_before: int, within_s: float) -> int:
+async def refuse_gaps(postgres: Postgres, read: Mapping[str, Any], gone_before: int, within_s: float) -> int:
     """Compacted when the aggregate may have records after the version that it was asked from, below this offset; they are gone.
-    What the snapshot worker keeps may show that it has none: then its version by that. `asked` are the parameters of a read of
+    What the snapshot worker keeps may show that it has none: then its version by that. `read` has the parameters of a read of
     events.
     """
-    ((version,),) = await postgres.rows(COVERED, {**asked, "before": gone_before}, within_s=within_s)
+    ((version,),) = await postgres.rows(COVERED, {**read, "before": gone_before}, within_s=within_s)
     if version is None:
-        raise Compacted(asked["aggregate"], asked["from_version"], gone_before + 1)
+        raise Compacted(read["aggregate"], read["from_version"], gone_before + 1)
     return int(version)
 
 

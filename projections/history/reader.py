@@ -20,7 +20,7 @@ Answer = Appended | Rejected
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class JudgedAppend:
     """An append that the journal has passed: where its record lies, and what its headers say."""
 
     position: Position
@@ -46,7 +46,7 @@ class JournalRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedHistory:
     """The records of one aggregate by version, its version, and the first offset of its partition that is not judged yet."""
 
     records: Sequence[JournalRecord]
@@ -70,7 +70,7 @@ class HistoryReader:
             self._partitions[topic.name] = rows[0][0]
         return self._partitions[topic.name]
 
-    async def answers(self, topic: Topic, asked: Sequence[Asked], within_s: float) -> list[Answer]:
+    async def answers(self, topic: Topic, appends: Sequence[JudgedAppend], within_s: float) -> list[Answer]:
         """What the log says to each of these appends: the first verdict on its event id."""
         statement, answer = (
             (CONDITIONAL_ANSWERS, _conditional_answer)
@@ -79,14 +79,14 @@ class HistoryReader:
         )
         parameters = {
             "topic": topic.name,
-            "partitions": [each.position.partition for each in asked],
-            "offsets": [each.position.offset for each in asked],
-            "aggregates": [each.aggregate_id for each in asked],
-            "ids": [UUID(bytes=each.event_id) for each in asked],
-            "days": [day_of(each.occurred_at) for each in asked],
+            "partitions": [append.position.partition for append in appends],
+            "offsets": [append.position.offset for append in appends],
+            "aggregates": [append.aggregate_id for append in appends],
+            "ids": [UUID(bytes=append.event_id) for append in appends],
+            "days": [day_of(append.occurred_at) for append in appends],
         }
         rows = await self._postgres.rows(statement.format(journal=_table(topic)), parameters, within_s=within_s)
-        return [answer(each, row) for each, row in zip(asked, rows, strict=True)]
+        return [answer(append, row) for append, row in zip(appends, rows, strict=True)]
 
     async def outcome(
         self, topic: Topic, partition: int, aggregate_id: str, event_id: bytes, within_s: float
@@ -108,7 +108,9 @@ class HistoryReader:
             return Appended(version, Position(topic.name, partition, offset))
         return Conflict(aggregate_id, None, head) if verdict == "conflict" else Rejected(verdict, detail)
 
-    async def read(self, topic: Topic, partition: int, aggregate_id: str, from_version: int, within_s: float) -> Judged:
+    async def read(
+        self, topic: Topic, partition: int, aggregate_id: str, from_version: int, within_s: float
+    ) -> JudgedHistory:
         """The accepted records of the aggregate after `from_version`, in one snapshot with the journal's position. Compacted
         when records of it may be among those that are let go of.
         """
@@ -124,7 +126,7 @@ class HistoryReader:
         if gone_before > from_version:
             head = max(head or 0, await refuse_gaps(self._postgres, parameters, gone_before, within_s))
         records = [_record(topic, partition, aggregate_id, row) for row in rows if row[2] is not None]
-        return Judged(records, head or 0, next_offset)
+        return JudgedHistory(records, head or 0, next_offset)
 
 
 def _record(topic: Topic, partition: int, aggregate_id: str, row: Row) -> JournalRecord:
@@ -134,22 +136,22 @@ def _record(topic: Topic, partition: int, aggregate_id: str, row: Row) -> Journa
     return JournalRecord(aggregate_id, version, position, log_time, payload, parked, settled_as == "discarded")
 
 
-def _conditional_answer(asked: Asked, row: Row) -> Answer:
+def _conditional_answer(append: JudgedAppend, row: Row) -> Answer:
     verdict, offset, version, of_it, own_verdict, own_detail, head = row
-    position = asked.position
+    position = append.position
     if verdict is None:
         return _rejected(position, own_verdict, own_detail)
     if not of_it:
         return Rejected("duplicate", f"its event id was used before, for another aggregate, at offset {offset}")
     if verdict == "conflict":
-        return Conflict(asked.aggregate_id, asked.expected_version, head)
+        return Conflict(append.aggregate_id, append.expected_version, head)
     first = Position(position.topic, position.partition, offset)
     return Appended(version, first, repeated=first != position)
 
 
-def _telemetry_answer(asked: Asked, row: Row) -> Answer:
+def _telemetry_answer(append: JudgedAppend, row: Row) -> Answer:
     verdict, detail, first_offset, of_it = row
-    position = asked.position
+    position = append.position
     if verdict is None:
         return Appended(position.offset + 1, position)
     if verdict != "duplicate":
@@ -164,7 +166,7 @@ def _telemetry_answer(asked: Asked, row: Row) -> Answer:
 
 def _rejected(position: Position, verdict: str | None, detail: str | None) -> Rejected:
     if verdict is None:
-        raise Misconfigured(f"the record at {position} has been passed, but has no verdict: are these its tables?")
+        raise Misconfigured(f"the record at {position} was processed but has no verdict; wrong database?")
     return Rejected(verdict, detail or "")
 
 

@@ -36,15 +36,15 @@ async def latest(
     """
     parameters = {"topic": topic.name, "aggregate_id": aggregate_id, "fold_version": fold_version}
     saved = await postgres.rows(SAVED, parameters, within_s=within_s)
-    found = [Snapshot(aggregate_id, version, fold_version, of_json(json.loads(state))) for version, state in saved]
+    snapshots = [Snapshot(aggregate_id, version, fold_version, of_json(json.loads(state))) for version, state in saved]
     aggregate = _aggregate(topic, fold_version)
     if aggregate is not None:
         for version, state in await postgres.rows(KEPT, parameters, within_s=within_s):
             try:
-                found.append(Snapshot(aggregate_id, version, fold_version, plain_state(codec, aggregate, state)))
+                snapshots.append(Snapshot(aggregate_id, version, fold_version, plain_state(codec, aggregate, state)))
             except PoisonRecord:
                 continue
-    return max(found, key=lambda each: each.version, default=None)
+    return max(snapshots, key=lambda snapshot: snapshot.version, default=None)
 
 
 def _aggregate(topic: Topic, fold_version: int) -> type[Aggregate[object]] | None:

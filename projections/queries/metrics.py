@@ -18,18 +18,18 @@ def handlers(reader: Reader) -> Mapping[type[Any], Any]:
     async def by_name(query: GetMetricsByName) -> Answer[tuple[MetricReadModel, ...]]:
         parameters = {"name": query.name, "service_name": query.service_name, "rows": query.limit}
         question = Question(PROJECTION, sql.SQL(BY_NAME), sql.SQL("series_id"), parameters)
-        found = await reader.find(question, query.at_least)
-        return Answer(tuple(_latest(row) for row in found.rows), found.reflects)
+        answer = await reader.find(question, query.at_least)
+        return Answer(tuple(_latest(row) for row in answer.rows), answer.reflects)
 
     async def get_series(query: GetMetricSeries) -> Answer[MetricSeries | None]:
         conditions, parameters = bounded(query, RANGE)
         where = sql.SQL(" AND ").join([sql.SQL("series_id = %(series_id)s"), *conditions])
         select = sql.SQL(SERIES).format(where=where)
         parameters |= {"series_id": query.series_id, "rows": query.limit}
-        found = await reader.find(Question(PROJECTION, select, sql.SQL("point_time"), parameters), query.at_least)
-        points = tuple(_point(row) for row in found.rows if row["point_time"] is not None)
+        answer = await reader.find(Question(PROJECTION, select, sql.SQL("point_time"), parameters), query.at_least)
+        points = tuple(_point(row) for row in answer.rows if row["point_time"] is not None)
         return Answer(
-            MetricSeries(latest=_latest(found.rows[0]), points=points) if found.rows else None, found.reflects
+            MetricSeries(latest=_latest(answer.rows[0]), points=points) if answer.rows else None, answer.reflects
         )
 
     return {GetMetricsByName: by_name, GetMetricSeries: get_series}

@@ -18,16 +18,13 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from spanfold.application.messages import NotYetReflected
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.language.positions import Position, missing
+from spanfold.language.positions import NextOffsets, Position, missing
 from spanfold.postgres.coalescer import Coalescer
 from spanfold.postgres.pool import pool_of
 from spanfold.projections.projection import installed
 from spanfold.projections.queries import micros
 
 Row = Mapping[str, Any]
-
-Checkpoint = tuple[str, int, int]
-"""Topic, partition, the first offset that is not folded yet."""
 
 WAIT_S: Final = 10.0
 STATEMENT_S: Final = 30.0
@@ -47,8 +44,8 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Rows, and the last position of each partition that was folded into them."""
+class RowsAt:
+    """Rows, and the positions that they reflect: the last one of each partition that was folded into them."""
 
     rows: Sequence[Row]
     reflects: tuple[Position, ...]
@@ -67,7 +64,7 @@ class Reader:
         self, dsn: str, *, connections: int = 8, wait_s: float = WAIT_S, statement_s: float = STATEMENT_S
     ) -> None:
         self._wait_s, self._statement_s = wait_s, statement_s
-        self._checkpoints: Coalescer[str, list[Checkpoint]] = Coalescer(self._ask_checkpoints)
+        self._checkpoints: Coalescer[str, NextOffsets] = Coalescer(self._ask_checkpoints)
         self._pool = pool_of(
             _conninfo(dsn, statement_s),
             "spanfold queries",
@@ -85,7 +82,7 @@ class Reader:
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
-    async def find(self, question: Question, at_least: Sequence[Position] = ()) -> Found:
+    async def find(self, question: Question, at_least: Sequence[Position] = ()) -> RowsAt:
         """The rows, as soon as they reflect `at_least`. NotYetReflected when that takes longer than wait_s, InvalidInput when it
         can never be, the statement takes too long or a parameter is no value of Postgres, StoreUnavailable when Postgres
         can't be reached, Misconfigured when it is not prepared.
@@ -105,36 +102,36 @@ class Reader:
             return [str(error)]
         return [] if live else ["Postgres has no projections yet: run `spanfold migrate`"]
 
-    async def _read(self, question: Question) -> Found:
+    async def _read(self, question: Question) -> RowsAt:
         statement = sql.SQL(READ).format(select=question.select, order_by=question.order_by)
         async with self._cursor() as cursor:
             await cursor.execute(statement, {**question.parameters, "projection": question.projection})
             rows = await cursor.fetchall()
-        return Found([row for row in rows if row["found"]], _positions(rows[0]["reflects"]))
+        reflects = {(topic, partition): offset for topic, partition, offset in rows[0]["reflects"]}
+        return RowsAt([row for row in rows if row["found"]], _positions(reflects))
 
-    async def _wait(self, projection: str, wanted: Sequence[Position]) -> None:
+    async def _wait(self, projection: str, at_least: Sequence[Position]) -> None:
         began, pause_s = time.monotonic(), _FIRST_PAUSE_S
-        while lacking := missing(wanted, await self._reflected(projection, wanted)):
+        while lacking := missing(at_least, await self._reflected(projection, at_least)):
             waited_s = time.monotonic() - began
             if waited_s >= self._wait_s:
                 raise NotYetReflected(lacking, self._wait_s)
             await asyncio.sleep(min(pause_s, self._wait_s - waited_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
-    async def _reflected(self, projection: str, wanted: Sequence[Position]) -> tuple[Position, ...]:
+    async def _reflected(self, projection: str, at_least: Sequence[Position]) -> tuple[Position, ...]:
         checkpoints = await self._checkpoints.ask(projection)
-        known = {(topic, partition) for topic, partition, _ in checkpoints}
-        for each in wanted if known else ():
-            if (each.topic, each.partition) not in known:
-                raise InvalidInput(f"at_least: {each.topic} has no partition {each.partition} here")
+        for position in at_least if checkpoints else ():
+            if (position.topic, position.partition) not in checkpoints:
+                raise InvalidInput(f"at_least: {position.topic} has no partition {position.partition} here")
         return _positions(checkpoints)
 
-    async def _ask_checkpoints(self, projections: Sequence[str]) -> list[list[Checkpoint]]:
+    async def _ask_checkpoints(self, projections: Sequence[str]) -> list[NextOffsets]:
         async with self._cursor() as cursor:
             await cursor.execute(CHECKPOINTS)
             rows = await cursor.fetchall()
         return [
-            [(row["topic"], row["partition"], row["next_offset"]) for row in rows if row["projection"] == projection]
+            {(row["topic"], row["partition"]): row["next_offset"] for row in rows if row["projection"] == projection}
             for projection in projections
         ]
 
@@ -170,8 +167,8 @@ def _conninfo(dsn: str, statement_s: float) -> str:
 
 def bounded(query: object, bounds: Mapping[str, str]) -> tuple[list[sql.Composable], dict[str, Any]]:
     """The conditions of the bounds in time that the query sets, of these by the query's field, and their parameters."""
-    said = {name: bound for name in bounds if (bound := getattr(query, name)) is not None}
-    return [sql.SQL(bounds[name]) for name in said], {name: micros.Time(bound) for name, bound in said.items()}
+    times = {name: micros.Time(us) for name in bounds if (us := getattr(query, name)) is not None}
+    return [sql.SQL(bounds[name]) for name in times], times
 
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
@@ -180,13 +177,13 @@ async def _configure(connection: AsyncConnection[Any]) -> None:
 
 def _refuse_foreign(projection: str, at_least: Sequence[Position]) -> None:
     topics = [topic.name for topic in installed()[projection].topics]
-    for each in at_least:
-        if each.topic not in topics:
-            raise InvalidInput(f"at_least: {each} is not folded into {projection}, which reads {', '.join(topics)}")
+    for position in at_least:
+        if position.topic not in topics:
+            raise InvalidInput(f"at_least: {position} is not folded into {projection}, which reads {', '.join(topics)}")
 
 
-def _positions(checkpoints: Sequence[Sequence[Any]]) -> tuple[Position, ...]:
-    return tuple(sorted(Position(topic, at, end - 1) for topic, at, end in checkpoints if end))
+def _positions(next_offsets: NextOffsets) -> tuple[Position, ...]:
+    return tuple(sorted(Position(*partition, offset - 1) for partition, offset in next_offsets.items() if offset))
 
 
 LIVE: Final = "SELECT DISTINCT projection FROM spanfold.projections WHERE state = 'live'"

@@ -31,23 +31,23 @@ def handlers(reader: Reader) -> Mapping[type[Any], Any]:
 
     async def get_trace(query: GetTrace) -> Answer[TraceReadModel | None]:
         question = Question(PROJECTION, sql.SQL(TRACE), sql.SQL("trace_id"), {"trace_id": query.trace_id})
-        found = await reader.find(question, query.at_least)
-        return Answer(_trace(found.rows[0]) if found.rows else None, found.reflects)
+        answer = await reader.find(question, query.at_least)
+        return Answer(_trace(answer.rows[0]) if answer.rows else None, answer.reflects)
 
     async def find_traces(query: FindTraces) -> Answer[Page[TraceReadModel]]:
-        found = await reader.find(page_of_traces(query), query.at_least)
-        return Answer(_page([_trace(row) for row in found.rows], query.limit), found.reflects)
+        answer = await reader.find(page_of_traces(query), query.at_least)
+        return Answer(_page([_trace(row) for row in answer.rows], query.limit), answer.reflects)
 
     async def get_dependencies(query: GetServiceDependencies) -> Answer[tuple[ServiceDependency, ...]]:
         select, parameters = _of_minutes(DEPENDENCIES, query)
-        found = await reader.find(Question(PROJECTION, select, sql.SQL("parent, child"), parameters), query.at_least)
-        return Answer(tuple(_dependency(row) for row in found.rows), found.reflects)
+        answer = await reader.find(Question(PROJECTION, select, sql.SQL("parent, child"), parameters), query.at_least)
+        return Answer(tuple(_dependency(row) for row in answer.rows), answer.reflects)
 
     async def get_stats(query: GetOperationStats) -> Answer[tuple[OperationStats, ...]]:
         select, parameters = _of_minutes(STATS, query, "service_name", "operation_name")
         order_by = sql.SQL("service_name, operation_name")
-        found = await reader.find(Question(PROJECTION, select, order_by, parameters), query.at_least)
-        return Answer(tuple(_stats(row) for row in found.rows), found.reflects)
+        answer = await reader.find(Question(PROJECTION, select, order_by, parameters), query.at_least)
+        return Answer(tuple(_stats(row) for row in answer.rows), answer.reflects)
 
     return {
         GetTrace: get_trace,
@@ -113,9 +113,9 @@ def _of_minutes(
 ) -> tuple[sql.Composable, dict[str, Any]]:
     conditions, parameters = bounded(query, MINUTE_CONDITIONS)
     for name in names:
-        if (wanted := getattr(query, name)) is not None:
+        if (value := getattr(query, name)) is not None:
             conditions.append(sql.SQL("{} = {}").format(sql.Identifier(name), sql.Placeholder(name)))
-            parameters[name] = wanted[:ROLLUP_NAME_CHARACTERS]
+            parameters[name] = value[:ROLLUP_NAME_CHARACTERS]
     return sql.SQL(select).format(where=sql.SQL(" AND ").join([sql.SQL("true"), *conditions])), parameters
 
 

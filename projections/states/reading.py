@@ -11,7 +11,7 @@ from spanfold.application.aggregates import Aggregate, AggregateState
 from spanfold.language.errors import Misconfigured
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.states.recovery import state_of
-from spanfold.projections.states.rows import SNAPSHOTS, Place, held
+from spanfold.projections.states.rows import SNAPSHOTS, FoldedPartition, kept_states
 from spanfold.schemas.codec import Codec
 
 AT_ONCE: Final = 5_000
@@ -28,46 +28,52 @@ class Standing(NamedTuple):
 
 
 @contextmanager
-def states_of(connection: Connection[Any], aggregate: type[Aggregate[Any]], place: Place) -> Iterator[Standing]:
+def states_of(
+    connection: Connection[Any], aggregate: type[Aggregate[Any]], folded: FoldedPartition
+) -> Iterator[Standing]:
     """Every state of the partition, as one snapshot of the database shows them; `connection` is not in a transaction, and may
     be idle in this one for as long as the states are folded. Misconfigured when there are none, or as `state_of` says.
     """
     connection.isolation_level = IsolationLevel.REPEATABLE_READ
     with connection.transaction(), connection.cursor(name="sizes") as sizes, connection.cursor() as cursor:
         cursor.execute(NEVER_TOO_IDLE)
-        standing = cursor.execute(STANDING, place.parameters).fetchone()
+        standing = cursor.execute(STANDING, folded.parameters).fetchone()
         if standing is None:
             raise Misconfigured(
-                f"{place.topic.name}/{place.partition} has no snapshots: let `spanfold worker snapshots` fold it first"
+                f"{folded.topic.name}/{folded.partition} has no snapshots: let `spanfold worker snapshots` fold it first"
             )
         sizes.itersize = AT_ONCE
-        sizes.execute(SIZES, place.parameters)
+        sizes.execute(SIZES, folded.parameters)
         next_offset, log_time = standing
-        batches = _decoded(cursor, aggregate, place, next_offset, _together(sizes))
+        batches = _decoded(cursor, aggregate, folded, next_offset, _groups(sizes))
         yield Standing(next_offset, log_time, batches)
 
 
-def _together(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
-    """The ids of these aggregates, those together whose states are read together; sizes are in bytes."""
-    ids, bytes_together = [], 0
+def _groups(sizes: Iterable[tuple[str, int]]) -> Iterator[list[str]]:
+    """The ids of these aggregates in groups whose states are read together; sizes are in bytes."""
+    ids, group_bytes = [], 0
     for aggregate_id, size in sizes:
         ids.append(aggregate_id)
-        bytes_together += size
-        if len(ids) == AT_ONCE or bytes_together >= AT_ONCE_BYTES:
+        group_bytes += size
+        if len(ids) == AT_ONCE or group_bytes >= AT_ONCE_BYTES:
             yield ids
-            ids, bytes_together = [], 0
+            ids, group_bytes = [], 0
     if ids:
         yield ids
 
 
 def _decoded(
-    cursor: Cursor[Any], aggregate: type[Aggregate[Any]], place: Place, below: int, together: Iterable[list[str]]
+    cursor: Cursor[Any],
+    aggregate: type[Aggregate[Any]],
+    folded: FoldedPartition,
+    below: int,
+    groups: Iterable[list[str]],
 ) -> Iterator[list[AggregateState]]:
     codec = Codec()
-    for ids in together:
+    for ids in groups:
         yield [
-            AggregateState(each.aggregate_id, each.version, state_of(cursor, codec, aggregate, place, each, below))
-            for each in held(cursor, place, ids).values()
+            AggregateState(kept.aggregate_id, kept.version, state_of(cursor, codec, aggregate, folded, kept, below))
+            for kept in kept_states(cursor, folded, ids).values()
         ]
 
 

@@ -32,7 +32,7 @@ _STATES: Final = CopyTarget(
 )
 
 
-class Held(NamedTuple):
+class KeptState(NamedTuple):
     """The state of an aggregate as it is kept. `records` counts those that are in no snapshot, the first of which came at
     `first_log_time` (µs since 1970 UTC; None when there is none).
     """
@@ -56,7 +56,7 @@ class StateRow:
     state: bytes
 
 
-class Place(NamedTuple):
+class FoldedPartition(NamedTuple):
     """One partition of a topic, as one fold of its aggregates sees it."""
 
     topic: Topic
@@ -73,22 +73,22 @@ def register(connection: Connection[Any], topic: Topic, fold_version: int) -> No
     connection.execute(REGISTER, {"topic": topic.name, "fold_version": fold_version})
 
 
-def lock(cursor: Cursor[Any], place: Place) -> tuple[int, int] | None:
+def lock(cursor: Cursor[Any], folded: FoldedPartition) -> tuple[int, int] | None:
     """Lock the states of the partition until the transaction ends. Returns up to where they are folded, and up to where its
     records are judged; None when nobody has registered them.
     """
-    return lock_checkpoint(cursor, place.topic.name, place.partition, SNAPSHOTS, place.fold_version)
+    return lock_checkpoint(cursor, folded.topic.name, folded.partition, SNAPSHOTS, folded.fold_version)
 
 
-def held(cursor: Cursor[Any], place: Place, aggregate_ids: Collection[str]) -> dict[str, Held]:
+def kept_states(cursor: Cursor[Any], folded: FoldedPartition, aggregate_ids: Collection[str]) -> dict[str, KeptState]:
     """The states of those of these aggregates that have one."""
-    cursor.execute(HELD, {**place.parameters, "ids": list(aggregate_ids)}, binary=True)
-    return {row[0]: Held(*row) for row in cursor}
+    cursor.execute(KEPT_STATES, {**folded.parameters, "ids": list(aggregate_ids)}, binary=True)
+    return {row[0]: KeptState(*row) for row in cursor}
 
 
-def keep(cursor: Cursor[Any], place: Place, rows: Iterable[StateRow]) -> None:
+def keep(cursor: Cursor[Any], folded: FoldedPartition, rows: Iterable[StateRow]) -> None:
     """Put these states in the place of what is kept of their aggregates."""
-    topic, partition, fold_version = place.topic.name, place.partition, place.fold_version
+    topic, partition, fold_version = folded.topic.name, folded.partition, folded.fold_version
     incoming = _STATES.copy_incoming(
         cursor,
         CORE,
@@ -103,9 +103,9 @@ def keep(cursor: Cursor[Any], place: Place, rows: Iterable[StateRow]) -> None:
     cursor.execute(sql.SQL(KEEP).format(incoming=incoming))
 
 
-def take(cursor: Cursor[Any], place: Place, until: int | None = None) -> int:
+def take(cursor: Cursor[Any], folded: FoldedPartition, until: int | None = None) -> int:
     """Make snapshots of the states that are due by this time (µs since 1970 UTC), or of all; returns how many."""
-    cursor.execute(TAKE, {**place.parameters, "until": until})
+    cursor.execute(TAKE, {**folded.parameters, "until": until})
     return cursor.rowcount
 
 
@@ -119,7 +119,7 @@ def versions_at(
 
 
 # joins, because `= ANY` of thousands is a search through all of them for each row, until the tables have been analyzed
-HELD: Final = f"""
+KEPT_STATES: Final = f"""
 SELECT a.id, coalesce(t.version, s.version), coalesce(t.records, 0),
        (extract(epoch FROM t.first_log_time) * 1000000)::bigint, coalesce(t.state, s.state)
   FROM unnest(%(ids)s::text[]) AS a (id)

@@ -23,7 +23,7 @@ from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded_below
 from spanfold.projections.states import rows
 from spanfold.projections.states.recovery import state_of
-from spanfold.projections.states.rows import SNAPSHOTS, Held, Place, StateRow
+from spanfold.projections.states.rows import SNAPSHOTS, FoldedPartition, KeptState, StateRow
 from spanfold.schemas.codec import Codec
 from spanfold.schemas.decoding import events_of
 from spanfold.schemas.snapshots import encode_state
@@ -73,7 +73,7 @@ class StateStore:
     """
 
     def __init__(self, foldings: Iterable[Folding], codec: Codec | None = None) -> None:
-        self._foldings = {each.aggregate.topic.name: each for each in foldings}
+        self._foldings = {folding.aggregate.topic.name: folding for folding in foldings}
         self._codec = codec or Codec()
         self.reached: Callable[[str], None] = lambda step: None
 
@@ -85,17 +85,17 @@ class StateStore:
     @property
     def topics(self) -> list[Topic]:
         """The topics that it folds."""
-        return [each.aggregate.topic for each in self._foldings.values()]
+        return [folding.aggregate.topic for folding in self._foldings.values()]
 
     @property
     def fold_versions(self) -> dict[str, int]:
         """The version of the fold of each topic."""
-        return {name: each.aggregate.fold_version for name, each in self._foldings.items()}
+        return {name: folding.aggregate.fold_version for name, folding in self._foldings.items()}
 
     def register(self, connection: Connection[Any]) -> None:
         """Have checkpoints for every partition of its topics; they begin at the log's start."""
-        for each in self._foldings.values():
-            rows.register(connection, each.aggregate.topic, each.aggregate.fold_version)
+        for topic in self.topics:
+            rows.register(connection, topic, self.fold_versions[topic.name])
 
     def due(self, connection: Connection[Any]) -> list[Partition]:
         """The partitions that have states whose snapshot is due by the clock."""
@@ -106,16 +106,16 @@ class StateStore:
         """Take the snapshots that are due by the clock, for a partition to which nothing has come for a while; or of every state
         that is in none. Returns how many. The partition's states are locked meanwhile.
         """
-        place = self.place(topic, partition)
+        folded = self.folded_partition(topic, partition)
         with connection.transaction(), connection.cursor() as cursor:
-            if rows.lock(cursor, place) is None:
+            if rows.lock(cursor, folded) is None:
                 return 0
-            return rows.take(cursor, place, None if everything else time.time_ns() // 1000)
+            return rows.take(cursor, folded, None if everything else time.time_ns() // 1000)
 
-    def place(self, topic: str, partition: int) -> Place:
+    def folded_partition(self, topic: str, partition: int) -> FoldedPartition:
         """The partition as this store's fold of its aggregates sees it."""
         aggregate = self._foldings[topic].aggregate
-        return Place(aggregate.topic, partition, aggregate.fold_version)
+        return FoldedPartition(aggregate.topic, partition, aggregate.fold_version)
 
     def start_offsets(self, checkpoints: Iterable[tuple[Any, ...]]) -> NextOffsets:
         """Where to read each (topic, partition) from; `checkpoints` are rows of `self.checkpoints`."""
@@ -126,7 +126,7 @@ class StateStore:
         }
 
     def prepare(self, batch: Batch) -> PreparedStates:
-        """Decode what can be decoded; which of it counts is asked of the journal later."""
+        """Decode what can be decoded; the journal says later which of it counts."""
         recorded: list[Recorded] = []
         unreadable: dict[int, PoisonRecord] = {}
         types = self._types(batch.topic)
@@ -139,7 +139,7 @@ class StateStore:
 
     def _types(self, topic: Topic) -> set[str]:
         """The types of events that the topic's aggregate knows; others make no difference to it."""
-        return {each.__name__ for each in self._foldings[topic.name].aggregate.events}
+        return {known.__name__ for known in self._foldings[topic.name].aggregate.events}
 
     def commit(self, connection: Connection[Any], prepared: PreparedStates) -> list[Outcome]:
         """Fold the batch exactly once, and take the snapshots that are due. Raises Gap or NotJudgedYet when it is not this
@@ -147,27 +147,28 @@ class StateStore:
         nothing was committed and a retry may help.
         """
         batch = prepared.batch
-        place = self.place(batch.topic.name, batch.partition)
+        folded = self.folded_partition(batch.topic.name, batch.partition)
         with connection.transaction(), connection.cursor() as cursor:
-            next_offset = self._turn(cursor, place, batch)
+            next_offset = self._turn(cursor, folded, batch)
             if next_offset >= batch.end:
                 return [Outcome(fenced=True)]
             recorded = self._accepted(cursor, prepared, next_offset)
-            kept = self._fold(cursor, place, recorded, next_offset)
+            states = self._fold(cursor, folded, recorded, next_offset)
             self.reached("before_merge")
-            if kept:
-                rows.keep(cursor, place, kept)
-            advance(cursor, batch, [(SNAPSHOTS, place.fold_version)])
+            if states:
+                rows.keep(cursor, folded, states)
+            advance(cursor, batch, [(SNAPSHOTS, folded.fold_version)])
             if batch.log_times_ms:
-                rows.take(cursor, place, batch.log_times_ms[-1] * 1000)
+                rows.take(cursor, folded, batch.log_times_ms[-1] * 1000)
             self.reached("before_commit")
         return [Outcome(folded=len(recorded))]
 
-    def _turn(self, cursor: Cursor[Any], place: Place, batch: Batch) -> int:
-        standing = rows.lock(cursor, place)
+    def _turn(self, cursor: Cursor[Any], folded: FoldedPartition, batch: Batch) -> int:
+        """Lock the states; returns where they stand."""
+        standing = rows.lock(cursor, folded)
         if standing is None:
             raise Misconfigured(
-                f"{place.topic.name}/{place.partition} has no checkpoint of snapshots: start the worker again"
+                f"{folded.topic.name}/{folded.partition} has no checkpoint of snapshots: start the worker again"
             )
         next_offset, judged_to = standing
         if next_offset < batch.start:
@@ -180,56 +181,63 @@ class StateStore:
         """The records from `next_offset` on that are folded, and those that are retried there."""
         batch = prepared.batch
         unreadable = {offset: poison for offset, poison in prepared.unreadable.items() if offset >= next_offset}
-        excluded = unfolded_below(cursor, batch, batch.end, unreadable)
-        found = [each for each in prepared.recorded if each.offset >= next_offset and each.offset not in excluded]
+        unfolded = unfolded_below(cursor, batch, batch.end, unreadable)
+        accepted = [
+            record for record in prepared.recorded if record.offset >= next_offset and record.offset not in unfolded
+        ]
         where = {"topic": batch.topic.name, "partition": batch.partition, "start": next_offset, "end": batch.end}
         for offset, log_time, payload in cursor.execute(RETRIED, where, binary=True).fetchall():
             try:
-                found.append(Recorded(offset, log_time, events_of(self._codec, payload, self._types(batch.topic))))
+                accepted.append(Recorded(offset, log_time, events_of(self._codec, payload, self._types(batch.topic))))
             except PoisonRecord as poison:
                 raise no_longer_readable(batch, offset, poison) from poison
-        return [each for each in found if each.events]
+        return [record for record in accepted if record.events]
 
     def _fold(
-        self, cursor: Cursor[Any], place: Place, recorded: Sequence[Recorded], next_offset: int
+        self, cursor: Cursor[Any], folded: FoldedPartition, recorded: Sequence[Recorded], next_offset: int
     ) -> list[StateRow]:
-        folding = self._foldings[place.topic.name]
+        folding = self._foldings[folded.topic.name]
         by_aggregate: dict[str, list[Recorded]] = {}
-        for each in recorded:
-            by_aggregate.setdefault(each.events[0].aggregate_id, []).append(each)
-        held = rows.held(cursor, place, by_aggregate)
-        versions = _versions(cursor, place, by_aggregate, held)
-        kept = []
-        for aggregate_id, its in by_aggregate.items():
-            before = held.get(aggregate_id)
-            new = [each for each in its if each.offset in versions] if versions is not None else its
+        for record in recorded:
+            by_aggregate.setdefault(record.events[0].aggregate_id, []).append(record)
+        kept = rows.kept_states(cursor, folded, by_aggregate)
+        versions = _versions(cursor, folded, by_aggregate, kept)
+        states = []
+        for aggregate_id, records in by_aggregate.items():
+            before = kept.get(aggregate_id)
+            new = [record for record in records if record.offset in versions] if versions is not None else records
             if new:
-                state = self._state(cursor, place, aggregate_id, before, next_offset)
-                kept.append(self._evolve(folding, aggregate_id, state, before, new, versions))
-        return kept
+                state = self._state(cursor, folded, aggregate_id, before, next_offset)
+                states.append(self._evolve(folding, aggregate_id, state, before, new, versions))
+        return states
 
     def _state(
-        self, cursor: Cursor[Any], place: Place, aggregate_id: str, before: Held | None, next_offset: int
+        self,
+        cursor: Cursor[Any],
+        folded: FoldedPartition,
+        aggregate_id: str,
+        before: KeptState | None,
+        next_offset: int,
     ) -> Any:
-        aggregate = self._foldings[place.topic.name].aggregate
+        aggregate = self._foldings[folded.topic.name].aggregate
         if before is None:
             return aggregate.initial(aggregate_id)
-        return state_of(cursor, self._codec, aggregate, place, before, next_offset)
+        return state_of(cursor, self._codec, aggregate, folded, before, next_offset)
 
     def _evolve(
         self,
         folding: Folding,
         aggregate_id: str,
         state: Any,
-        before: Held | None,
+        before: KeptState | None,
         recorded: Sequence[Recorded],
         versions: Mapping[int, int] | None,
     ) -> StateRow:
         """The state after these records too. Those of a conditional topic have `versions`, and are folded in their order."""
         aggregate = folding.aggregate
-        numbered = [(each, each.offset + 1 if versions is None else versions[each.offset]) for each in recorded]
+        numbered = [(record, record.offset + 1 if versions is None else versions[record.offset]) for record in recorded]
         numbered.sort(key=lambda pair: pair[1])
-        events = [(event, version) for each, version in numbered for event in each.events]
+        events = [(event, version) for record, version in numbered for event in record.events]
         state = aggregate.evolve_all(state, events)
         records = len(recorded) + (before.records if before else 0)
         first = before.first_log_time if before and before.first_log_time is not None else recorded[0].log_time
@@ -244,16 +252,19 @@ class StateStore:
 
 
 def _versions(
-    cursor: Cursor[Any], place: Place, recorded: Mapping[str, Sequence[Recorded]], held: Mapping[str, Held]
+    cursor: Cursor[Any],
+    folded: FoldedPartition,
+    recorded: Mapping[str, Sequence[Recorded]],
+    kept: Mapping[str, KeptState],
 ) -> dict[int, int] | None:
     """By offset, the versions of the records that are not in a state yet; None on a telemetry topic."""
-    if place.topic.kind is TopicKind.TELEMETRY:
+    if folded.topic.kind is TopicKind.TELEMETRY:
         return None
-    table = arbiter_of(place.topic).table
+    table = arbiter_of(folded.topic).table
     if table is None or not recorded:
         return {}
-    after = [held[each].version if each in held else 0 for each in recorded]
-    offsets = [each.offset for its in recorded.values() for each in its]
+    after = [kept[aggregate_id].version if aggregate_id in kept else 0 for aggregate_id in recorded]
+    offsets = [record.offset for records in recorded.values() for record in records]
     return rows.versions_at(cursor, table.name, list(recorded), after, offsets)
 
 

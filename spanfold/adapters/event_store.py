@@ -38,7 +38,7 @@ from spanfold.postgres.pool import Postgres
 from spanfold.producers.appender import Appender
 from spanfold.projections.history import snapshots
 from spanfold.projections.history.progress import Progress
-from spanfold.projections.history.reader import Answer, Asked, HistoryReader, JournalRecord, Judged
+from spanfold.projections.history.reader import Answer, HistoryReader, JournalRecord, JudgedAppend, JudgedHistory
 from spanfold.schemas.batches import pack
 from spanfold.schemas.codec import Codec
 from spanfold.schemas.decoding import events_of
@@ -62,7 +62,7 @@ class KafkaEventStore:
         self._appender, self._codec = appender, Codec()
         self._reader = HistoryReader(postgres)
         self._ends = LogEnds(settings)
-        self._answers: dict[str, Coalescer[Asked, Answer]] = {}
+        self._answers: dict[str, Coalescer[JudgedAppend, Answer]] = {}
         self._coalesced_ends = {
             committed: Coalescer(partial(self._ends_of, committed=committed)) for committed in (True, False)
         }
@@ -117,7 +117,9 @@ class KafkaEventStore:
         reflects = Position(topic.name, at, judged.next_offset - 1) if judged.next_offset else None
         return History(events, judged.version, reflects)
 
-    async def judged(self, topic: Topic, aggregate_id: str, from_version: int, consistency: Consistency) -> Judged:
+    async def judged(
+        self, topic: Topic, aggregate_id: str, from_version: int, consistency: Consistency
+    ) -> JudgedHistory:
         """The aggregate's records as the journal has them, parked ones too. NotYetReflected when the journal does not reach the
         log's end in time.
         """
@@ -153,7 +155,9 @@ class KafkaEventStore:
             delivery = await self._appender.append(event, append.expected_version)
             position = Position(append.topic.name, delivery.partition, delivery.offset)
             await self.progress.passes([position], _left(deadline))
-            appended = Asked(position, append.aggregate_id, event.event_id, event.occurred_at, append.expected_version)
+            appended = JudgedAppend(
+                position, append.aggregate_id, event.event_id, event.occurred_at, append.expected_version
+            )
             async with asyncio.timeout(_left(deadline)):
                 answer = await self._coalesced_answers(append.topic).ask(appended)
         except (LogUnavailable, StoreUnavailable, TimeoutError) as error:
@@ -162,9 +166,11 @@ class KafkaEventStore:
             raise answer
         return answer
 
-    def _coalesced_answers(self, topic: Topic) -> Coalescer[Asked, Answer]:
+    def _coalesced_answers(self, topic: Topic) -> Coalescer[JudgedAppend, Answer]:
         if topic.name not in self._answers:
-            ask: Callable[[Sequence[Asked]], object] = partial(self._reader.answers, topic, within_s=self._timeout_s)
+            ask: Callable[[Sequence[JudgedAppend]], object] = partial(
+                self._reader.answers, topic, within_s=self._timeout_s
+            )
             self._answers[topic.name] = Coalescer(ask)  # type: ignore[arg-type]
         return self._answers[topic.name]
 

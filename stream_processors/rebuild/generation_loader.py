@@ -17,7 +17,7 @@ from spanfold.projections.generations.shadow import Shadow
 from spanfold.projections.projection import why_not_from_states
 from spanfold.projections.retention.retention_horizons import horizons_of, trim
 from spanfold.projections.states.reading import states_of
-from spanfold.projections.states.rows import Place
+from spanfold.projections.states.rows import FoldedPartition
 from spanfold.stream_processors.rebuild.load_processes import Target, fold, fold_in_processes
 from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
@@ -61,12 +61,12 @@ class GenerationLoader:
     def _load_states_of(self, topic: str, partition: int) -> int:
         self._context.progress.step(f"loading states of {topic}/{partition}")
         aggregate = aggregate_of(self._context.topics[topic].topic)
-        place = Place(aggregate.topic, partition, aggregate.fold_version)
+        folded = FoldedPartition(aggregate.topic, partition, aggregate.fold_version)
         with (
             connect(self._context.dsn, "spanfold load states") as reading,
-            states_of(reading, aggregate, place) as standing,
+            states_of(reading, aggregate, folded) as standing,
         ):
-            return self._shadow.commit_states(self._connection, place, standing)
+            return self._shadow.commit_states(self._connection, folded, standing)
 
     def load(self, until: NextOffsets) -> int:
         """Fold the log up to these offsets; returns how many offsets that took."""

@@ -106,7 +106,7 @@ def _loaded(settings: Settings, ledger: Ledger, states: StateStore, tail: Sequen
     engine = create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool)
     with engine.begin() as connection:
         generation = lifecycle.create_generation(connection, PROJECTION, GenerationState.LOADING)
-    shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.place(TRACES.name, 0)
+    shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.folded_partition(TRACES.name, 0)
     with (
         psycopg.connect(settings.postgres_dsn, autocommit=True) as reading,
         states_of(reading, TraceAggregate, place) as standing,

@@ -21,14 +21,14 @@ from spanfold.projections.generations.shadow import Shadow
 from spanfold.projections.projection import installed
 from spanfold.projections.states import reading
 from spanfold.projections.states.reading import states_of
-from spanfold.projections.states.rows import Place
+from spanfold.projections.states.rows import FoldedPartition
 from spanfold.projections.traces import PROJECTION, TracesPartial, TracesProjection
 from tests.projections.strategies import batch
 from tests.projections.test_store import LOG
 from tests.snapshots.conftest import Ledger
 from tests.snapshots.test_states import OF_TOMORROW, states_with
 
-WHERE = Place(TRACES, 0, TraceAggregate.fold_version)
+WHERE = FoldedPartition(TRACES, 0, TraceAggregate.fold_version)
 
 
 @pytest.fixture
