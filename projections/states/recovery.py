@@ -42,8 +42,8 @@ def _remade(
     why: PoisonRecord,
 ) -> Any:
     refusal = Misconfigured(
-        f"the state of {aggregate_id} in {folded.topic.name} can't be read here ({why}), and the journal no longer has all events "
-        "to make it again: use the version of spanfold that wrote it, or a later one"
+        f"the state of {aggregate_id} in {folded.topic.name} can't be read here ({why}), and the journal no longer has all of "
+        "its events: use the version of spanfold that wrote it, or a later one"
     )
     table = arbiter_of(folded.topic).table
     if table is None or cursor.execute(PRUNED, folded.parameters).fetchone() is not None:

@@ -95,9 +95,9 @@ def offsets_for(context: RebuildContext, named: NextOffsets) -> NextOffsets:
     """The named offsets of the projection's partitions. InvalidInput when one of them is not named."""
     judged = context.judged()
     if missing := sorted(judged.keys() - named.keys()):
-        wanted = ", ".join(f"{topic}/{partition}@…" for topic, partition in missing)
+        names = ", ".join(f"{topic}/{partition}@…" for topic, partition in missing)
         raise InvalidInput(
-            f"{context.projection.name} is folded from these partitions too; name an offset for each: {wanted}"
+            f"{context.projection.name} is folded from these partitions too; name an offset for each: {names}"
         )
     return {partition: named[partition] for partition in judged}
 

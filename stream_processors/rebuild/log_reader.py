@@ -79,9 +79,9 @@ class LogReader:
 
     def offsets_for_times(self, times_ms: Mapping[BrokerPartition, int]) -> dict[BrokerPartition, int | None]:
         """The first offset at or after a time (ms since 1970 UTC) of each partition; None where the log has nothing so late."""
-        wanted = [TopicPartition(*partition, ms) for partition, ms in times_ms.items()]
+        times = [TopicPartition(*partition, ms) for partition, ms in times_ms.items()]
         try:
-            answers = self._consumer.offsets_for_times(wanted, timeout=ANSWER_S)
+            answers = self._consumer.offsets_for_times(times, timeout=ANSWER_S)
         except KafkaException as error:
             raise LogUnavailable(f"Kafka did not say what it had at that time: {error.args[0].str()}") from error
         for answer in answers:
@@ -93,8 +93,8 @@ class LogReader:
         """All committed records of these ranges, in offset order within each; together the batches of a partition cover its
         range without a gap. LogUnavailable when Kafka sends nothing for `silence_s`.
         """
-        unread = {(each.topic.name, each.partition): each for each in ranges if each}
-        self._consumer.assign([TopicPartition(*partition, each.start) for partition, each in unread.items()])
+        unread = {(offsets.topic.name, offsets.partition): offsets for offsets in ranges if offsets}
+        self._consumer.assign([TopicPartition(*partition, offsets.start) for partition, offsets in unread.items()])
         last_came = time.monotonic()
         while unread:
             messages = self._consumer.consume(*self._at_most(unread.values()))

@@ -25,15 +25,14 @@ def foldings(settings: Settings) -> list[Folding]:
     aggregates share a topic: then a key would not say whose state it is.
     """
     installed = installed_aggregates()
-    if strangers := settings.snapshot_policies.keys() - installed.keys():
+    if unknown := settings.snapshot_policies.keys() - installed.keys():
         raise Misconfigured(
-            f"SPANFOLD_SNAPSHOT_POLICIES names {', '.join(sorted(strangers))}: there are {', '.join(sorted(installed))}"
+            f"SPANFOLD_SNAPSHOT_POLICIES names {', '.join(sorted(unknown))}: there are {', '.join(sorted(installed))}"
         )
-    for each in installed.values():
-        aggregate_of(each.topic)
-    default = settings.snapshot_policy
-    changes = settings.snapshot_policies
-    return [Folding(each, changed(default, changes.get(name, {}))) for name, each in installed.items()]
+    for aggregate in installed.values():
+        aggregate_of(aggregate.topic)
+    default, changes = settings.snapshot_policy, settings.snapshot_policies
+    return [Folding(aggregate, changed(default, changes.get(name, {}))) for name, aggregate in installed.items()]
 
 
 def snapshots_app(

@@ -50,8 +50,8 @@ def key_of(topic: str, aggregate_id: str) -> bytes:
 
 
 class Feeder:
-    """Looks and feeds, in a thread of its own, for as long as its block lasts. `watch` says which partitions of source topics are
-    this worker's now, and is told when feeding fails; `store` whose states are fed.
+    """Looks and feeds, in a thread of its own, for as long as its block lasts. `watch` knows which partitions of source topics
+    this worker owns now, and hears when feeding fails; `store` has the states that are fed.
 
     `reached(step)` is called before each named step of a transaction: before_produce, before_confirm, before_note. Tests
     stop there.
@@ -72,7 +72,7 @@ class Feeder:
         self._id = f"{settings.topic_prefix}{settings.group}-snapshots"
         self._to = f"{settings.topic_prefix}{SNAPSHOTS_TOPIC}"
         self._dsn = dsn
-        self._names = {found.name: found.topic.name for found in topics}
+        self._names = {topic.name: topic.topic.name for topic in topics}
         self._store, self._watch = store, watch
         self._fed = Counter(
             "spanfold_snapshots_fed", "Snapshots and tombstones that it wrote to their topic.", ("topic",),
@@ -103,18 +103,18 @@ class Feeder:
                 self._watch.works(FEEDING)
                 pause = EVERY_S
             except Exception as error:
-                # begin anew: the connection may be broken, and a producer that was fenced serves no more. Whatever else it is,
-                # a thread that ended would be silent
+                # begin anew: the connection may be broken, and a fenced producer can't be used any more. Whatever else it is, a
+                # thread that ended would be silent
                 why = " ".join(str(error).split())
                 log.warning("feeding_again", why=why)
                 self._watch.fails(FEEDING, why)
                 self._failures.inc()
-                self._let_go()
+                self._disconnect()
                 pause = AFTER_TROUBLE_S
             self._stopping.wait(pause)
-        self._let_go()
+        self._disconnect()
 
-    def _let_go(self) -> None:
+    def _disconnect(self) -> None:
         self._producers.clear()
         if self._connection is not None:
             with suppress(psycopg.Error):
@@ -128,12 +128,12 @@ class Feeder:
             return
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, "spanfold feeder")
-        for place in self._store.due(self._connection):
-            if place in owned:
-                self._store.take_due(self._connection, *place)
-        for each in feeding.behind(self._connection, self._store.fold_versions):
-            if (each.topic, each.partition) in owned:
-                self._feed_partition(self._connection, each)
+        for partition in self._store.due(self._connection):
+            if partition in owned:
+                self._store.take_due(self._connection, *partition)
+        for fed in feeding.behind(self._connection, self._store.fold_versions):
+            if (fed.topic, fed.partition) in owned:
+                self._feed_partition(self._connection, fed)
 
     def _feed_partition(self, connection: psycopg.Connection[Any], fed: Fed) -> None:
         following: Fed | None = fed
@@ -179,5 +179,5 @@ class Feeder:
 
 
 def _headers(change: Change) -> list[tuple[str, str | bytes | None]]:
-    said = {"fold_version": change.fold_version, "version": change.version, "next_offset": change.next_offset}
-    return [(name, str(value).encode()) for name, value in said.items() if value is not None]
+    headers = {"fold_version": change.fold_version, "version": change.version, "next_offset": change.next_offset}
+    return [(name, str(value).encode()) for name, value in headers.items() if value is not None]

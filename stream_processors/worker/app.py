@@ -62,7 +62,7 @@ class Folder(Generic[P]):
     ) -> None:
         self._store = store
         self._committer = committer
-        self._topics = {found.name: found for found in topics.values()}
+        self._topics = {topic.name: topic for topic in topics.values()}
         self._metrics = metrics
         self._guard = guard
         self._in_order = asyncio.Lock()
@@ -82,8 +82,8 @@ class Folder(Generic[P]):
             self._in_flight.append(task)
 
     def _batch(self, event: EventT[Any]) -> Batch:
-        found = self._topics[event.message.topic]
-        return batch_of(found, event.message.partition, cast(Fetched, event.value))
+        topic = self._topics[event.message.topic]
+        return batch_of(topic, event.message.partition, cast(Fetched, event.value))
 
     async def _commit(self, event: EventT[Any], prepared: P) -> None:
         tp, began = event.message.tp, time.monotonic()
@@ -129,13 +129,13 @@ class Folder(Generic[P]):
             self._crash = asyncio.ensure_future(app.crash(error))
 
 
-def batch_of(found: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
+def batch_of(topic: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
     """The fetched records, column by column."""
     records = fetched.records
     return Batch(
-        topic=found.topic,
+        topic=topic.topic,
         partition=partition,
-        partitions=found.partitions,
+        partitions=topic.partitions,
         start=fetched.start,
         end=fetched.end,
         offsets=[record.offset for record in records],
@@ -164,7 +164,19 @@ def folding_app(
     topics: Mapping[str, TopicOnBroker],
 ) -> Any:
     """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
-    app = faust.App(
+    app = _faust_app(settings, name)
+    assignment = Assignment(settings, topics, committer, store)
+    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=assignment.checkpoints)
+    names = [topic.name for topic in topics.values()]
+    source = app.topic(*names, schema=RawBatches(), internal=True)
+    app.agent(source, name=name, concurrency=1)(folder.run)
+    app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)
+    return app
+
+
+def _faust_app(settings: Settings, name: str) -> Any:
+    """An app without tables, web server or commits to Kafka that anything depends on."""
+    return faust.App(
         f"{settings.group}-{name}",
         broker=f"kafka://{settings.kafka_bootstrap}",
         broker_credentials=credentials(settings),
@@ -185,10 +197,3 @@ def folding_app(
         web_enabled=False,
         autodiscover=False,
     )
-    assignment = Assignment(settings, topics, committer, store)
-    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=assignment.checkpoints)
-    names = [found.name for found in topics.values()]
-    source = app.topic(*names, schema=RawBatches(), internal=True)
-    app.agent(source, name=name, concurrency=1)(folder.run)
-    app.on_before_shutdown.connect(lambda *_, **__: committer.stop(), weak=False)
-    return app

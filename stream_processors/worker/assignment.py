@@ -33,14 +33,14 @@ class Assignment:
         store: BatchStore[Any],
     ) -> None:
         self._settings, self._committer, self._store = settings, committer, store
-        self._topics = {found.name: found for found in topics.values()}
+        self._topics = {topic.name: topic for topic in topics.values()}
 
     async def checkpoints(self, partitions: Sequence[TP]) -> Mapping[TP, int]:
         """Where each of these partitions is to be read from. Misconfigured when a topic was made again, or has other partitions.
         While Kafka or Postgres is away it waits.
         """
         if partitions:
-            await self._refuse_changes({each.topic for each in partitions})
+            await self._refuse_changes({tp.topic for tp in partitions})
         at = self._store.start_offsets(await self._committer.query(self._store.checkpoints))
         return {tp: at[self._topics[tp.topic].topic.name, tp.partition] for tp in partitions}
 

@@ -15,6 +15,7 @@ from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
 
 from spanfold.kafka.client import kafka_config
+from spanfold.kafka.log_ends import BrokerPartition
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.postgres.connections import connect
@@ -30,18 +31,18 @@ STOP_S: Final = 2.0
 
 
 class Watch:
-    """What is known of the worker's partitions, and shown in its metrics. `owned` is set by whoever hears of a rebalance; it has
+    """What is known of the worker's partitions, for its health and its metrics. `owned` is set after each rebalance; it has
     broker names.
     """
 
     def __init__(
         self, settings: Settings, dsn: str, topics: Collection[TopicOnBroker], store: BatchStore[Any], metrics: Metrics
     ) -> None:
-        self.owned: Collection[tuple[str, int]] = ()
+        self.owned: Collection[BrokerPartition] = ()
         self.observations = health.nothing_seen(time.monotonic())
         self.limits = health.Limits(settings.stalled_after_s, settings.unowned_after_s)
         self._interval_s = settings.watch_interval_s
-        self._names = {found.name: found.topic.name for found in topics}
+        self._names = {topic.name: topic.topic.name for topic in topics}
         self._admin = AdminClient(kafka_config(settings))
         self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
@@ -64,13 +65,13 @@ class Watch:
         """What is wrong now; see health.unwell."""
         return health.unwell(self.observations, time.monotonic(), self.limits)
 
-    def fails(self, whom: str, why: str) -> None:
+    def fails(self, dependency: str, why: str) -> None:
         """Something that the worker needs has failed now; safe to call from any thread."""
-        self._note(health.unanswered, whom, why)
+        self._note(health.unanswered, dependency, why)
 
-    def works(self, whom: str) -> None:
+    def works(self, dependency: str) -> None:
         """It does not fail any more."""
-        self._note(health.answered, whom)
+        self._note(health.answered, dependency)
 
     def _run(self) -> None:
         while not self._stopping.is_set():
@@ -83,7 +84,7 @@ class Watch:
         ends, positions = self._ends(), self._positions()
         if ends is not None and positions is not None:
             self._note(health.seen, ends, positions)
-            lag = {each: standing.lag for each, standing in self.observations.standings.items()}
+            lag = {partition: standing.lag for partition, standing in self.observations.standings.items()}
             self.metrics.show_lag(lag, time.time())
         else:
             self.metrics.hide_lag(len(self.owned))
@@ -92,12 +93,12 @@ class Watch:
         """Where each owned partition ends for a reader of committed records; None when Kafka does not say."""
         self._note(health.asked, KAFKA)
         latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        asked = {TopicPartition(topic, partition): latest for topic, partition in self.owned if topic in self._names}
+        owned = {TopicPartition(topic, partition): latest for topic, partition in self.owned if topic in self._names}
         try:
             answers = self._admin.list_offsets(
-                asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-            ) if asked else {}  # fmt: skip
-            ends = {(self._names[at.topic], at.partition): found.result().offset for at, found in answers.items()}
+                owned, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
+            ) if owned else {}  # fmt: skip
+            ends = {(self._names[at.topic], at.partition): answer.result().offset for at, answer in answers.items()}
         except KafkaException as error:
             self.fails(KAFKA, error.args[0].str())
             return None
@@ -120,6 +121,6 @@ class Watch:
         self.works(POSTGRES)
         return self._store.start_offsets(rows)
 
-    def _note(self, change: Callable[..., health.Observations], *said: Any) -> None:
+    def _note(self, change: Callable[..., health.Observations], *details: Any) -> None:
         with self._noting:
-            self.observations = change(self.observations, *said, time.monotonic())
+            self.observations = change(self.observations, *details, time.monotonic())

@@ -11,7 +11,7 @@ from spanfold.stream_processors.worker.app import Guard
 
 RECENT_RECORDS: Final = 10_000
 FEWEST_RECORDS: Final = 1_000
-"""Before so many records of a topic are seen, nothing is said about them."""
+"""A topic of which fewer records have been seen is not judged."""
 
 
 class ParkedShare(Guard[Prepared]):
@@ -27,9 +27,9 @@ class ParkedShare(Guard[Prepared]):
         parked: then the batch is not to be committed.
         """
         batch = prepared.batch
-        if said := self._unreadable.too_many(batch.topic.name, len(batch), prepared.parked.keys()):
+        if share := self._unreadable.excess(batch.topic.name, len(batch), prepared.parked.keys()):
             raise Misconfigured(
-                f"{said} can't be folded: this worker stops rather than park the topic. "
+                f"{share} can't be folded: this worker stops rather than park the topic. "
                 f"Nothing of partition {batch.partition} from offset {batch.start} on was committed; there "
                 f"{prepared.parked[min(prepared.parked)]}. Upgrade spanfold, or repair the publisher; to park such records "
                 "all the same, raise the limit."
@@ -39,9 +39,9 @@ class ParkedShare(Guard[Prepared]):
         """Count the records that Postgres refused, and that are parked. Misconfigured when they are too great a share."""
         batch = prepared.batch
         refused = sum(outcome.parked.get(ParkedReason.REFUSED, 0) for outcome in outcomes)
-        if said := self._refused.too_many(batch.topic.name, len(batch), range(refused)):
+        if share := self._refused.excess(batch.topic.name, len(batch), range(refused)):
             raise Misconfigured(
-                f"{said} were refused by Postgres: this worker stops rather than park the topic. "
+                f"{share} were refused by Postgres: this worker stops rather than park the topic. "
                 f"Partition {batch.partition} is committed up to offset {batch.end}. See `spanfold parked list`, "
                 f"repair the tables, start the worker, and `spanfold parked retry --reason {ParkedReason.REFUSED}`; to park such "
                 "records all the same, raise the limit."
@@ -55,16 +55,18 @@ class _Recent:
         self._limit = limit
         self._recent: dict[str, bytes] = {}
 
-    def too_many(self, topic: str, records: int, counted: Collection[int]) -> str:
-        """Count these of so many records. Returns words about the topic when they are more than may be, else nothing."""
+    def excess(self, topic: str, records: int, counted: Collection[int]) -> str:
+        """Count these of so many records. Returns how many of the topic's are counted when that is more than the limit, else
+        nothing.
+        """
         flags = bytearray(records)
         for index in counted:
             flags[index] = 1
         recent = self._recent[topic] = (self._recent.get(topic, b"") + flags)[-RECENT_RECORDS:]
-        found = recent.count(1)
-        if not counted or len(recent) < FEWEST_RECORDS or found <= self._limit * len(recent):
+        share = recent.count(1)
+        if not counted or len(recent) < FEWEST_RECORDS or share <= self._limit * len(recent):
             return ""
         return (
-            f"{found} of the last {len(recent)} records of {topic}, a greater share than {self._limit:g} "
+            f"{share} of the last {len(recent)} records of {topic}, a greater share than {self._limit:g} "
             "(SPANFOLD_PARKED_SHARE_LIMIT),"
         )

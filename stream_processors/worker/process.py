@@ -39,6 +39,7 @@ def begin(settings: Settings) -> tuple[str, dict[str, TopicOnBroker]]:
 
 
 def run(settings: Settings, app: Any, watch: Watch) -> None:
+    """Fold until SIGTERM or SIGINT; ends the process. Raises the SpanfoldError that ended the app."""
     _tell_owned(app, watch)
     _serve(settings, watch)
     gc_tuning.tune()
@@ -57,7 +58,7 @@ def _tell_owned(app: Any, watch: Watch) -> None:
     """Let the watch know which partitions the group assigns to this worker."""
 
     def assigned(_app: Any, partitions: Set[TP], **_: Any) -> None:
-        watch.owned = [(each.topic, each.partition) for each in partitions]
+        watch.owned = [(tp.topic, tp.partition) for tp in partitions]
 
     def revoked(_app: Any, _partitions: Set[TP], **_: Any) -> None:
         watch.owned = ()
