@@ -1,4 +1,4 @@
-"""Places in the log, so that a reader can wait for what a writer has been told."""
+"""Places in the log: a writer learns where its event lies, and a reader can wait until an answer reflects it."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -8,7 +8,7 @@ from typing import Final, Self
 from spanfold.language.errors import InvalidInput
 from spanfold.language.topics import Partition
 
-_TEXT: Final = re.compile(r"([a-zA-Z0-9._-]{1,249})/(\d{1,9})@(\d{1,18})")
+_TEXT: Final = re.compile(r"([a-zA-Z0-9._-]{1,249})/(\d{1,9})@(\d{1,18})", re.ASCII)
 
 NextOffsets = Mapping[Partition, int]
 """By partition the first offset that has not been folded, judged or read yet: one more than that of the last Position reached."""
@@ -16,8 +16,8 @@ NextOffsets = Mapping[Partition, int]
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """A record's place: topic (without the installation's prefix), partition, offset. What reflects a position reflects
-    all of its partition up to and including that record.
+    """The place of a record: topic (without the installation's prefix), partition, offset. Whatever reflects a position reflects
+    its partition up to and including that record.
     """
 
     topic: str
@@ -36,7 +36,7 @@ class Position:
         return cls(matched[1], int(matched[2]), int(matched[3]))
 
 
-def missing(wanted: Iterable[Position], reflected: Iterable[Position]) -> tuple[Position, ...]:
-    """Those that are wanted and not yet reflected."""
-    reached = {(each.topic, each.partition): each.offset for each in reflected}
-    return tuple(each for each in wanted if reached.get((each.topic, each.partition), -1) < each.offset)
+def missing(at_least: Iterable[Position], reflected: Iterable[Position]) -> tuple[Position, ...]:
+    """Those of `at_least` that are not reflected yet."""
+    reached = {(position.topic, position.partition): position.offset for position in reflected}
+    return tuple(each for each in at_least if reached.get((each.topic, each.partition), -1) < each.offset)
