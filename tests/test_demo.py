@@ -1,16 +1,10 @@
 """The demo's real program: three processes, real HTTP, the real SDK, the real log, the real tables."""
 
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from io import StringIO
-from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from rich.console import Console
 
@@ -21,22 +15,15 @@ from spanfold.demo.run import run_demo
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.progress import NO_PROGRESS
 from spanfold.language.settings import Settings
+from tests.support.databases import Ledger
+from tests.support.workers import Start
 
 
 @pytest.fixture
-def projector(ledger: psycopg.Connection[Any], stack_settings: Settings, tmp_path: Path) -> Iterator[None]:
-    environment = {
-        "SPANFOLD_KAFKA_BOOTSTRAP": str(stack_settings.kafka_bootstrap),
-        "SPANFOLD_POSTGRES_DSN": str(stack_settings.postgres_dsn),
-        "SPANFOLD_TOPIC_PREFIX": stack_settings.topic_prefix,
-        "SPANFOLD_GROUP": stack_settings.group,
-        "PYTHONPATH": os.pathsep.join(sys.path),
-    }
-    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
-    process = subprocess.Popen(argv, env=os.environ | environment, cwd=tmp_path)
+def projector(ledger: Ledger, start: Start) -> Iterator[None]:
+    worker = start()
     yield
-    process.terminate()
-    assert process.wait(60) in {0, -signal.SIGTERM}  # the latter when it was told before it could listen
+    assert worker.stop() in {0, -signal.SIGTERM}  # the latter when it was told before it could listen
 
 
 def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
@@ -71,6 +58,7 @@ def test_the_demo_does_not_claim_what_did_not_reach_kafka(stack_settings: Settin
         run_demo(nowhere, NO_PROGRESS, seconds=1, spans=None)
 
 
+@pytest.mark.usefixtures("topics")
 def test_a_shop_ends_with_its_block(stack_settings: Settings) -> None:
     with running_shop(stack_settings, "run") as shop:
         counts = shop.telemetry()

@@ -25,10 +25,11 @@ from spanfold.language.events import (
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, TopicKind, installed_topics
 from spanfold.projections.projection import Projection, installed
 from tests import test_event_json_laws as in_json
-from tests.faults import load
 from tests.faults import reference as faulty
-from tests.projections import reference, test_logs, test_metrics, test_services
-from tests.projections import strategies as of_traces
+from tests.projections import test_logs, test_metrics, test_services
+from tests.support import load
+from tests.support import strategies as of_traces
+from tests.support import trace_rows as reference
 
 CLASSES: dict[Topic, type[DomainEvent] | UnionType] = {
     TRACES: TraceEvent,

@@ -15,23 +15,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from spanfold.language.events import SpanRecorded
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
-from tests.faults.load import Load
-from tests.rebuilds.conftest import NOTHING, environment, folded, leftovers, publish_mixed
-from tests.stream_processors.conftest import Start, start, until
-
-__all__ = ["start"]
+from tests.support.commands import environment
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, leftovers
+from tests.support.load import Load
+from tests.support.publishing import publish_mixed
+from tests.support.waiting import until
+from tests.support.workers import Start, folded
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "your-own-projection.md"
 SECOND_US = 1_000_000
 
-Ledger = psycopg.Connection[Any]
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -84,7 +85,7 @@ def ended(process: "subprocess.Popen[str]", exit_code: int = 0) -> Done:
         out, err = process.communicate(timeout=120)
     except subprocess.TimeoutExpired:
         process.kill()
-        raise AssertionError(f"{process.args} does not end: {process.communicate()}") from None
+        raise AssertionError(f"{process.args!r} does not end: {process.communicate()}") from None
     assert process.returncode == exit_code, (process.args, out, err)
     return Done(process.args, exit_code, out, err)
 
@@ -150,7 +151,7 @@ def test_the_life_of_a_projection_of_ones_own(
     assert generations(ledger) == {}
     monkeypatch.setattr(sys, "executable", terminal.python)  # workers from here on have the example
     old = start()
-    until(lambda: notice in old.said(), "the notice", old.said)
+    until(lambda: notice in old.output(), "the notice", old.output)
     assert first.stop() == 0
     with load(stack_settings, 2):
         done = terminal("spanfold rebuild slow_operations")

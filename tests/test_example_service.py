@@ -13,23 +13,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
 from spanfold.kafka.log_ends import bounds_of
 from spanfold.language.settings import Settings
-from tests.http.conftest import api_process
-from tests.rebuilds.conftest import environment, folded
-from tests.stream_processors.conftest import Start, Worker, start, until
-
-__all__ = ["start"]
+from tests.support.api import api_process
+from tests.support.commands import environment
+from tests.support.databases import Ledger
+from tests.support.waiting import until
+from tests.support.workers import Start, Worker, folded
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "your-own-service.md"
 PIECES = 60
 
-Ledger = psycopg.Connection[Any]
+
 Done = subprocess.CompletedProcess[str]
 
 
@@ -179,11 +178,12 @@ def accepted(settings: Settings) -> list[bytes]:
             assert message
             assert not message.error()
             at = (message.offset() or 0) + 1
-            headers = {name: str(value, "utf-8") for name, value in message.headers() or []}  # type: ignore[arg-type]
-            key, expected = str(message.key(), "utf-8"), headers.get("expected_version")  # type: ignore[arg-type]
+            named: Any = message.headers() or []
+            headers = {name: value.decode() for name, value in named}
+            key, expected = bytes(message.key() or b"").decode(), headers.get("expected_version")
             if headers["event_id"] not in seen and expected in (None, str(versions[key])):
                 versions[key] += 1
-                values.append(bytes(message.value() or b""))  # type: ignore[arg-type]
+                values.append(message.value() or b"")
             seen.add(headers["event_id"])
     consumer.close()
     return values
@@ -228,4 +228,4 @@ def shown(ledger: Ledger) -> dict[str, tuple[int, ...]]:
 
 
 def orders_are_folded(ledger: Ledger, worker: Worker, events: list[Event]) -> None:
-    until(lambda: shown(ledger) == reference(events), "the rows of stock", lambda: (shown(ledger), worker.said()))
+    until(lambda: shown(ledger) == reference(events), "the rows of stock", lambda: (shown(ledger), worker.output()))

@@ -19,11 +19,9 @@ import pytest
 
 from spanfold.bootstrap import http_operations, installation
 from spanfold.language.settings import Settings, settings
-from tests.http.conftest import api_process
-from tests.rebuilds.conftest import environment
-from tests.stream_processors.conftest import Start, start
-
-__all__ = ["start"]
+from tests.support.api import api_process
+from tests.support.commands import environment
+from tests.support.workers import Start
 
 ROOT = Path(__file__).parent.parent
 PAGE = (ROOT / "docs" / "write-side.md").read_text()

@@ -1,15 +1,14 @@
 """The rooms of the house: where they stand, and who may look into the database."""
 
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
 
+from tests.support.databases import Ledger
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("schemas", "migrations", "producers", "stream_processors", "projections")
-
-Ledger = psycopg.Connection[Any]
 
 
 def test_the_rooms_at_the_top_are_the_rooms_of_the_package() -> None:

@@ -25,7 +25,7 @@ from spanfold.language.events import EVENT_TYPES, TraceCompleted, TraceEvent, fr
 from spanfold.language.topics import BATCH, NOT_FOLDED, SNAPSHOTS_TOPIC, installed_topics, topic_of
 from spanfold.schemas.catalogue import FIRST_ID, RegisteredSchema, committed, fingerprint_of
 from spanfold.schemas.codec import Codec, plain
-from tests.projections.strategies import events
+from tests.support.strategies import events
 
 # the package avro knows uuid as a string only; what it ignores it reads as the 16 bytes that they are
 pytestmark = pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType")

@@ -11,8 +11,9 @@ from typing import Any, Final
 from psycopg import Cursor
 
 from spanfold.application.aggregates import AggregateState
-from spanfold.language.topics import TRACES
+from spanfold.language.topics import TRACES, Topic
 from spanfold.projections.facts import Fact
+from spanfold.projections.projection import View
 from spanfold.projections.traces.erase import erase
 from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
 from spanfold.projections.traces.merge import merge
@@ -28,9 +29,9 @@ class TracesProjection:
 
     name = "traces"
     fold_version = 1
-    topics = (TRACES,)
+    topics: Sequence[Topic] = (TRACES,)
     metadata = metadata
-    views = VIEWS
+    views: Sequence[View] = VIEWS
 
     def fold(self, facts: Sequence[Fact]) -> TracesPartial:
         return fold(facts)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.retries import while_settling

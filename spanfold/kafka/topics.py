@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
+from confluent_kafka.admin import (
     AdminClient,
     ConfigResource,
     NewTopic,

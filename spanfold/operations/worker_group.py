@@ -3,7 +3,7 @@
 from typing import Final, cast
 
 from confluent_kafka import KafkaException
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
+from confluent_kafka.admin import (
     AdminClient,
     ConsumerGroupDescription,
 )

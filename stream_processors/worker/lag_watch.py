@@ -12,7 +12,7 @@ from typing import Any, Final
 import psycopg
 import structlog
 from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]  # re-exported implicitly
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.log_ends import BrokerPartition

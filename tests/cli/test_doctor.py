@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,8 @@ from spanfold.language import extras
 from spanfold.language.settings import Settings
 from spanfold.operations.doctor import machine
 from spanfold.operations.installation import Installation
-from tests.stream_processors.conftest import until
-
-from .conftest import Shell
+from tests.cli.shell import Shell
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -146,7 +147,7 @@ def test_a_pin_that_is_not_met_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_full_disk_and_a_clock_of_the_last_century_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
-    monkeypatch.setattr(machine.time, "time", lambda: 0.0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
     assert {each.state for each in machine._disk(TARGET)} == {"fail"}
     assert [each.state for each in machine._clock(TARGET)] == ["fail"]

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from .conftest import Shell
+from tests.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(180)
 

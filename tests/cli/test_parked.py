@@ -7,7 +7,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import psycopg
 import pytest
 from typer.testing import Result
 
@@ -19,11 +18,10 @@ from spanfold.language.partitioning import partitions_of
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.schemas.codec import Codec
-from tests.cli.conftest import Run, told
-from tests.erasure.conftest import erased
-from tests.projections.strategies import LOG_TIME_MS, NOW, Record, batch, record
-
-Ledger = psycopg.Connection[Any]
+from tests.support.commands import Invoke, answer
+from tests.support.databases import Ledger
+from tests.support.erasure import erased
+from tests.support.strategies import LOG_TIME_MS, NOW, Record, batch, record
 
 SAID: dict[str, Any] = {"occurred_at": NOW, "source": "test"}
 GOOD = TraceCompleted(aggregate_id="good", end_time=NOW, **SAID)
@@ -56,7 +54,7 @@ def log() -> list[Record]:
 
 
 @pytest.fixture
-def run(invoke: Run, ledger: Ledger) -> Run:
+def run(invoke: Invoke, ledger: Ledger) -> Invoke:
     store = Store(installed())
     store.commit(ledger, store.prepare(batch(log())))
     return partial(invoke, "parked")
@@ -70,8 +68,8 @@ def refusal(done: Result, kind: type[SpanfoldError] = InvalidInput) -> str:
 # list
 
 
-def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Run) -> None:
-    listed = told(run, "list")
+def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Invoke) -> None:
+    listed = answer(run, "list")
     assert [each["position"] for each in listed] == [f"spanfold.traces/0@{offset}" for offset in (1, 2, 3, 5)]
     assert [each["reason"] for each in listed] == ["unreadable", "unknown_schema", "invalid", "unreadable"]
     assert {each["state"] for each in listed} == {"parked"}
@@ -84,7 +82,7 @@ def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Run) 
     }  # fmt: skip
 
 
-def test_a_table_has_a_line_for_each_whatever_its_texts_hold(run: Run) -> None:
+def test_a_table_has_a_line_for_each_whatever_its_texts_hold(run: Invoke) -> None:
     done = run("list")
     assert len(done.stdout.splitlines()) == 5
     assert "[bad]\\n" in done.stdout
@@ -106,15 +104,15 @@ FILTERS: dict[tuple[str, ...], list[int]] = {
 }
 
 
-def test_filters_choose(run: Run) -> None:
+def test_filters_choose(run: Invoke) -> None:
     for words, offsets in FILTERS.items():
-        assert [each["kafka_offset"] for each in told(run, "list", *words)] == offsets, words
+        assert [each["kafka_offset"] for each in answer(run, "list", *words)] == offsets, words
 
 
-def test_the_summary_counts_by_topic_and_reason(run: Run) -> None:
+def test_the_summary_counts_by_topic_and_reason(run: Invoke) -> None:
     counts = {"invalid": 1, "unknown_schema": 1, "unreadable": 2}
     rows = [{"topic": "spanfold.traces", "reason": reason, "records": count} for reason, count in counts.items()]
-    assert told(run, "list", "--summary", "--limit", "1") == rows
+    assert answer(run, "list", "--summary", "--limit", "1") == rows
     assert [line.split() for line in run("list", "--summary").stdout.splitlines()][3] == [
         "spanfold.traces",
         "unreadable",
@@ -123,7 +121,8 @@ def test_the_summary_counts_by_topic_and_reason(run: Run) -> None:
     assert run("list", "--summary", "--topic", "logs").stdout.split() == ["topic", "reason", "records", "nothing", "0"]
 
 
-def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledger) -> None:
+@pytest.mark.usefixtures("topics")
+def test_status_counts_what_is_still_parked(invoke: Invoke, run: Invoke, ledger: Ledger) -> None:
     ledger.execute(
         "UPDATE spanfold_core.parked SET settled_as = 'discarded', settled_offset = 9 WHERE kafka_offset = 5"
     )
@@ -134,9 +133,9 @@ def test_status_counts_what_is_still_parked(invoke: Run, run: Run, ledger: Ledge
 # show
 
 
-def test_what_can_be_read_is_shown(run: Run) -> None:
-    shown = told(run, "show", "spanfold.traces/0@3")
-    assert shown == told(run, "show", "traces/0@3")
+def test_what_can_be_read_is_shown(run: Invoke) -> None:
+    shown = answer(run, "show", "spanfold.traces/0@3")
+    assert shown == answer(run, "show", "traces/0@3")
     assert shown["decoded"]["event_type"] == "TraceCompleted"
     assert shown["decoded"]["error"] is None
     fields = shown["decoded"]["fields"]
@@ -147,14 +146,14 @@ def test_what_can_be_read_is_shown(run: Run) -> None:
     assert bytes.fromhex(shown["key"]) == b"nul"
 
 
-def test_no_byte_of_a_record_moves_the_terminal(run: Run) -> None:
+def test_no_byte_of_a_record_moves_the_terminal(run: Invoke) -> None:
     done = run("show", "traces/0@3")
     assert "\x1b[2J" not in done.stdout
     assert "\0" not in done.stdout
     assert "NUL character in status" in done.stdout
 
 
-def test_what_cannot_be_read_is_shown_byte_by_byte(run: Run) -> None:
+def test_what_cannot_be_read_is_shown_byte_by_byte(run: Invoke) -> None:
     done = run("show", "traces/0@2")
     assert "unknown_schema: schema id 7 is unknown here" in done.stdout
     assert "Schema 7: unknown here" in done.stdout
@@ -166,19 +165,19 @@ def test_what_cannot_be_read_is_shown_byte_by_byte(run: Run) -> None:
     assert whole.splitlines()[-1] == "000007d0  3f 3f 3f 3f 3f" + " " * 36 + "|?????|"
 
 
-def test_of_broken_bytes_the_schema_is_known_and_of_none_nothing(run: Run) -> None:
-    broken = told(run, "show", "traces/0@1")["decoded"]
+def test_of_broken_bytes_the_schema_is_known_and_of_none_nothing(run: Invoke) -> None:
+    broken = answer(run, "show", "traces/0@1")["decoded"]
     assert (broken["event_type"], broken["fields"]) == ("TraceCompleted", None)
     assert broken["error"] == "unreadable: 1 bytes after the end of TraceCompleted"
-    nothing = told(run, "show", "traces/0@5")
+    nothing = answer(run, "show", "traces/0@5")
     assert (nothing["payload"], nothing["decoded"]["event_type"]) == (None, None)
     assert "the record's value is null" in run("show", "traces/0@5").stdout
 
 
-def test_of_an_erased_record_it_is_shown_that_nothing_is_left(run: Run, ledger: Ledger) -> None:
+def test_of_an_erased_record_it_is_shown_that_nothing_is_left(run: Invoke, ledger: Ledger) -> None:
     store = Store(installed())
     store.commit(ledger, store.prepare(batch([erased("nul", 6)])))
-    shown = told(run, "show", "traces/0@3")
+    shown = answer(run, "show", "traces/0@3")
     assert (shown["record"]["state"], shown["key"], shown["headers"], shown["payload"]) == ("erased", None, None, None)
     done = run("show", "traces/0@3")
     assert done.exit_code == 0, done.output
@@ -213,26 +212,28 @@ MISTAKES: dict[tuple[str, ...], str] = {
 }  # fmt: skip
 
 
-def test_wrong_use_is_explained_and_does_nothing(run: Run) -> None:
+def test_wrong_use_is_explained_and_does_nothing(run: Invoke) -> None:
     for words, complaint in MISTAKES.items():
         assert complaint in refusal(run(*words)), words
-    assert len(told(run, "list")) == 4
+    assert len(answer(run, "list")) == 4
 
 
-def test_a_reason_that_there_is_not_is_wrong_usage(run: Run) -> None:
+def test_a_reason_that_there_is_not_is_wrong_usage(run: Invoke) -> None:
     assert run("list", "--reason", "ugly").exit_code == 2
 
 
-def test_where_nothing_is_chosen_nothing_is_done(run: Run) -> None:
+@pytest.mark.usefixtures("topics")
+def test_where_nothing_is_chosen_nothing_is_done(run: Invoke) -> None:
     done = run("retry", "--reason", "refused")
     assert (done.exit_code, done.stdout) == (0, "nothing to do: no parked record matches\n")
 
 
-def test_who_says_no_is_obeyed(run: Run) -> None:
+@pytest.mark.usefixtures("topics")
+def test_who_says_no_is_obeyed(run: Invoke) -> None:
     done = run("discard", "--reason", "unreadable", stdin="\n")
     assert done.exit_code == 1
     assert "Discard for ever: 2 records? [y/N]" in done.stderr
-    assert len(told(run, "list")) == 4
+    assert len(answer(run, "list")) == 4
 
 
 # Facts, where no worker is
@@ -243,40 +244,44 @@ def at_home(offset: int) -> bool:
     return int(partitions_of([log()[offset].key or b""], 4)[0]) == 0
 
 
-def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Run) -> None:
+@pytest.mark.usefixtures("topics")
+def test_who_does_not_wait_is_told_how_many_facts_there_are(run: Invoke) -> None:
     assert at_home(HOME)
-    outcome = told(run, "retry", f"traces/0@{HOME}", "--yes", "--no-wait")
+    outcome = answer(run, "retry", f"traces/0@{HOME}", "--yes", "--no-wait")
     assert outcome == {
         "appended": 1, "remarks": [], "retried": None, "discarded": None, "erased": None, "still_parked": None,
     }  # fmt: skip
     assert run("retry", f"traces/0@{HOME}", "--yes", "--no-wait").stdout.startswith("1 event appended; ")
 
 
-def test_who_waits_in_vain_is_told_what_is_behind(run: Run, ledger: Ledger) -> None:
+@pytest.mark.usefixtures("topics")
+def test_who_waits_in_vain_is_told_what_is_behind(run: Invoke, ledger: Ledger) -> None:
     ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
     done = run("discard", f"traces/0@{HOME}", "--yes", "--timeout", "6")
     assert "partition 0 of spanfold.traces is folded up to offset 0 of 1" in refusal(done, StoreUnavailable)
 
 
-def test_what_passed_and_is_still_parked_says_why(run: Run) -> None:
+@pytest.mark.usefixtures("topics")
+def test_what_passed_and_is_still_parked_says_why(run: Invoke) -> None:
     # the checkpoints are beyond the fact already: this is what a fact in vain looks like
     done = run("retry", f"traces/0@{HOME}", "--yes")
     assert done.exit_code == 1
     assert done.stdout.startswith("0 records retried and folded, 1 still parked\n")
 
 
-def test_a_fact_that_does_not_come_to_its_record_is_an_error(run: Run) -> None:
+@pytest.mark.usefixtures("topics")
+def test_a_fact_that_does_not_come_to_its_record_is_an_error(run: Invoke) -> None:
     # these tables say that the topic has one partition; on the broker it has four
     assert not at_home(AWAY)
     wrong = refusal(run("retry", f"traces/0@{AWAY}", "--yes"), Misconfigured)
     assert f"the fact about spanfold.traces/0@{AWAY} went to partition " in wrong
 
 
-def test_a_database_without_read_models_says_what_to_do(run: Run, servers: Any) -> None:
+def test_a_database_without_read_models_says_what_to_do(run: Invoke, servers: Any) -> None:
     empty = servers.postgres_dsn.rsplit("/", 1)[0] + "/template1"
     assert "spanfold migrate" in refusal(run("list", SPANFOLD_POSTGRES_DSN=empty), Misconfigured)
 
 
-def test_a_postgres_that_does_not_answer_is_worth_another_try(run: Run) -> None:
+def test_a_postgres_that_does_not_answer_is_worth_another_try(run: Invoke) -> None:
     away = "postgresql://nobody:secret@127.0.0.1:1/nothing"
     assert "secret" not in refusal(run("list", SPANFOLD_POSTGRES_DSN=away), StoreUnavailable)

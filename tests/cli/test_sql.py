@@ -3,13 +3,13 @@
 import json
 import signal
 import subprocess
-import time
 from typing import Any
 
 import psycopg
 import pytest
 
-from .conftest import Shell
+from tests.cli.shell import Shell
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -89,10 +89,7 @@ def test_ctrl_c_cancels_the_statement(running: Shell) -> None:
     )
     with psycopg.connect(running.up_state.postgres_dsn, autocommit=True) as connection:
         sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
-        deadline = time.monotonic() + 60
-        while connection.execute(sleeping).fetchone() != (1,):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: connection.execute(sleeping).fetchone() == (1,), "the statement")
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=60)
         assert (process.returncode, said) == (130, "spanfold: cancelled\n")

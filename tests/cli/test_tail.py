@@ -11,8 +11,7 @@ from confluent_kafka import Producer
 from spanfold.language.events import TraceCompleted
 from spanfold.language.records import headers_of, key_of
 from spanfold.schemas.codec import Codec
-
-from .conftest import Shell
+from tests.cli.shell import Shell
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -72,7 +71,7 @@ def test_what_cannot_be_decoded_is_shown_with_the_reason_and_its_bytes(
     good = TraceCompleted(aggregate_id="t1", occurred_at=1, source="test", end_time=1)
     whole = Codec().encode(good.event_type, good.as_fields())
     producer = Producer({"bootstrap.servers": own_servers["SPANFOLD_KAFKA_BOOTSTRAP"]})
-    producer.produce(topic, b"\0\0\0\0\7" + b"x" * 1000, key_of(good), 2, headers=headers_of(good))
+    producer.produce(topic, b"\0\0\0\0\7" + b"x" * 1000, key_of(good), 2, headers=[*headers_of(good)])
     producer.produce(topic, None, None, 2)
     producer.produce(topic, whole[:-1], b"\xff\n", 2, headers=[("\n", None)])
     assert producer.flush(30) == 0

@@ -4,7 +4,6 @@ import random
 from functools import partial
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.rows import dict_row
 from typer.testing import Result
@@ -17,20 +16,18 @@ from spanfold.language.settings import Settings
 from spanfold.operations.trace import UnknownTrace
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
-from tests.cli.conftest import Run, told
-from tests.faults.load import Load
-from tests.projections.strategies import LOG_TIME_MS, NOW, record
-from tests.projections.test_settlements import commit, older
-from tests.rebuilds.conftest import folded
-from tests.stream_processors.conftest import Start, start, until
-
-__all__ = ["start"]
-
-Ledger = psycopg.Connection[Any]
+from tests.support.commands import Invoke, answer
+from tests.support.databases import Ledger
+from tests.support.load import Load
+from tests.support.stores import commit_records as commit
+from tests.support.stores import older
+from tests.support.strategies import LOG_TIME_MS, NOW, record
+from tests.support.waiting import until
+from tests.support.workers import Start, folded
 
 
 @pytest.fixture
-def run(invoke: Run) -> Run:
+def run(invoke: Invoke) -> Invoke:
     return partial(invoke, "trace", COLUMNS="200")
 
 
@@ -74,13 +71,11 @@ def standing_at(ledger: Ledger, least: int) -> Snapshot | None:
 
 @pytest.mark.timeout(600)
 def test_what_it_folds_is_what_the_tables_have_and_had(
-    stack_settings: Settings, ledger: Ledger, start: Start, run: Run
+    stack_settings: Settings, ledger: Ledger, start: Start, run: Invoke
 ) -> None:
     worker, load, rng = start(batch_records=500), Load(stack_settings, 1, 6000, per_second=2000), random.Random(7)
     load.start()
-    snapshots: list[Snapshot] = [
-        until(partial(standing_at, ledger, least), f"{least} records folded") for least in (800, 1600, 2400)
-    ]
+    snapshots = [until(partial(standing_at, ledger, least), f"{least} records folded") for least in (800, 1600, 2400)]
     load.finish()
     folded(ledger, stack_settings, worker)
     home = dict(
@@ -90,13 +85,13 @@ def test_what_it_folds_is_what_the_tables_have_and_had(
     )
     now = {row["trace_id"]: row for row in shown(ledger, "traces")}
     for trace_id in rng.sample(sorted(now), 120):
-        found = told(run, trace_id)
+        found = answer(run, trace_id)
         assert found["trace"] == now[trace_id]
         assert by_version(found["spans"]) == by_version(shown(ledger, "spans", trace_id=trace_id))
     for stood, rows in snapshots:
         for trace_id in rng.sample(sorted(rows), min(40, len(rows))):
             at = str(stood[home[trace_id]])
-            assert told(run, trace_id, "--as-of", at)["trace"] == rows[trace_id], (trace_id, at)
+            assert answer(run, trace_id, "--as-of", at)["trace"] == rows[trace_id], (trace_id, at)
         unseen = [trace_id for trace_id in now if trace_id not in rows]
         for trace_id in rng.sample(unseen, min(5, len(unseen))):
             done = run(trace_id, "--as-of", str(stood[home[trace_id]]))
@@ -106,7 +101,7 @@ def test_what_it_folds_is_what_the_tables_have_and_had(
 
 
 def test_a_rejected_or_parked_record_of_a_mixed_load_is_told_and_not_folded(
-    stack_settings: Settings, ledger: Ledger, start: Start, run: Run
+    stack_settings: Settings, ledger: Ledger, start: Start, run: Invoke
 ) -> None:
     worker, load = start(), Load(stack_settings, 3, 4000, per_second=1000)
     load.start()
@@ -163,7 +158,7 @@ PARKED = (1, 2)
 
 def fact(cls: type[RecordRetried] | type[RecordDiscarded], record_offset: int, offset: int) -> Any:
     event = cls(occurred_at=NOW + offset, record_topic="spanfold.traces", record_offset=record_offset, **SAID)
-    return record(event, offset, log_time_ms=LOG_TIME_MS + offset * 1000)  # type: ignore[arg-type]
+    return record(event, offset, log_time_ms=LOG_TIME_MS + offset * 1000)
 
 
 @pytest.fixture
@@ -175,7 +170,7 @@ def story(ledger: Ledger) -> Ledger:
     return ledger
 
 
-def test_each_record_says_what_it_changed(story: Ledger, run: Run) -> None:
+def test_each_record_says_what_it_changed(story: Ledger, run: Invoke) -> None:
     lines = run(SAID["aggregate_id"], "--history").stdout.partition("\nposition, ")[2].splitlines()[1:]
     assert len(lines) == 7
     at = [line.split("  ")[0] for line in lines]
@@ -189,12 +184,12 @@ def test_each_record_says_what_it_changed(story: Ledger, run: Run) -> None:
     assert "duration_ms: - → 2.0; tags + n=2" in lines[4]
     assert "  RecordRetried  folds spanfold.traces/0@1  span_count 0 → 1; spans + payments POST /charges" in lines[5]
     assert lines[6].endswith("  RecordDiscarded")
-    assert time_text(NOW) in lines[0]
-    assert time_text(LOG_TIME_MS * 1000) in lines[0]
+    assert str(time_text(NOW)) in lines[0]
+    assert str(time_text(LOG_TIME_MS * 1000)) in lines[0]
 
 
-def test_history_as_json_ends_in_the_row_of_the_table(story: Ledger, run: Run) -> None:
-    found = told(run, SAID["aggregate_id"], "--history")
+def test_history_as_json_ends_in_the_row_of_the_table(story: Ledger, run: Invoke) -> None:
+    found = answer(run, SAID["aggregate_id"], "--history")
     assert found["trace"] == shown(story, "traces")[0]
     assert by_version(found["spans"]) == by_version(shown(story, "spans"))
     row = dict.fromkeys(found["trace"])
@@ -212,15 +207,15 @@ def test_history_as_json_ends_in_the_row_of_the_table(story: Ledger, run: Run) -
     ]
 
 
-def test_before_it_was_retried_a_record_was_parked(story: Ledger, run: Run) -> None:
+def test_before_it_was_retried_a_record_was_parked(story: Ledger, run: Invoke) -> None:
     for limit in ("5", time_text(LOG_TIME_MS * 1000 + 5_000_000)):
-        found = told(run, SAID["aggregate_id"], "--history", "--as-of", str(limit))
+        found = answer(run, SAID["aggregate_id"], "--history", "--as-of", str(limit))
         assert [step["state"] for step in found["history"]] == ["folded", "parked", "parked", "duplicate", "folded"]
         assert found["trace"]["span_count"] == 0
         assert found["trace"]["status"] == "completed"
 
 
-def test_a_trace_is_a_head_its_counts_and_a_waterfall(story: Ledger, run: Run) -> None:
+def test_a_trace_is_a_head_its_counts_and_a_waterfall(story: Ledger, run: Invoke) -> None:
     head, counts, bar = run(SAID["aggregate_id"]).stdout.splitlines()
     assert head == f"shop checkout  2.0 ms  completed  {SAID['aggregate_id']}"
     assert counts.startswith("1 spans, 0 errors, 0 late; 2026-")
@@ -238,7 +233,7 @@ def refusal(done: Result) -> str:
     return str(done.exception)
 
 
-def test_an_id_that_nobody_knows_is_explained(story: Ledger, run: Run) -> None:
+def test_an_id_that_nobody_knows_is_explained(story: Ledger, run: Invoke) -> None:
     trace_id = SAID["aggregate_id"]
     assert "the journal has no record of it, nor of any that begins with it. If it was published just now" in refusal(
         run("x")
@@ -249,14 +244,14 @@ def test_an_id_that_nobody_knows_is_explained(story: Ledger, run: Run) -> None:
     assert "before 2001-01-01T00:00:00.000000Z: its first record is spanfold.traces/0@0, in the log since" in early
 
 
-def test_of_a_trace_that_is_only_parked_the_position_is_named(ledger: Ledger, run: Run) -> None:
+def test_of_a_trace_that_is_only_parked_the_position_is_named(ledger: Ledger, run: Invoke) -> None:
     commit(ledger, older(), [record(span(1, "payments"), 0)])
     done = run(SAID["aggregate_id"], "--history")
     assert "the log has 1 record of it (spanfold.traces/0@0 SpanRecorded unknown_schema)" in refusal(done)
     assert "  SpanRecorded  parked (unknown_schema: " in done.stdout
 
 
-def test_a_limit_that_is_neither_time_nor_offset_is_wrong_usage(story: Ledger, run: Run) -> None:
+def test_a_limit_that_is_neither_time_nor_offset_is_wrong_usage(story: Ledger, run: Invoke) -> None:
     done = run("x", "--as-of", "noon")
     assert isinstance(done.exception, InvalidInput)
     assert "--as-of: expected a time" in str(done.exception)

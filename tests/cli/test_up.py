@@ -10,8 +10,7 @@ import psycopg
 import pytest
 
 from spanfold.language.topics import installed_topics
-
-from .conftest import Shell, alive, end_order
+from tests.cli.shell import Shell, alive, end_order
 
 pytestmark = pytest.mark.timeout(180)
 

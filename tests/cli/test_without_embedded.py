@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from spanfold.language.settings import Settings
-from tests.rebuilds.conftest import environment
+from tests.support.commands import environment
 
 ROOT = Path(__file__).parents[2]
 BLOCKED = "import sys; sys.modules.update(dict.fromkeys({}))"
@@ -42,6 +42,7 @@ def home(tmp_path: Path) -> dict[str, str]:
     return {"SPANFOLD_HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
 
 
+@pytest.mark.usefixtures("topics")
 def test_commands_work_on_servers_that_are_named(
     stack_settings: Settings, ledger: psycopg.Connection[Any], home: dict[str, str]
 ) -> None:

@@ -39,8 +39,8 @@ from spanfold.language.events import (
     TraceFailed,
 )
 from spanfold.projections.traces.fold import TracePartial, fold
-from tests.projections.strategies import distinct_events
-from tests.projections.strategies import events as trace_events
+from tests.support.strategies import distinct_events
+from tests.support.strategies import events as trace_events
 
 NOW = 1_795_000_000_000_000
 SAID: dict[str, Any] = {"aggregate_id": "t-1", "source": "spanfold"}
@@ -196,8 +196,11 @@ REGISTER = RegisterService(
 HEALTHY = ChangeServiceHealth(aggregate_id="cart-1", timestamp=NOW, status=Health.HEALTHY)
 
 
+evolve: Any = ServiceAggregate.evolve
+
+
 def decided(events: Sequence[DomainEvent], command: Any) -> Sequence[DomainEvent]:
-    return ServiceAggregate.decide(reduce(ServiceAggregate.evolve, events, ServiceAggregate.initial("cart-1")), command)
+    return ServiceAggregate.decide(reduce(evolve, events, ServiceAggregate.initial("cart-1")), command)
 
 
 def test_a_service_is_registered_and_again_which_replaces_it() -> None:

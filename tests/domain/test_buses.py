@@ -131,7 +131,7 @@ async def test_what_cannot_be_kept_is_refused_before_the_handler() -> None:
         ({"source": "root"}, "RegisterService: no root"),
     ):
         with pytest.raises(InvalidInput, match=said):
-            await guarded.send(replace(REGISTER, **wrong))  # type: ignore[arg-type]
+            await guarded.send(replace(REGISTER, **wrong))
     assert (await guarded.send(REGISTER)).version == 1
 
 

@@ -33,7 +33,7 @@ def span(**said: Any) -> Span:
 def test_an_id_is_a_text_that_knows_what_it_identifies() -> None:
     assert TraceId("t-1") == "t-1"
     assert repr(TraceId("t-1")) == "TraceId('t-1')"
-    assert {TraceId("t-1"): 1}["t-1"] == 1
+    assert {TraceId("t-1"): 1}[TraceId("t-1")] == 1
     assert (len(TraceId.new()), len(SpanId.new())) == (32, 16)
     assert TraceId.new() != TraceId.new()
 

@@ -1,16 +1,16 @@
-"""What the tests of the embedded stack share: waiting for a condition, and a stack supervised by another process."""
+"""Homes for embedded stacks, and a stack that another process supervises."""
 
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from spanfold.embedded import EmbeddedStack, StackState, read_state
+from tests.support.waiting import until
 
 SUPERVISE = """
 import sys
@@ -20,21 +20,7 @@ with EmbeddedStack(Path(sys.argv[1])) as stack:
     stack.wait()
 """
 
-Until = Callable[[Callable[[], object]], None]
 Supervise = Callable[[Path], tuple[subprocess.Popen[bytes], StackState]]
-
-
-@pytest.fixture
-def until() -> Until:
-    """Wait until a condition holds; fails after 60 s."""
-
-    def wait(condition: Callable[[], object]) -> None:
-        deadline = time.monotonic() + 60
-        while not condition():
-            assert time.monotonic() < deadline, "the condition did not come true"
-            time.sleep(0.05)
-
-    return wait
 
 
 def remove_home(home: Path) -> None:
@@ -60,14 +46,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
 
 
 @pytest.fixture
-def supervise(until: Until) -> Iterator[Supervise]:
+def supervise() -> Iterator[Supervise]:
     """Run a stack in a process of its own, which is stopped at the end if it still runs."""
     running: list[subprocess.Popen[bytes]] = []
 
     def start(home: Path) -> tuple[subprocess.Popen[bytes], StackState]:
         process = subprocess.Popen([sys.executable, "-c", SUPERVISE, home])
         running.append(process)
-        until(lambda: read_state(home) or process.poll() is not None)
+        until(lambda: read_state(home) or process.poll() is not None, "the stack's state")
         state = read_state(home)
         assert state, "the stack did not start"
         return process, state

@@ -10,17 +10,17 @@ import psutil
 import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]  # public
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from spanfold.embedded import EmbeddedStack, Program, StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.guard import is_alive
 from spanfold.embedded.kafka import answers
 from spanfold.embedded.process_identity import Identity
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)
 
-Until = Callable[[Callable[[], object]], None]
 Supervise = Callable[[Path], tuple[subprocess.Popen[bytes], StackState]]
 
 
@@ -78,11 +78,11 @@ def test_a_second_stack_on_the_same_home_is_refused(stack: EmbeddedStack) -> Non
     assert read_state(stack.state.home) == stack.state
 
 
-def test_a_launched_program_is_told_where_the_servers_are(stack: EmbeddedStack, until: Until) -> None:
+def test_a_launched_program_is_told_where_the_servers_are(stack: EmbeddedStack) -> None:
     told = stack.state.home / "told"
     script = 'echo "$SPANFOLD_KAFKA_BOOTSTRAP $SPANFOLD_POSTGRES_DSN" > told; exec sleep 600'
     stack.launch(Program("worker", ["/bin/sh", "-c", script], cwd=told.parent, ready=told.exists))
-    until(told.read_text)
+    until(told.read_text, "what the program was told")
     assert told.read_text().split() == [stack.state.kafka_bootstrap, stack.state.postgres_dsn]
     shown = read_state(stack.state.home)
     assert shown
@@ -90,12 +90,12 @@ def test_a_launched_program_is_told_where_the_servers_are(stack: EmbeddedStack, 
 
 
 @pytest.mark.parametrize("name", ["kafka", "postgres"])
-def test_a_killed_server_comes_back(stack: EmbeddedStack, until: Until, name: str) -> None:
+def test_a_killed_server_comes_back(stack: EmbeddedStack, name: str) -> None:
     before = stack.state
     os.kill(before.pids[name], signal.SIGKILL)
-    until(lambda: stack.state.pids[name] != before.pids[name])
-    until(lambda: answers(before.kafka_bootstrap))
-    until(lambda: serves(before.postgres_dsn))
+    until(lambda: stack.state.pids[name] != before.pids[name], f"another {name}")
+    until(lambda: answers(before.kafka_bootstrap), "Kafka's answer")
+    until(lambda: serves(before.postgres_dsn), "Postgres' answer")
     assert stack.state.ports == before.ports
     shown = read_state(before.home)
     assert shown
@@ -110,14 +110,14 @@ def serves(dsn: str) -> bool:
     return True
 
 
-def test_nothing_outlives_a_killed_supervisor_but_the_data(home: Path, supervise: Supervise, until: Until) -> None:
+def test_nothing_outlives_a_killed_supervisor_but_the_data(home: Path, supervise: Supervise) -> None:
     supervisor, before = supervise(home)
     remember(before, "kept")
     family = psutil.Process(supervisor.pid).children(recursive=True)
     assert set(before.pids.values()) < {process.pid for process in family}
     supervisor.kill()
     supervisor.wait()
-    until(lambda: not any(is_alive(process) for process in family))
+    until(lambda: not any(is_alive(process) for process in family), "the end of all processes", lambda: family)
     assert read_state(home) is None
     assert not stop_running(home)
     with EmbeddedStack(home) as stack:

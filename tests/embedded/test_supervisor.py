@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -15,8 +15,7 @@ from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.supervisor import Supervisor
 from spanfold.language.errors import InvalidInput
-
-Until = Callable[[Callable[[], object]], None]
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -58,7 +57,7 @@ def test_a_program_that_keeps_dying_is_given_up(
     assert (tmp_path / "flaky.log").read_text().count("started") == 5
 
 
-def test_programs_stop_last_first_with_their_own_signals(supervisor: Supervisor, tmp_path: Path, until: Until) -> None:
+def test_programs_stop_last_first_with_their_own_signals(supervisor: Supervisor, tmp_path: Path) -> None:
     order = tmp_path / "order"
     for name, stop_signal in (("first", signal.SIGINT), ("second", signal.SIGTERM)):
         script = (
@@ -97,11 +96,11 @@ def test_a_process_that_is_gone_already_needs_no_signal() -> None:
     assert stop(Stoppable("gone", gone, signal.SIGTERM, 1.0))
 
 
-def test_a_guard_that_dies_is_noticed(tmp_path: Path, until: Until) -> None:
+def test_a_guard_that_dies_is_noticed(tmp_path: Path) -> None:
     deaths: list[str] = []
     guard = Guard(tmp_path / "guard.log", on_death=lambda: deaths.append("guard"))
     guard.process.kill()
-    until(lambda: deaths)
+    until(lambda: deaths, "word of the guard's death")
     guard.release()
 
 

@@ -23,12 +23,14 @@ from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Store
 from spanfold.projections.history.snapshots import SAVE
 from spanfold.projections.projection import installed
-from tests.erasure.conftest import Ledger, erased, tables_with
-from tests.erasure.test_verdicts import LOG, OTHERS, TRACE, commit
-from tests.projections.reference import checkpoints, shown, told, verdicts
-from tests.projections.strategies import NOW, batch, record
-from tests.projections.test_store import EVENTS, Stop
-from tests.stream_processors.conftest import until
+from tests.erasure.log_with_erasure import LOG, OTHERS, TRACE, commit
+from tests.support.databases import Ledger
+from tests.support.erasure import erased, tables_with
+from tests.support.stores import Stop
+from tests.support.strategies import NOW, Record, batch, record
+from tests.support.ten_traces import EVENTS
+from tests.support.trace_rows import checkpoints, shown, told, verdicts
+from tests.support.waiting import until
 
 IDS = [f"4711-{number}" for number in range(40)]
 
@@ -67,7 +69,7 @@ def test_whichever_partition_comes_first_no_stray_record_names_an_erased_trace(
     homes = dict(zip(IDS, partitions_of([each.encode() for each in IDS], 2).tolist(), strict=True))
     logs: list[list[Batch]] = []
     for partition in (0, 1):
-        records = []
+        records: list[Record] = []
         for trace_id in IDS:
             at = len(records)
             end = TraceCompleted(aggregate_id=trace_id, occurred_at=NOW, source="test", end_time=NOW)

@@ -1,29 +1,21 @@
 """`spanfold erase` on a real Kafka and Postgres: the trace stays gone, and the others are as if it had never been."""
 
-import json
-import random
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
 import pytest
 
-from spanfold.embedded.postgres import wheel_folder
-from spanfold.language.events import DomainEvent, ErrorLogged, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.language.events import ErrorLogged, SpanRecorded, TraceCompleted
 from spanfold.language.settings import Settings
-from spanfold.producers.publisher import TelemetryPublisher
-from tests.erasure.conftest import Ledger, tables_with
-from tests.faults.load import events
-from tests.rebuilds.conftest import command, environment, folded
-from tests.stream_processors.conftest import Start, second_settings, start, until
+from tests.erasure.long_trace import NOW, TRACE, assert_nowhere, done, dumped, others, publish, story
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.erasure import tables_with
+from tests.support.waiting import until
+from tests.support.workers import Start, folded
 
-__all__ = ["second_settings", "start"]
-
-TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
-NOW = time.time_ns() // 1000
+pytestmark = pytest.mark.usefixtures("topics", "forkserver")
 
 VIEWS: Mapping[str, Sequence[str]] = {
     "traces": ("version",),
@@ -37,36 +29,6 @@ VIEWS: Mapping[str, Sequence[str]] = {
 """What people see, and the columns that tell where in the log a row comes from."""
 
 
-def story() -> list[DomainEvent]:
-    """A trace through services that other traces go through too, with errors that were logged in it."""
-    said: dict[str, Any] = {"aggregate_id": TRACE, "source": "test"}
-    spans = [
-        SpanRecorded(
-            occurred_at=NOW + 900 + at, span_id=f"{at}", parent_span_id=f"{at - 1}" if at else None, start_time=NOW + at,
-            end_time=NOW + 900 + at, service_name=("shop", "bank", "post")[at % 3], operation_name="pay",
-            status="error" if at % 2 else "ok", tags={"card": "4711"}, **said,
-        )
-        for at in range(12)
-    ]  # fmt: skip
-    errors = [
-        ErrorLogged(occurred_at=NOW + at, service_name="shop", message="no", trace_id=TRACE, **said) for at in range(3)
-    ]
-    created = TraceCreated(occurred_at=NOW, service_name="shop", operation_name="pay", start_time=NOW, **said)
-    return [created, *spans, *errors, TraceCompleted(occurred_at=NOW + 950, end_time=NOW + 950, **said)]
-
-
-def publish(settings: Settings, *published: DomainEvent) -> None:
-    with TelemetryPublisher(settings, block_timeout_s=60) as publisher:
-        for event in published:
-            publisher.publish(event)
-        assert publisher.flush(60) == 0
-
-
-def others(count: int, seed: int) -> list[DomainEvent]:
-    source = events(random.Random(seed), NOW)
-    return [next(source) for _ in range(count)]
-
-
 def shown(ledger: Ledger) -> dict[str, list[Any]]:
     """All rows of the views, but for where they come from in the log."""
     rows = {}
@@ -74,20 +36,6 @@ def shown(ledger: Ledger) -> dict[str, list[Any]]:
         query = f"SELECT (to_jsonb(v) - %s::text[])::text FROM spanfold.{view} v ORDER BY 1"
         rows[view] = ledger.execute(query.encode(), (list(places),)).fetchall()
     return rows
-
-
-def dumped(settings: Settings) -> str:
-    """The database as text, but for the rows that say who was erased."""
-    pg_dump = [str(wheel_folder() / "bin" / "pg_dump"), "--exclude-table-data=spanfold_core.erased"]
-    done = subprocess.run([*pg_dump, str(settings.postgres_dsn)], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def done(settings: Settings, *words: str) -> Any:
-    ran = command(settings, *words, "--json")
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
 
 
 @pytest.fixture
@@ -169,23 +117,16 @@ def wait_for_tables(ledger: Ledger) -> None:
     until(lambda: ledger.execute("SELECT to_regclass('spanfold.service_dependencies')").fetchone() != (None,), "tables")
 
 
-def assert_nowhere(settings: Settings, ledger: Ledger) -> None:
-    assert tables_with(ledger, TRACE) == []
-    text = dumped(settings)
-    assert TRACE not in text
-    assert TRACE.encode().hex() not in text
-
-
 def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     worker = start()
     error = ErrorLogged(aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", message="no")
     publish(stack_settings, *story(), error)
     folded(ledger, stack_settings, worker)
 
-    nobody = subprocess_of(stack_settings, "", "erase", TRACE)
+    nobody = command(stack_settings, "erase", TRACE, stdin="")
     assert nobody.returncode == 2
     assert "pass --yes" in nobody.stderr
-    no = subprocess_of(stack_settings, "n\n", "erase", TRACE)
+    no = command(stack_settings, "erase", TRACE, stdin="n\n")
     assert no.returncode == 1
     assert "spanfold.spans" in no.stderr
     service = command(stack_settings, "erase", "shop", "--yes")
@@ -208,15 +149,9 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
     publish(stack_settings, TraceCompleted(aggregate_id="still to come", occurred_at=NOW, source="test", end_time=NOW))
     folded(ledger, stack_settings, worker)
     assert ledger.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (1,)
-    said = subprocess_of(stack_settings, "", "erase", "still to come")
+    said = command(stack_settings, "erase", "still to come", stdin="")
     assert "had been erased before" in said.stdout
     assert "spanfold prune" in said.stdout
-
-
-def subprocess_of(settings: Settings, answer: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """`spanfold …` with somebody who answers."""
-    argv = [sys.executable, "-m", "spanfold", *words]
-    return subprocess.run(argv, env=environment(settings), input=answer, capture_output=True, text=True, timeout=120)
 
 
 def test_without_a_worker_it_says_that_the_fact_is_in_the_log(stack_settings: Settings, ledger: Ledger) -> None:

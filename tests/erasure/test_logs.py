@@ -10,15 +10,16 @@ from spanfold.language.events import ErrorLogged
 from spanfold.language.topics import LOGS
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
-from tests.erasure.conftest import Ledger, erased, tables_with
-from tests.projections.strategies import NOW, Record, cut, record
+from tests.support.databases import Ledger
+from tests.support.erasure import erased, tables_with
+from tests.support.strategies import NOW, Record, cut, record
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def logged(offset: int, key: str, **said: Any) -> Record:
     fields: dict[str, Any] = {"service_name": "shop", "message": f"no {offset}"} | said
-    return record(ErrorLogged(aggregate_id=key, occurred_at=NOW + offset, source="", **fields), offset)  # type: ignore[arg-type]
+    return record(ErrorLogged(aggregate_id=key, occurred_at=NOW + offset, source="", **fields), offset)
 
 
 LOG = [

@@ -12,12 +12,11 @@ from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.schemas.catalogue import RegisteredSchema, committed
 from spanfold.schemas.codec import Codec
-from tests.cli.conftest import Run, invoke
-from tests.erasure.conftest import Ledger, erased, tables_with
-from tests.projections.strategies import NOW, batch, record
-from tests.projections.test_store import LOG
-
-__all__ = ["invoke"]
+from tests.support.commands import Invoke
+from tests.support.databases import Ledger
+from tests.support.erasure import erased, tables_with
+from tests.support.strategies import NOW, batch, record
+from tests.support.ten_traces import LOG
 
 TRACE = "trace 3"
 AT = len(LOG)
@@ -64,7 +63,7 @@ def retry(ledger: Ledger) -> None:
     said = {"aggregate_id": TRACE, "occurred_at": NOW, "source": "test"}
     event = RecordRetried(record_topic="spanfold.traces", record_offset=AT, **said)  # type: ignore[arg-type]
     store = Store(installed())
-    store.commit(ledger, store.prepare(batch([record(event, AT + 1)])))  # type: ignore[arg-type]
+    store.commit(ledger, store.prepare(batch([record(event, AT + 1)])))
 
 
 def test_retried_it_stays_parked_and_says_what_to_do(parked: Ledger) -> None:
@@ -81,7 +80,7 @@ def test_erased_again_the_trace_is_gone(parked: Ledger) -> None:
     assert tables_with(parked, TRACE) == []
 
 
-def test_the_command_does_not_retry_it(parked: Ledger, invoke: Run) -> None:
+def test_the_command_does_not_retry_it(parked: Ledger, invoke: Invoke) -> None:
     refusal = f"is a TraceErased, which can't be retried: run `spanfold erase {TRACE!r}` again"
     named = invoke("parked", "retry", f"spanfold.traces/0@{AT}", "--yes")
     assert isinstance(named.exception, InvalidInput), named.output

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+import pytest
+
 from spanfold.language.events import DomainEvent, TraceErased
 from spanfold.language.positions import NextOffsets
 from spanfold.language.settings import Settings
@@ -17,9 +19,12 @@ from spanfold.stream_processors.rebuild.compare import compare_with_live
 from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
 from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
-from tests.erasure.conftest import Ledger, tables_with
-from tests.erasure.test_command import NOW, TRACE, others, story
-from tests.rebuilds.conftest import at_work
+from tests.erasure.long_trace import NOW, TRACE, others, story
+from tests.support.databases import Ledger
+from tests.support.erasure import tables_with
+from tests.support.generations import at_work
+
+pytestmark = pytest.mark.usefixtures("topics")
 
 Topics = Mapping[str, TopicOnBroker]
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from spanfold.language.events import SpanRecorded, TraceErased, TraceEvent
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
-from tests.projections.reference import empty, shown, told
-from tests.projections.strategies import NOW, calls, cut, distinct_events, events, records_of
+from tests.support.strategies import NOW, calls, cut, distinct_events, events, records_of
+from tests.support.trace_rows import empty, shown, told
 
 THROUGH_POSTGRES = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]

@@ -1,49 +1,25 @@
 """What the log says of an erased trace: who is rejected, that no row names it any more, and that cuts change nothing."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 
-from spanfold.language.events import RecordRetried, SpanRecorded, TraceCompleted
+from spanfold.language.events import RecordRetried, TraceCompleted
 from spanfold.language.partitioning import partitions_of
-from spanfold.language.topics import SERVICES, TRACES, TopicOnBroker
-from spanfold.projections.commit.batch import Batch
+from spanfold.language.topics import SERVICES, TRACES
 from spanfold.projections.commit.erasure import FEW
 from spanfold.projections.commit.store import Store
-from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
-from tests.erasure.conftest import Ledger, erased, tables_with
-from tests.projections.reference import shown, told, verdicts
-from tests.projections.strategies import DAY, NOW, Record, batch, cut, record, records_of
-from tests.projections.test_settlements import fact, older
-from tests.projections.test_store import EVENTS, Second, rows_of, story, with_second
+from tests.erasure.log_with_erasure import LATE, LOG, OTHERS, TRACE, commit
+from tests.support.databases import Ledger
+from tests.support.erasure import erased, tables_with
+from tests.support.stores import Second, fact, older, rows_of, with_second
+from tests.support.strategies import DAY, NOW, Record, batch, cut, record, records_of
+from tests.support.ten_traces import EVENTS
+from tests.support.trace_rows import shown, told, verdicts
 
-TRACE = "trace 3"
-OTHERS = [event for event in EVENTS if event.aggregate_id != TRACE]
-LATE = SpanRecorded(
-    aggregate_id=TRACE, occurred_at=NOW + 40, source="test", span_id="late", parent_span_id="1", service_name="shop",
-    operation_name="pay", start_time=NOW, end_time=NOW + 40,
-)  # fmt: skip
-
-
-def log() -> list[Record]:
-    """All stories, the erasure of one in their midst, and then its records again, a late span and a second erasure."""
-    records = [*records_of(EVENTS[:22]), erased(TRACE, 22), *records_of(EVENTS[22:], 23)]
-    for event in (*story(3), LATE):
-        records.append(record(event, len(records)))
-    return [*records, erased(TRACE, len(records), again=1)]
-
-
-LOG = log()
 LATE_ONES = range(41, 47)
-
-
-def commit(ledger: Ledger, store: Store, batches: Sequence[Batch]) -> None:
-    for each in batches:
-        store.commit(ledger, store.prepare(each))
 
 
 @pytest.mark.parametrize("size", [1, 5, 100])
@@ -193,7 +169,7 @@ def fact_of_another_key(offset: int, at: int) -> Record:
     event = RecordRetried(
         aggregate_id="trace 4", occurred_at=NOW, source="test", record_topic=TRACES.name, record_offset=offset
     )
-    return record(event, at)  # type: ignore[arg-type]
+    return record(event, at)
 
 
 # Generations that lag
@@ -202,7 +178,7 @@ def fact_of_another_key(offset: int, at: int) -> Record:
 @pytest.mark.parametrize("folded_before", [0, 14, 22, 23, 30])
 @pytest.mark.parametrize("size", [1, 6, 100])
 def test_a_generation_that_lags_erases_where_it_passes_the_fact(
-    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Any, folded_before: int, size: int
+    ledger: Ledger, stack_settings: Any, folded_before: int, size: int
 ) -> None:
     both = Store(with_second(stack_settings))
     commit(ledger, both, [batch(LOG[:folded_before])] if folded_before else [])
@@ -220,18 +196,16 @@ class Silent(Second):
 
 
 def test_a_projection_that_does_not_say_how_keeps_its_rows_until_it_is_folded_anew(
-    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Any
+    ledger: Ledger, stack_settings: Any
 ) -> None:
-    projections = {**with_second(stack_settings), "second": Silent()}
+    projections: dict[str, Any] = {**with_second(stack_settings), "second": Silent()}
     commit(ledger, Store(projections), [batch(LOG[:41])])
     assert shown(ledger) == told(OTHERS)
     assert tables_with(ledger, TRACE) == ["second_g1.spans", "second_g1.traces"]
 
 
 @pytest.mark.parametrize("state", ["previous", "as_of"])
-def test_generations_that_nobody_folds_now_lose_the_trace_too(
-    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Any, state: str
-) -> None:
+def test_generations_that_nobody_folds_now_lose_the_trace_too(ledger: Ledger, stack_settings: Any, state: str) -> None:
     both = Store(with_second(stack_settings))
     commit(ledger, both, [batch(LOG[:20])])
     ledger.execute("UPDATE spanfold_core.generations SET state = %s WHERE projection = 'second'", (state,))
@@ -266,16 +240,3 @@ def test_states_and_snapshots_of_the_trace_go_and_the_feed_hears_of_it(ledger: L
         assert rows == [("trace 4",)], table
     later = "SELECT (SELECT sequence FROM spanfold_core.erased) > (SELECT max(sequence) FROM spanfold_core.snapshots)"
     assert ledger.execute(later).fetchone() == (True,)
-
-
-@pytest.fixture
-def second_ledger(servers: Any, topics: dict[str, TopicOnBroker], topic_prefix: str) -> Iterator[Ledger]:
-    """Another database, prepared for the same topics."""
-    name = f"second_{topic_prefix.rstrip('.')}"
-    with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
-        lifecycle.prepare(dsn, topics.values(), installed())
-        with psycopg.connect(dsn, autocommit=True) as second:
-            yield second
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -32,9 +32,9 @@ from spanfold.projections.commit.journal import Journal
 from spanfold.projections.history import reader
 from spanfold.schemas.snapshots import of_json, to_json
 from tests.contracts.event_store import EventStoreContract, fresh, register, registered
-from tests.event_store.conftest import OLDER
-from tests.projections.test_heads import Ledger
-from tests.stream_processors.conftest import Start
+from tests.support import other_versions
+from tests.support.databases import Ledger
+from tests.support.workers import Start
 
 
 class TestKafkaEventStore(EventStoreContract):
@@ -96,7 +96,7 @@ async def test_what_is_parked_is_named_until_it_is_settled(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     instance, retry = fresh(), Retry(attempts=20)
-    worker = start(program=OLDER)
+    worker = start(program=other_versions.program("without_health_changes"))
     async with event_store(stack_settings, timeout_s=60) as store:
         await execute(store, ServiceAggregate, register(instance))
         changed = await execute(store, ServiceAggregate, healthy(instance))

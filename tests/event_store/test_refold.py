@@ -14,12 +14,12 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import SERVICES
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.contracts.event_store import changed, fresh, registered
-from tests.event_store.conftest import OLDER
-from tests.projections.test_heads import Ledger
-from tests.rebuilds.conftest import at_work
-from tests.stream_processors.conftest import Start, until
-from tests.stream_processors.test_parked import parked as command
-from tests.stream_processors.test_parked import told
+from tests.support import other_versions
+from tests.support.commands import command, json_of
+from tests.support.databases import Ledger
+from tests.support.generations import at_work
+from tests.support.waiting import until
+from tests.support.workers import Start
 
 JUDGED = {
     "verdicts": "SELECT * FROM spanfold.verdicts WHERE topic = 'spanfold.services' ORDER BY partition, kafka_offset",
@@ -52,7 +52,7 @@ async def append_all_sorts(store: EventStore, instances: Sequence[str]) -> int:
     for number in range(120):
         instance = rng.choice(instances)
         one = changed(instance) if rng.random() < 0.1 else registered(instance, number)
-        events = [one, registered(instance, number + 1)] if rng.random() < 0.3 else [one]
+        events: list[DomainEvent] = [one, registered(instance, number + 1)] if rng.random() < 0.3 else [one]
         if before and rng.random() < 0.1:
             events = [rng.choice(before)]
         before += events
@@ -66,7 +66,7 @@ async def append_all_sorts(store: EventStore, instances: Sequence[str]) -> int:
 async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_heads(
     stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
-    older, instances = start(program=OLDER), [fresh() for _ in range(6)]
+    older, instances = start(program=other_versions.program("without_health_changes")), [fresh() for _ in range(6)]
     async with event_store(stack_settings, timeout_s=60) as store:
         assert await append_all_sorts(store, instances) > 10
     at_the_end(ledger, stack_settings)
@@ -88,23 +88,23 @@ async def test_a_refold_by_newer_software_gives_the_same_verdicts_versions_and_h
         at_the_end(ledger, stack_settings)
         assert rows(ledger, PARKED) == parked
         assert rows(ledger, INSTANCES) != rows(again, INSTANCES)
-        behind = told(stack_settings, "list", "--reason", "behind")[0]["position"]
-        assert "behind" in command(stack_settings, "show", behind).stdout
-        alone = command(stack_settings, "retry", behind, "--yes")
+        behind = json_of(stack_settings, "parked", "list", "--reason", "behind")[0]["position"]
+        assert "behind" in command(stack_settings, "parked", "show", behind).stdout
+        alone = command(stack_settings, "parked", "retry", behind, "--yes")
         assert alone.returncode == 2, alone
         assert "settle that one first, then this one follows" in alone.stderr
         while rows(ledger, PARKED):
             before = len(rows(ledger, PARKED))
-            told(stack_settings, "retry", "--reason", "unknown_schema", "--yes")
+            json_of(stack_settings, "parked", "retry", "--reason", "unknown_schema", "--yes")
             at_the_end(ledger, stack_settings)
             assert len(rows(ledger, PARKED)) < before
-        assert told(stack_settings, "list", "--reason", "behind", "--state", "retried")
+        assert json_of(stack_settings, "parked", "list", "--reason", "behind", "--state", "retried")
         at_the_end(again, second_settings)
         assert newer.process.poll() is None
         assert judged(again) == judged(ledger)
         assert rows(again, INSTANCES) == rows(ledger, INSTANCES)
 
-    before = rows(ledger, INSTANCES)
+    services = rows(ledger, INSTANCES)
     with at_work(stack_settings, "services") as context:
         assert all(each.equal for each in rebuilding.rebuild(context, 2).parity)
-    assert rows(ledger, INSTANCES) == before
+    assert rows(ledger, INSTANCES) == services

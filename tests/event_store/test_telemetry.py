@@ -9,8 +9,8 @@ from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from tests.contracts.telemetry_repository import TelemetryRepositoryContract, span, trace
-from tests.projections.test_heads import Ledger
-from tests.rebuilds.conftest import at_work, states
+from tests.support.databases import Ledger
+from tests.support.generations import at_work, states
 
 
 @pytest.fixture

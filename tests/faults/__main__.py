@@ -22,8 +22,8 @@ from rich.table import Table
 
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.schedule import Plan, Report, run
-from tests.faults.servers import Servers
 from tests.faults.workers import PROJECTOR, SNAPSHOTS
+from tests.support.victims import Servers
 
 console: Final = Console(width=None if sys.stdout.isatty() else 150)
 COLUMNS: Final = (

@@ -18,9 +18,9 @@ from spanfold.embedded.programs import Program
 from tests.faults import reference
 from tests.faults.injuries import Scene
 from tests.faults.schedule import Plan, folded_to_the_end, inflict, stage
-from tests.faults.servers import Process, Servers
-from tests.faults.waiting import until
 from tests.faults.workers import ROOT
+from tests.support.victims import Process, Servers
+from tests.support.waiting import until
 
 Line = dict[str, Any]
 
@@ -123,7 +123,7 @@ def run(servers: Servers, schedule: Schedule) -> Result:
                     inflict(scene, report, name)
             _work_goes_on(running)
             (_home(scene) / "stop").touch()
-            until(lambda: all(each.process.code is not None for each in running), "the appenders' end", WORK_S)
+            until(lambda: all(each.process.code is not None for each in running), "the appenders' end", within_s=WORK_S)
         folded_to_the_end(scene, report)
         print(f"{schedule.faults}: {report.faults}")
         result.told = [each.diary() for each in running]
@@ -181,7 +181,7 @@ def _answers(running: Iterable[Appender]) -> int:
 def _work_goes_on(running: Sequence[Appender]) -> None:
     """Wait until some more appends have had their answer."""
     before = _answers(running)
-    until(lambda: _answers(running) > before + 20, "more answers", PATIENCE_S)
+    until(lambda: _answers(running) > before + 20, "more answers", within_s=PATIENCE_S)
 
 
 def _kill_one(scene: Scene, schedule: Schedule, running: list[Appender]) -> None:

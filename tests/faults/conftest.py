@@ -1,12 +1,9 @@
-"""Servers for the tests of this folder, apart from everybody else's: they are killed here."""
+"""Which faults are tried always."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from tests.faults.servers import Servers
 
 ALWAYS = ("test_appends.py", "test_committer.py", "test_schedules.py")
 
@@ -18,10 +15,3 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent and item.path.name not in ALWAYS:
             item.add_marker(pytest.mark.skip(reason="set SPANFOLD_TEST_FAULTS=1, or run `make faults`"))
-
-
-@pytest.fixture(scope="session")
-def victims() -> Iterator[Servers]:
-    """One broker and Postgres."""
-    with Servers() as servers:
-        yield servers

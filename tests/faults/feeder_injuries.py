@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.faults.injuries import FAULTS, Scene, kill_at_one_of
-from tests.faults.waiting import until
 from tests.faults.workers import Worker
+from tests.support.waiting import until
 
 OTHERS_S: Final = 90.0
 """After the session has timed out, another has to get a producer of its own, and something new to feed."""
@@ -65,7 +65,7 @@ def _fed_by_another(scene: Scene, worker: Worker) -> None:
         def fed() -> bool:
             return ledger.execute(query, (topic, partition, sequence)).fetchone() is not None
 
-        until(fed, f"another feeds {topic}[{partition}]", OTHERS_S)
+        until(fed, f"another feeds {topic}[{partition}]", within_s=OTHERS_S)
 
 
 SNAPSHOT_FAULTS: Final[dict[str, Callable[[Scene], None]]] = {

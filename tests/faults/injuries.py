@@ -6,16 +6,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from confluent_kafka.admin import AdminClient
 
 from spanfold.language.topics import TRACES
 from tests.faults.proxy import Proxy
-from tests.faults.servers import Servers
-from tests.faults.waiting import DidNotBite, until
+from tests.faults.waiting import DidNotBite
 from tests.faults.workers import Worker, Workers
+from tests.support.victims import Servers
+from tests.support.waiting import ConditionNotMet, until
 
 KILL_POINTS: Final = ("before_merge", "before_commit", "before_ack")
 STOP_POINTS: Final = ("before_begin", "before_begin", "before_commit", "before_ack", "anywhere")
@@ -46,7 +47,7 @@ class Scene:
     def any_worker(self) -> Worker:
         return self.rng.choice(self.workers.running)
 
-    def ledger(self) -> psycopg.Connection[tuple[object, ...]]:
+    def ledger(self) -> psycopg.Connection[tuple[Any, ...]]:
         """Past the proxy."""
         dsn = self.workers.settings.postgres_dsn or ""
         database = dsn.rpartition("/")[2]
@@ -139,7 +140,7 @@ def worker_leaves(scene: Scene) -> None:
     worker.may_end = True
     code = worker.process.end(signal.SIGTERM, within_s=15)
     if code:
-        raise AssertionError(f"SIGTERM: {worker.process.program.name} ended with {code}:\n{worker.said()[-2000:]}")
+        raise AssertionError(f"SIGTERM: {worker.process.program.name} ended with {code}:\n{worker.output()[-2000:]}")
     scene.workers.settled(len(scene.workers.running))
 
 
@@ -220,9 +221,9 @@ def cut_after_commit(scene: Scene) -> None:
         before = _fenced(scene)
         done = scene.proxy.cut_after_commit()
         until(done.is_set, "a commit")
-        with suppress(DidNotBite):
+        with suppress(ConditionNotMet):
             # else it was a commit of something else than a batch
-            until(lambda before=before: _fenced(scene) > before, "the batch is offered again", 6)  # type: ignore[misc]
+            until(lambda before=before: _fenced(scene) > before, "the batch is offered again", within_s=6)  # type: ignore[misc]
             scene.note(f"the answer to a commit was lost (attempt {attempt})")
             return
     raise DidNotBite("no batch was offered again")

@@ -25,11 +25,11 @@ from spanfold.projections.projection import installed
 from tests.faults import injuries, instances, reference, states
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.injuries import FAULTS, Scene
-from tests.faults.load import Load
 from tests.faults.proxy import Proxy
-from tests.faults.servers import Servers
-from tests.faults.waiting import DidNotBite, until
 from tests.faults.workers import PROJECTOR, SNAPSHOTS, Role, Workers
+from tests.support.load import Load
+from tests.support.victims import Servers
+from tests.support.waiting import ConditionNotMet, until
 
 EVENTS: Final = 20_000
 PER_SECOND: Final = 1_200.0
@@ -177,7 +177,9 @@ def run(servers: Servers, plan: Plan, on_step: Callable[[str], None] = lambda _:
             on_step("folding to the end")
             conclude(scene, load, report)
     except Exception as error:
-        report.error = f"{type(error).__name__}: {error}" if isinstance(error, DidNotBite) else traceback.format_exc()
+        report.error = (
+            f"{type(error).__name__}: {error}" if isinstance(error, ConditionNotMet) else traceback.format_exc()
+        )
     report.seconds = round(time.monotonic() - begun, 1)
     return report
 
@@ -201,7 +203,7 @@ def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> N
             rows = ledger.execute("SELECT topic, partition, min(next_offset) FROM spanfold.checkpoints GROUP BY 1, 2")
             return {((topic, partition), offset) for topic, partition, offset in rows} == wanted
 
-        until(done, f"checkpoints at {ends}", within_s)
+        until(done, f"checkpoints at {ends}", within_s=within_s)
 
 
 def conclude(scene: Scene, load: Load, report: Report) -> None:
@@ -215,7 +217,8 @@ def conclude(scene: Scene, load: Load, report: Report) -> None:
         else:
             compared = reference.compare(reference.expected(log, settings.partitions), reference.shown(ledger))
         differences = [*compared.differences, *instances.compare(ledger, log, settings.partitions)]
-        [(report.duplicates,)] = ledger.execute(DUPLICATES).fetchall()
+        ((duplicates,),) = ledger.execute(DUPLICATES).fetchall()
+        report.duplicates = duplicates
     report.uncommitted = sum(log.ends.values()) - len(log.records)
     missing = reference.missing_from_log(log, load.acknowledged.ids, settings.topic_prefix)
     report.events, report.records = load.published, len(log.records)

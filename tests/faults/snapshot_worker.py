@@ -14,6 +14,7 @@ from psycopg import Connection, Cursor
 from spanfold.bootstrap import run_snapshot_worker
 from spanfold.language.settings import settings
 from spanfold.projections import states
+from spanfold.projections.commit import checkpoints
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.states import NotJudgedYet, PreparedStates, StateStore, rows
 from spanfold.projections.states.feeding import Fed
@@ -82,7 +83,7 @@ def _without_compare() -> None:
             raise NotJudgedYet(batch, standing[1])
         return batch.start
 
-    rows.LOCK = rows.LOCK.replace("FOR UPDATE OF c", "")  # type: ignore[misc]
+    checkpoints.LOCK = checkpoints.LOCK.replace("FOR UPDATE OF c", "")  # type: ignore[misc]
     StateStore._turn = believe  # type: ignore[method-assign]
 
 
@@ -92,7 +93,7 @@ def _without_fencing() -> None:
     def unfenced(config: dict[str, Any]) -> Producer:
         return Producer(config | {"transactional.id": f"{config['transactional.id']}-{os.getpid()}"})
 
-    feeder.Producer = unfenced  # type: ignore[assignment,misc]
+    vars(feeder).update(Producer=unfenced)
 
 
 if __name__ == "__main__":

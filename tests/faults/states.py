@@ -9,7 +9,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-import psycopg
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from spanfold.application.aggregates import Aggregate, installed_aggregates
@@ -24,9 +23,8 @@ from spanfold.schemas.snapshots import plain_state
 from spanfold.stream_processors.snapshots.app import foldings
 from tests.faults import reference
 from tests.faults.reference import Comparison, Log, Logged
-from tests.faults.waiting import until
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.waiting import until
 
 States = dict[tuple[str, str], Any]
 """By topic and aggregate id: the version, and the state's plain form as text."""
@@ -231,7 +229,7 @@ def compare(ledger: Ledger, settings: Settings, log: Log) -> tuple[Comparison, i
     if overdue:
         differing.append(f"snapshots: {overdue} are due and were not taken")
     take_all(ledger, settings)
-    until(lambda: not not_fed(ledger), "the compacted topic has every snapshot", 90)
+    until(lambda: not not_fed(ledger), "the compacted topic has every snapshot", within_s=90)
     differing += differences("snapshots", wanted, kept(ledger))
     held, records = snapshots(ledger), fed_records(settings)
     last = {each.key: each.state for each in records}

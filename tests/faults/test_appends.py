@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.appends import Result, Schedule, drawn, run
-from tests.faults.servers import Servers
+from tests.support.victims import Servers
 
 SHORT = Schedule(
     seed=1, processes=4, least=600, faults=["kill_appender", "kill_worker_anywhere", "worker_joins", "restart_postgres"]

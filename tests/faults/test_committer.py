@@ -9,7 +9,7 @@ from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.store import Store
 from spanfold.stream_processors.worker.committer import Committer
 from spanfold.stream_processors.worker.metrics import Metrics
-from tests.faults.servers import Servers
+from tests.support.victims import Servers
 
 
 class Cut(Store):
@@ -32,7 +32,7 @@ def test_after_an_error_the_next_attempt_has_a_connection_of_its_own(victims: Se
     store = Cut()
     committer = Committer(victims.dsn("postgres"), store, Metrics([]))
     try:
-        assert asyncio.run(committer.commit(None)) == []  # type: ignore[arg-type]  # the store does not look at it
+        assert asyncio.run(committer.commit(None)) == []  # the store does not look at it
     finally:
         committer.close()
     assert len(set(store.backends)) == 2

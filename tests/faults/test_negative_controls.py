@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.injuries import make_zombie
 from tests.faults.schedule import Plan, Report, conclude, stage
-from tests.faults.servers import Servers
+from tests.support.victims import Servers
 
 TWICE = """
 SELECT count(*) FROM (

@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.injuries import Scene
 from tests.faults.schedule import Plan, conclude, stage
-from tests.faults.servers import Process, Servers
+from tests.support.victims import Process, Servers
 
 AWAY_S = 10
 
@@ -39,9 +39,9 @@ def test_a_server_that_is_away_for_ten_seconds_costs_nothing_and_no_restart(
         load.finish()
         conclude(scene, load, report)
         assert len(scene.workers.running) == len(scene.workers.all) == PLAN.workers
-        lines = len(scene.workers.all[0].said().splitlines())
+        lines = len(scene.workers.all[0].output().splitlines())
         print(f"the worker wrote {lines} lines while {away.program.name} was away for {AWAY_S} s")
-        assert lines < MANY_LINES, scene.workers.all[0].said()[-10_000:]
+        assert lines < MANY_LINES, scene.workers.all[0].output()[-10_000:]
     assert report.ok, report
     assert (report.lost, report.doubled, report.ended_by_themselves, report.not_acknowledged) == (0, 0, 0, 0)
 
@@ -54,7 +54,7 @@ def test_sigterm_ends_a_worker_within_15_s_while_postgres_is_away(victims: Serve
         victims.postgres.end(signal.SIGQUIT)
         try:
             _await_retry(scene)
-            assert worker.process.end(signal.SIGTERM, within_s=15) == 0, worker.said()
+            assert worker.process.end(signal.SIGTERM, within_s=15) == 0, worker.output()
         finally:
             victims.postgres.start().await_ready()
         worker.may_end = True
@@ -68,5 +68,5 @@ def _await_retry(scene: Scene) -> None:
     [worker] = scene.workers.all
     deadline = time.monotonic() + 30
     while not worker.times("postgres_retry"):
-        assert time.monotonic() < deadline, worker.said()
+        assert time.monotonic() < deadline, worker.output()
         time.sleep(0.05)

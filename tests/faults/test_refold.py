@@ -11,8 +11,8 @@ from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from tests.faults.injuries import Scene
 from tests.faults.schedule import Plan, Report, conclude, folded_to_the_end, inflict, stage
-from tests.faults.servers import Servers
 from tests.faults.workers import Workers
+from tests.support.victims import Servers
 
 PLAN = Plan(105, batch_records=200, events=8_000)
 

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.faults.schedule import Plan, run
-from tests.faults.servers import Servers
 from tests.faults.workers import SNAPSHOTS
+from tests.support.victims import Servers
 
 PLANS = (
     Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker"), events=6_000),

@@ -11,9 +11,9 @@ import pytest
 from tests.faults.feeder_injuries import feeding, make_zombie_feeder, stop_feeding
 from tests.faults.injuries import Scene, make_zombie
 from tests.faults.schedule import Plan, Report, conclude, stage
-from tests.faults.servers import Servers
-from tests.faults.waiting import until
 from tests.faults.workers import SNAPSHOTS, Worker
+from tests.support.victims import Servers
+from tests.support.waiting import until
 
 PLAN = Plan(112, batch_records=200, events=5_000, clean=True, victims=SNAPSHOTS)
 

@@ -11,9 +11,9 @@ import psycopg
 import pytest
 
 from spanfold.language.settings import Settings
-from tests.faults.servers import Process, Servers
-from tests.faults.waiting import until
 from tests.faults.workers import Worker, Workers
+from tests.support.victims import Process, Servers
+from tests.support.waiting import until
 
 AWAY: Final[dict[str, tuple[Callable[[Servers], Process], signal.Signals]]] = {
     "Postgres": (lambda servers: servers.postgres, signal.SIGINT),
@@ -38,7 +38,7 @@ def workers(victims: Servers) -> Workers:
 
 def _tries(worker: Worker, what: str) -> int:
     """How many attempts it says have failed because `what` is away."""
-    return len(re.findall(rf"\baway\b.*what={what}", worker.said()))
+    return len(re.findall(rf"\baway\b.*what={what}", worker.output()))
 
 
 @pytest.mark.parametrize("what", AWAY)
@@ -48,15 +48,15 @@ def test_it_waits_for_the_server_and_then_works(victims: Servers, workers: Worke
     server.end(number, within_s=60)
     try:
         worker = workers.start()
-        until(lambda: _tries(worker, what) >= 2 or not worker.running, f"it waits for {what}", 60)
-        assert worker.running, worker.said()
+        until(lambda: _tries(worker, what) >= 2 or not worker.running, f"it waits for {what}", within_s=60)
+        assert worker.running, worker.output()
     finally:
         server.start().await_ready()
     began = time.monotonic()
     workers.settled(1)
     print(f"{what}: {_tries(worker, what)} attempts, at work {time.monotonic() - began:.1f} s after it was back")
-    assert worker.running, worker.said()
-    assert worker.process.end(signal.SIGTERM) == 0, worker.said()
+    assert worker.running, worker.output()
+    assert worker.process.end(signal.SIGTERM) == 0, worker.output()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -69,16 +69,16 @@ def test_while_it_waits_it_ends_when_it_is_told_to(
     server.end(stop, within_s=60)
     try:
         worker = workers.start()
-        until(lambda: _tries(worker, what) or not worker.running, f"it waits for {what}", 60)
+        until(lambda: _tries(worker, what) or not worker.running, f"it waits for {what}", within_s=60)
         began = time.monotonic()
         code = worker.process.end(number, within_s=15)
         took_s = time.monotonic() - began
     finally:
         server.start().await_ready()
     print(f"{number.name} while {what} is away: {took_s:.2f} s")
-    assert code == 0, worker.said()
-    assert took_s < 5, worker.said()  # on an idle machine a fraction of a second
-    assert "Traceback" not in worker.said()
+    assert code == 0, worker.output()
+    assert took_s < 5, worker.output()  # on an idle machine a fraction of a second
+    assert "Traceback" not in worker.output()
 
 
 def test_a_wrong_password_ends_it_at_once(victims: Servers, workers: Workers) -> None:
@@ -94,13 +94,13 @@ def test_a_wrong_password_ends_it_at_once(victims: Servers, workers: Workers) ->
         workers.settings = workers.settings.model_copy(update={"postgres_dsn": dsn})
         worker = workers.start()
         try:
-            until(lambda: not worker.running, "its end", 60)
+            until(lambda: not worker.running, "its end", within_s=60)
         finally:
             access.write_text(trusting)
             connection.execute("SELECT pg_reload_conf()")
             connection.execute("DROP ROLE cautious")
     assert worker.process.code != 0
-    assert "Postgres refuses this client, check SPANFOLD_POSTGRES_DSN" in worker.said(), worker.said()
-    assert "password authentication failed" in worker.said()
+    assert "Postgres refuses this client, check SPANFOLD_POSTGRES_DSN" in worker.output(), worker.output()
+    assert "password authentication failed" in worker.output()
     assert not _tries(worker, "Postgres")
-    assert "secret" not in worker.said()
+    assert "secret" not in worker.output()

@@ -15,8 +15,8 @@ from spanfold.application.aggregates import installed_aggregates
 from spanfold.embedded.programs import Program
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES, Topic, installed_topics
-from tests.faults.servers import Process, Servers
-from tests.faults.waiting import DidNotBite, until
+from tests.support.victims import Process, Servers
+from tests.support.waiting import until
 
 ROOT: Final = Path(__file__).parents[2]
 
@@ -53,12 +53,12 @@ class Worker:
     def running(self) -> bool:
         return self.process.code is None
 
-    def said(self) -> str:
+    def output(self) -> str:
         return self.process.log.read_text(errors="replace")
 
     def times(self, event: str) -> int:
         """How often it logged this event; what a line says of another event does not count."""
-        said = re.sub(r"\x1b\[[0-9;]*m", "", self.said())
+        said = re.sub(r"\x1b\[[0-9;]*m", "", self.output())
         return len(re.findall(rf"^[^=\n]*\b{event}\b", said, re.MULTILINE))
 
     def arm(self, point: str, number: int, then: signal.Signals) -> None:
@@ -152,10 +152,7 @@ class Workers:
             found = self.members()
             return found is not None and len(found) == members and set().union(*found) == wanted
 
-        try:
-            until(done, f"{members} members with all partitions", within_s)
-        except DidNotBite as error:
-            raise DidNotBite(f"{error}; the group is {self.members()}") from None
+        until(done, f"{members} members with all partitions", self.members, within_s=within_s)
 
     def stop(self) -> None:
         """End all that still run, and say so to whoever waits for one of them."""

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from spanfold.language.settings import Settings
-from tests.http.conftest import api_process
-from tests.stream_processors.conftest import Start
+from tests.support.api import api_process
+from tests.support.workers import Start
 
 pytestmark = pytest.mark.timeout(600)
 

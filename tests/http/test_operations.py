@@ -14,9 +14,8 @@ from spanfold.language.events import SpanRecorded, TraceCreated
 from spanfold.language.records import headers_of
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
-from tests.stream_processors.conftest import until
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -26,7 +25,7 @@ def publish_traces(settings: Settings, ledger: Ledger, *trace_ids: str) -> None:
     now = time.time_ns() // 1000
     with TelemetryPublisher(settings, block_timeout_s=60) as publisher:
         for trace_id in trace_ids:
-            started = {"service_name": "shop", "operation_name": "pay", "start_time": now}
+            started: dict[str, Any] = {"service_name": "shop", "operation_name": "pay", "start_time": now}
             publisher.publish(TraceCreated(aggregate_id=trace_id, occurred_at=now, source="test", **started))
         assert publisher.flush(60) == 0
     query = "SELECT count(*) FROM spanfold.traces WHERE trace_id = ANY (%s)"
@@ -179,5 +178,5 @@ def publish_raw(settings: Settings, key: bytes, value: bytes) -> None:
         service_name="shop", operation_name="pay", start_time=1, end_time=1,
     )  # fmt: skip
     producer = Producer({**kafka_config(settings), "partitioner": "murmur2_random"})
-    producer.produce(f"{settings.topic_prefix}spanfold.traces", value, key, headers=headers_of(event))
+    producer.produce(f"{settings.topic_prefix}spanfold.traces", value, key, headers=[*headers_of(event)])
     assert producer.flush(60) == 0

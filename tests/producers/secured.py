@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trustme
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # its public names, re-exported implicitly
+from confluent_kafka.admin import (
     AdminClient,
     ScramCredentialInfo,
     ScramMechanism,

@@ -90,7 +90,7 @@ def test_log_records_from_error_on_are_exported(publisher: TelemetryPublisher, e
     logger = provider.get_logger("shop")
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("work") as span:
-        attributes = {
+        attributes: dict[str, Any] = {
             "exception.type": "ValueError",
             "exception.message": "no",
             "exception.stacktrace": "Traceback…",

@@ -151,7 +151,12 @@ def test_without_kafka_nobody_waits() -> None:
         handler = SpanfoldLogHandler(publisher, service_name="s")
         logger.addHandler(handler)
         started = time.monotonic()
-        threads = [threading.Thread(target=lambda: [logger.error("boom") for _ in range(100)]) for _ in range(4)]
+
+        def fail() -> None:
+            for _ in range(100):
+                logger.error("boom")
+
+        threads = [threading.Thread(target=fail) for _ in range(4)]
         for each in threads:
             each.start()
         for each in threads:

@@ -36,7 +36,7 @@ def _provider(exporter: SpanfoldMetricExporter, *views: View) -> MeterProvider:
     return MeterProvider(metric_readers=[reader], resource=RESOURCE, views=views, shutdown_on_exit=False)
 
 
-def _collected(fill: Callable[[Any], None]) -> MetricsData:
+def _collected(fill: Callable[[Any], object]) -> MetricsData:
     reader = InMemoryMetricReader()
     provider = MeterProvider(metric_readers=[reader], resource=RESOURCE, shutdown_on_exit=False)
     fill(provider.get_meter("test"))
@@ -54,8 +54,8 @@ def test_a_counter_is_a_sum_of_its_series(publisher: TelemetryPublisher, points:
     orders.add(4, {"ok": True, "kind": "card"})
     assert provider.force_flush()
     first, second = sorted(points(2), key=lambda each: each["occurred_at"])
-    labels = {"kind": "card", "ok": True}
-    resource = {"service.name": "checkout", "service.instance.id": "i-1", "host.cpus": [1, 2]}
+    labels: dict[str, Any] = {"kind": "card", "ok": True}
+    resource: dict[str, Any] = {"service.name": "checkout", "service.instance.id": "i-1", "host.cpus": [1, 2]}
     assert first["aggregate_id"] == second["aggregate_id"] == series_id(resource, "shop", "orders", labels)
     assert (first["name"], first["unit"], first["scope"], first["labels"]) == ("orders", "{order}", "shop", labels)
     assert (first["kind"], first["temporality"], first["monotonic"]) == ("sum", "cumulative", True)

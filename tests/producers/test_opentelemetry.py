@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, TraceIdRatioBased
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode, Tracer
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
@@ -67,6 +67,9 @@ def test_a_trace_becomes_its_three_kinds_of_events(tracer: Tracer, events: Event
         "GET /cart",
         {"cart": 7},
     )
+    assert isinstance(root, ReadableSpan)
+    assert root.start_time
+    assert root.end_time
     assert created["start_time"] == created["occurred_at"] == root.start_time // 1000
     assert completed["end_time"] == completed["occurred_at"] == outer["end_time"] == root.end_time // 1000
     assert completed["tags"] == outer["tags"] == {"cart": 7, "http.status": 200}

@@ -1,9 +1,6 @@
 """`spanfold publish` as a user has it, on a real Kafka and a real Postgres."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,12 +12,14 @@ from typer.testing import CliRunner, Result
 
 from spanfold.cli.publish import publish
 from spanfold.kafka.log_ends import ends_of_log
-from spanfold.kafka.topics import ensure_topics
 from spanfold.language import settings as settings_module
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.language.events import series_id
 from spanfold.language.settings import Settings
+from spanfold.language.topics import TopicOnBroker
 from spanfold.operations.visibility import wait_until_visible
+from tests.support.databases import Ledger
+from tests.support.workers import Start
 
 Run = Callable[..., Result]
 ReadAll = Callable[[int], list[Any]]
@@ -30,8 +29,7 @@ COMPLETED = {"event_type": "TraceCompleted", "aggregate_id": "t-1"}
 
 
 @pytest.fixture
-def settings(stack_settings: Settings) -> Settings:
-    ensure_topics(stack_settings)
+def settings(stack_settings: Settings, topics: dict[str, TopicOnBroker]) -> Settings:
     return stack_settings
 
 
@@ -59,13 +57,10 @@ def run(environment: dict[str, str]) -> Iterator[Run]:
 
 
 @pytest.fixture
-def projector(ledger: psycopg.Connection[Any], environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
-    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
-    paths = os.pathsep.join(sys.path)
-    process = subprocess.Popen(argv, env=os.environ | environment | {"PYTHONPATH": paths}, cwd=tmp_path)
+def projector(ledger: Ledger, start: Start) -> Iterator[None]:
+    worker = start()
     yield
-    process.terminate()
-    assert process.wait(60) == 0
+    assert worker.stop() == 0
 
 
 def _lines(*events: object) -> str:

@@ -1,9 +1,5 @@
 """Both Kafka clients against a real broker that asks who they are: passwords in two mechanisms, TLS, and both at once."""
 
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +7,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from pydantic import SecretStr
 
 from spanfold.kafka.security import librdkafka_security, ssl_context
 from spanfold.kafka.topics import ensure_topics
@@ -21,6 +18,9 @@ from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from tests.producers.secured import Secured, secured_kafka
+from tests.support.commands import command
+from tests.support.waiting import until
+from tests.support.workers import Worker
 
 WAYS = [
     ("SASL_PLAINTEXT", "PLAIN"),
@@ -38,10 +38,7 @@ def secured() -> Iterator[Secured]:
         yield kafka
 
 
-def _environment(settings: dict[str, Any]) -> dict[str, str]:
-    return os.environ | {f"SPANFOLD_{name.upper()}": str(value) for name, value in settings.items()}
-
-
+@pytest.mark.usefixtures("forkserver")
 @pytest.mark.parametrize(("protocol", "mechanism"), WAYS)
 def test_what_is_published_over_a_secured_connection_is_folded_over_one(
     secured: Secured, postgres_dsn: str, topic_prefix: str, tmp_path: Path, protocol: str, mechanism: str
@@ -50,19 +47,16 @@ def test_what_is_published_over_a_secured_connection_is_folded_over_one(
     given = secured.settings(protocol, mechanism) | own
     settings = Settings(**given)
     lifecycle.prepare(postgres_dsn, ensure_topics(settings).values(), installed())
-    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
-    worker = subprocess.Popen(argv, env=_environment(given), cwd=tmp_path)
+    worker = Worker(settings, tmp_path)
     try:
         with TelemetryPublisher(settings) as publisher:
             publisher.publish_and_wait(EVENT)
-        with psycopg.connect(postgres_dsn, autocommit=True) as connection:
-            deadline = time.monotonic() + 60
-            while not connection.execute("SELECT 1 FROM spanfold.traces WHERE trace_id = 't-1'").fetchall():
-                assert time.monotonic() < deadline, "the event did not become a row"
-                time.sleep(0.1)
+        with psycopg.connect(postgres_dsn, autocommit=True) as ledger:
+            query = "SELECT 1 FROM spanfold.traces WHERE trace_id = 't-1'"
+            until(lambda: ledger.execute(query).fetchall(), "the event as a row", worker.output)
+        assert worker.stop() == 0
     finally:
-        worker.send_signal(signal.SIGTERM)
-        assert worker.wait(60) == 0
+        worker.kill()
 
 
 WRONG = [
@@ -92,13 +86,12 @@ def test_a_client_that_kafka_refuses_is_told_what_to_check(
     assert "wrong" not in str(refusal.value)
 
 
+@pytest.mark.usefixtures("forkserver")
 def test_a_worker_with_a_wrong_password_ends_and_says_so(secured: Secured, postgres_dsn: str, tmp_path: Path) -> None:
     given = secured.settings("SASL_PLAINTEXT", "PLAIN", kafka_sasl_password="wrong")  # noqa: S106
-    given |= {"postgres_dsn": postgres_dsn, "home": tmp_path}
-    argv = [sys.executable, "-m", "spanfold", "worker", "projector"]
-    worker = subprocess.run(argv, env=_environment(given), cwd=tmp_path, capture_output=True, timeout=90)
+    worker = command(Settings(**given, postgres_dsn=postgres_dsn, home=tmp_path), "worker", "projector")
     assert worker.returncode == Misconfigured.exit_code
-    assert b"SPANFOLD_KAFKA_SASL_PASSWORD" in worker.stderr
+    assert "SPANFOLD_KAFKA_SASL_PASSWORD" in worker.stderr
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL"])
@@ -136,7 +129,7 @@ def test_a_file_that_holds_no_certificate_is_named() -> None:
 
 
 def test_a_password_is_not_shown_with_the_settings() -> None:
-    settings = Settings(kafka_sasl_password="s3cret")  # noqa: S106
+    settings = Settings(kafka_sasl_password=SecretStr("s3cret"))
     assert "s3cret" not in repr(settings)
     assert "s3cret" not in settings.model_dump_json()
 

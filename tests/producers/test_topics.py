@@ -1,6 +1,4 @@
-import time
 import uuid
-from collections.abc import Iterator
 
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
@@ -9,10 +7,11 @@ from spanfold.kafka.topics import ensure_topics, topic_config
 from spanfold.language.errors import LogUnavailable, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
+from tests.support.waiting import until
 
 
 @pytest.fixture
-def admin(kafka_bootstrap: str) -> Iterator[AdminClient]:
+def admin(kafka_bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": kafka_bootstrap})
 
 
@@ -58,8 +57,8 @@ def test_a_foreign_topic_of_that_name_is_refused_with_every_difference(
 def test_a_recreated_topic_has_another_id(admin: AdminClient, settings: Settings) -> None:
     before = ensure_topics(settings)["spanfold.traces"]
     admin.delete_topics([before.name])[before.name].result()
-    while before.name in admin.list_topics(timeout=10).topics:  # the controller knows first, the broker a moment later
-        time.sleep(0.05)
+    # the controller knows first, the broker a moment later
+    until(lambda: before.name not in admin.list_topics(timeout=10).topics, "the topic's end")
     after = ensure_topics(settings)["spanfold.traces"]
     assert after.topic_id != before.topic_id
 

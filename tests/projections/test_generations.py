@@ -12,14 +12,16 @@ from spanfold.projections.projection import installed
 
 
 def test_a_worker_that_starts_does_not_wait_for_those_who_read(
-    ledger: psycopg.Connection[Any], stack_settings: Settings, topics: dict[str, TopicOnBroker]
+    ledger: psycopg.Connection[Any], stack_settings: Settings, prepared_topics: dict[str, TopicOnBroker]
 ) -> None:
     dsn = stack_settings.postgres_dsn
     assert dsn
     with psycopg.connect(dsn) as reader:
         for view in ("journal", "verdicts", "traces", "spans", "checkpoints"):
             reader.execute(f"SELECT * FROM spanfold.{view}".encode())
-        starting = threading.Thread(target=lifecycle.prepare, args=(dsn, topics.values(), installed()), daemon=True)
+        starting = threading.Thread(
+            target=lifecycle.prepare, args=(dsn, prepared_topics.values(), installed()), daemon=True
+        )
         starting.start()
         starting.join(30)
         waiting = ledger.execute("SELECT query FROM pg_stat_activity WHERE wait_event_type = 'Lock'").fetchall()

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -21,10 +20,9 @@ from spanfold.projections.facts import Fact
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import View, installed
 from spanfold.schemas.codec import Codec
-from tests.projections.strategies import NOW, Record, batch, record
-from tests.projections.test_store import Forgetful
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.stores import Forgetful
+from tests.support.strategies import NOW, Record, batch, record
 
 ORDERS = Topic("test.orders", TopicKind.CONDITIONAL, ("TraceCreated", "TraceFailed", "SpanRecorded"))
 
@@ -50,9 +48,9 @@ PROJECTIONS: dict[str, Any] = {"seen": Seen()}
 
 
 @pytest.fixture
-def orders(ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Settings) -> Ledger:
+def orders(ledger: Ledger, prepared_topics: dict[str, TopicOnBroker], stack_settings: Settings) -> Ledger:
     """A database that knows the topic test.orders and the projection `seen`."""
-    found = [*topics.values(), TopicOnBroker(ORDERS, "orders", "id", 1)]
+    found = [*prepared_topics.values(), TopicOnBroker(ORDERS, "orders", "id", 1)]
     assert stack_settings.postgres_dsn
     lifecycle.prepare(stack_settings.postgres_dsn, found, {**installed(), **PROJECTIONS})
     return ledger
@@ -184,7 +182,7 @@ def test_any_cut_into_batches_gives_the_same_verdicts(
 
 def states(ledger: Ledger) -> list[tuple[int, str, str]]:
     rows = ledger.execute("SELECT kafka_offset, reason, state FROM spanfold.parked_records ORDER BY 1")
-    return list(rows)  # type: ignore[arg-type]
+    return list(rows)
 
 
 class NoFailures(Forgetful):

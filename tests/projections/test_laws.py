@@ -21,8 +21,8 @@ from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.projections.traces import PROJECTION, TracesPartial
-from tests.projections.reference import checkpoints, document, empty, shown, told, verdicts
-from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, calls, distinct_events, logs
+from tests.support.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, calls, distinct_events, logs
+from tests.support.trace_rows import checkpoints, document, empty, shown, told, verdicts
 
 PURE = settings(max_examples=100, deadline=None)
 THROUGH_POSTGRES = settings(

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,10 +18,9 @@ from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.logs import PROJECTION
 from spanfold.projections.projection import installed
-from tests.projections.reference import document
-from tests.projections.strategies import CODEC, NOW, batch, cut, event_times, record, records_of, tags, texts
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.strategies import CODEC, NOW, batch, cut, event_times, record, records_of, tags, texts
+from tests.support.trace_rows import document
 
 QUERY = """
 SELECT service_name, severity, message, logger, exception_type, exception_message, stacktrace, trace_id, span_id,

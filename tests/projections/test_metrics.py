@@ -12,7 +12,6 @@ from fractions import Fraction
 from functools import reduce
 from typing import Any, NamedTuple
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -27,10 +26,10 @@ from spanfold.projections.facts import Fact
 from spanfold.projections.metrics import PROJECTION, MetricsPartial
 from spanfold.projections.metrics.buckets import bound_text, power
 from spanfold.projections.projection import installed
-from tests.projections.reference import document
-from tests.projections.strategies import CODEC, DAY, NOW, Record, batch, cut, records_of, tags, texts
+from tests.support.databases import Ledger
+from tests.support.strategies import CODEC, DAY, NOW, Record, batch, cut, records_of, tags, texts
+from tests.support.trace_rows import document
 
-Ledger = psycopg.Connection[Any]
 Row = dict[str, Any]
 
 MINUTE = 60_000_000
@@ -96,7 +95,7 @@ def _histogram_points(draw: st.DrawFn) -> MetricUpdated:
     if not bounds and draw(st.booleans()):
         bucket_counts = []
     point: MetricUpdated = draw(st.builds(MetricUpdated, **common, **measured, kind=st.just("histogram")))
-    return replace(point, bounds=bounds, bucket_counts=bucket_counts, event_id=b"")
+    return replace(point, bounds=tuple(bounds), bucket_counts=tuple(bucket_counts), event_id=b"")
 
 
 points = plain_points | _histogram_points() | exponential_points

@@ -1,7 +1,7 @@
 """Bad input is parked for a reason that says what was wrong; what only looks bad is a fact."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spanfold.language.errors import PoisonRecord
-from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import TraceEvent
 from spanfold.language.records import headers_of
 from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.reading import read
@@ -21,33 +21,11 @@ from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.schemas.catalogue import committed
 from spanfold.schemas.codec import Codec
-from tests.projections.reference import shown, told
-from tests.projections.strategies import CODEC, MIN_TIME, NOW, Record, batch, events, record
+from tests.support.single_events import completed, created, failed, span
+from tests.support.strategies import CODEC, MIN_TIME, NOW, Record, batch, events, record
+from tests.support.trace_rows import shown, told
 
 LAST_TIME = (1 << 63) - 1
-
-
-def created(trace_id: str = "a", **changes: Any) -> TraceCreated:
-    fields: dict[str, Any] = {"service_name": "shop", "operation_name": "pay", "start_time": NOW} | changes
-    return TraceCreated(aggregate_id=trace_id, occurred_at=NOW, source="test", **fields)
-
-
-def span(trace_id: str = "a", **changes: Any) -> SpanRecorded:
-    fields: dict[str, Any] = {
-        "span_id": "1", "parent_span_id": None, "service_name": "shop", "operation_name": "pay",
-        "start_time": NOW, "end_time": NOW + 1,
-    } | changes  # fmt: skip
-    return SpanRecorded(aggregate_id=trace_id, occurred_at=NOW, source="test", **fields)
-
-
-def completed(trace_id: str = "a", **changes: Any) -> TraceCompleted:
-    fields: dict[str, Any] = {"end_time": NOW + 1} | changes
-    return TraceCompleted(aggregate_id=trace_id, occurred_at=NOW, source="test", **fields)
-
-
-def failed(trace_id: str = "a", **changes: Any) -> TraceFailed:
-    fields: dict[str, Any] = {"end_time": NOW + 1, "error": "no"} | changes
-    return TraceFailed(aggregate_id=trace_id, occurred_at=NOW, source="test", **fields)
 
 
 def reading(records: Sequence[Record]) -> tuple[list[Fact], dict[int, PoisonRecord]]:
@@ -324,7 +302,8 @@ VERDICTS = ("malformed", "expired", "future", "duplicate")
 
 def test_among_bad_records_of_every_kind_no_good_one_is_lost(ledger: psycopg.Connection[Any]) -> None:
     good: list[TraceEvent] = [
-        make(f"good {number // 4}") for number, make in enumerate([created, span, completed, failed] * 5)
+        make(f"good {number // 4}")
+        for number, make in enumerate(list[Callable[..., TraceEvent]]([created, span, completed, failed]) * 5)
     ]
     log: list[Record] = []
     expected: dict[int, str] = {}

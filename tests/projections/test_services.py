@@ -6,7 +6,6 @@ from dataclasses import replace
 from functools import reduce
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -34,10 +33,9 @@ from spanfold.projections.projection import installed
 from spanfold.projections.services import PROJECTION
 from spanfold.schemas.batches import pack
 from spanfold.schemas.codec import Codec
-from tests.projections.strategies import CODEC, NOW, Record, batch, record, texts
-from tests.projections.test_store import Forgetful
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.stores import Forgetful
+from tests.support.strategies import CODEC, NOW, Record, batch, record, texts
 
 instances = st.sampled_from(["cart-1", "cart-2"])
 statuses = st.sampled_from(["starting", "healthy", "unhealthy", "stopping", "asleep"])
@@ -63,8 +61,7 @@ appends = st.lists(instances.flatmap(lambda one: st.lists(about(st.just(one)), m
 
 def records_of(together: Sequence[Sequence[ServiceEvent]]) -> list[Record]:
     return [
-        record(events[0] if len(events) == 1 else pack(events, CODEC), offset)  # type: ignore[arg-type]
-        for offset, events in enumerate(together)
+        record(events[0] if len(events) == 1 else pack(events, CODEC), offset) for offset, events in enumerate(together)
     ]
 
 
@@ -179,7 +176,7 @@ SETTLEMENT = RecordDiscarded(
 def test_of_a_batch_with_one_bad_event_nothing_is_folded(spoilt: EventBatch, reason: str, detail: str) -> None:
     parked: dict[int, PoisonRecord] = {}
     good = registered(aggregate_id="cart-9")
-    facts = facts_of([record(spoilt, 0), record(good, 1)], parked)  # type: ignore[arg-type]
+    facts = facts_of([record(spoilt, 0), record(good, 1)], parked)
     assert [offset for offset, _, _ in facts] == [1]
     assert {index: each.reason for index, each in parked.items()} == {0: reason}
     assert detail in parked[0].detail
@@ -187,7 +184,7 @@ def test_of_a_batch_with_one_bad_event_nothing_is_folded(spoilt: EventBatch, rea
 
 def test_a_batch_whose_headers_say_otherwise_is_parked() -> None:
     parked: dict[int, PoisonRecord] = {}
-    one = record(packed(registered(), changed("healthy")))  # type: ignore[arg-type]
+    one = record(packed(registered(), changed("healthy")))
     headers = [(name, b"7" if name == "occurred_at" else value) for name, value in one.headers]
     assert facts_of([replace(one, headers=headers)], parked) == []
     assert parked[0].reason == "contradiction"
@@ -209,6 +206,6 @@ def test_a_batch_is_one_version_and_is_held_up_as_a_whole(ledger: Ledger) -> Non
     retried = RecordRetried(
         aggregate_id="cart-1", occurred_at=NOW, source="test", record_topic=SERVICES.name, record_offset=1
     )
-    commit(ledger, [record(retried, 3)])  # type: ignore[arg-type]
+    commit(ledger, [record(retried, 3)])
     (instance,) = shown(ledger).values()
     assert (instance.port, instance.status) == (82, "starting")

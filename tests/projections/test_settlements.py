@@ -1,42 +1,23 @@
 """A parked record is retried or given up by a fact in the log: there its bytes are folded, once, by every replay."""
 
 from dataclasses import replace
-from typing import Any
 
-import psycopg
 import pytest
 
-from spanfold.language.events import Event, RecordDiscarded, RecordRetried
+from spanfold.language.events import RecordDiscarded, RecordRetried
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TRACES, TopicOnBroker
+from spanfold.language.topics import TRACES
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.schemas.codec import Codec
-from tests.projections.reference import shown, told
-from tests.projections.strategies import NOW, Record, batch, cut, record
-from tests.projections.test_store import EVENTS, LOG, Forgetful, rows_of, with_second
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.stores import Forgetful, fact, older, rows_of, with_second
+from tests.support.stores import commit_records as commit
+from tests.support.strategies import NOW, cut, record
+from tests.support.ten_traces import EVENTS, LOG
+from tests.support.trace_rows import shown, told
 
 SPANS = [offset for offset, event in enumerate(EVENTS) if event.event_type == "SpanRecorded"]
-
-
-def older() -> Store:
-    """A worker that does not know SpanRecorded yet."""
-    return Store(installed(), Codec(Forgetful()))
-
-
-def fact(cls: type[RecordRetried] | type[RecordDiscarded], offset: int, at: int, again: int = 0) -> Record:
-    """The record at `at` that settles the one at `offset`."""
-    event: Event = cls(
-        aggregate_id=EVENTS[offset].aggregate_id, occurred_at=NOW + again, source="test",
-        record_topic=TRACES.name, record_offset=offset,
-    )  # fmt: skip
-    return record(event, at)  # type: ignore[arg-type]
-
-
-def commit(ledger: Ledger, store: Store, records: list[Record]) -> None:
-    store.commit(ledger, store.prepare(batch(records)))
 
 
 def states(ledger: Ledger) -> dict[int, str]:
@@ -90,7 +71,7 @@ def test_a_fact_about_a_record_that_is_not_parked_changes_nothing(ledger: Ledger
         record_topic=TRACES.name,
         record_offset=offset,
     )
-    commit(ledger, Store(installed()), [record(event, len(LOG))])  # type: ignore[arg-type]
+    commit(ledger, Store(installed()), [record(event, len(LOG))])
     assert shown(ledger) == told(EVENTS)
 
 
@@ -112,15 +93,13 @@ def test_a_fact_about_a_record_that_has_not_come_yet_settles_nothing_wherever_th
         aggregate_id=EVENTS[SPANS[0]].aggregate_id, occurred_at=NOW, source="test",
         record_topic=TRACES.name, record_offset=1,
     )  # fmt: skip
-    for part in cut([record(early, 0), later], cuts):  # type: ignore[arg-type]
+    for part in cut([record(early, 0), later], cuts):
         older().commit(ledger, older().prepare(part))
     rows = ledger.execute("SELECT kafka_offset, state, last_tried_offset FROM spanfold.parked_records").fetchall()
     assert rows == [(1, "parked", None)]
 
 
-def test_a_generation_that_follows_folds_at_the_same_places(
-    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Settings
-) -> None:
+def test_a_generation_that_follows_folds_at_the_same_places(ledger: Ledger, stack_settings: Settings) -> None:
     retries = [fact(RecordRetried, offset, 40 + n) for n, offset in enumerate(SPANS[:5])]
     discards = [fact(RecordDiscarded, offset, 45 + n) for n, offset in enumerate(SPANS[5:8])]
     commit(ledger, older(), LOG)
@@ -131,9 +110,7 @@ def test_a_generation_that_follows_folds_at_the_same_places(
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
 
 
-def test_a_record_that_was_retried_and_folded_must_stay_readable(
-    ledger: Ledger, topics: dict[str, TopicOnBroker], stack_settings: Settings
-) -> None:
+def test_a_record_that_was_retried_and_folded_must_stay_readable(ledger: Ledger, stack_settings: Settings) -> None:
     commit(ledger, older(), LOG)
     retried = fact(RecordRetried, SPANS[0], 40)
     commit(ledger, Store(installed()), [retried])
@@ -170,6 +147,6 @@ def test_a_parked_fact_that_is_retried_is_not_for_projections(ledger: Ledger) ->
         record_topic=TRACES.name,
         record_offset=40,
     )
-    commit(ledger, Store(installed()), [record(again, 41)])  # type: ignore[arg-type]
+    commit(ledger, Store(installed()), [record(again, 41)])
     assert states(ledger)[40] == "retried"
     assert states(ledger)[SPANS[0]] == "parked"

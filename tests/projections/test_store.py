@@ -1,58 +1,27 @@
 """Law 2, at the store: rows, verdicts and the next offset are committed together, once, whoever commits and how often."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import create_engine, pool
 
 from spanfold.language.errors import Misconfigured
-from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import SpanRecorded, TraceCompleted
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TopicOnBroker
-from spanfold.postgres.dsn import sqlalchemy_url
 from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.commit.store import Store
-from spanfold.projections.generation_states import GenerationState
-from spanfold.projections.generations import lifecycle
-from spanfold.projections.projection import Projection, installed
-from spanfold.projections.traces import TracesProjection
-from spanfold.schemas.catalogue import RegisteredSchema, committed
+from spanfold.projections.projection import installed
 from spanfold.schemas.codec import Codec
-from tests.projections.reference import Rows, checkpoints, shown, told, verdicts
-from tests.projections.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record, records_of
-
-Ledger = psycopg.Connection[Any]
-
-
-def story(number: int) -> list[TraceEvent]:
-    """The events of one trace."""
-    at, trace_id = NOW + number * 10, f"trace {number}"
-    said: dict[str, Any] = {"aggregate_id": trace_id, "source": "test"}
-    where: dict[str, Any] = {"service_name": "shop", "operation_name": "pay"}
-    end: TraceEvent = TraceCompleted(occurred_at=at + 3, end_time=at + 3, tags={"n": number}, **said)
-    if number % 3 == 0:
-        end = TraceFailed(occurred_at=at + 3, end_time=at + 3, error="no", **said)
-    return [
-        TraceCreated(occurred_at=at, start_time=at, tags={"n": -number}, **said, **where),
-        SpanRecorded(
-            occurred_at=at + 2, span_id="1", parent_span_id=None, start_time=at, end_time=at + 2,
-            status="error" if number % 2 else "ok", **said, **where,
-        ),
-        end,
-        SpanRecorded(
-            occurred_at=at + 4, span_id="2", parent_span_id="1", start_time=at, end_time=at + 4, **said, **where
-        ),
-    ]  # fmt: skip
-
-
-EVENTS = [event for number in range(10) for event in story(number)]
-LOG = records_of(EVENTS)
+from tests.support.databases import Ledger
+from tests.support.stores import Forgetful, Stop, rows_of, with_second
+from tests.support.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record
+from tests.support.ten_traces import EVENTS, LOG
+from tests.support.trace_rows import Rows, checkpoints, shown, told, verdicts
 
 
 @pytest.fixture
@@ -131,10 +100,6 @@ def test_a_partition_without_a_checkpoint_says_what_to_do(ledger: Ledger, store:
 
 
 # Whoever commits, however it ends
-
-
-class Stop(Exception):
-    pass
 
 
 @pytest.mark.parametrize("step", ["before_merge", "before_commit"])
@@ -227,7 +192,7 @@ def test_bisecting_parks_exactly_the_records_that_postgres_refuses(ledger: Ledge
 
 
 def test_what_was_refused_once_is_not_folded_by_the_next_generation(
-    ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
+    ledger: Ledger, store: Store, stack_settings: Settings
 ) -> None:
     ledger.execute("ALTER TABLE traces_g1.spans ADD CHECK (span_id <> '2')")
     commit(ledger, store, batch(LOG))
@@ -248,30 +213,6 @@ def test_an_error_of_the_database_itself_parks_nothing(ledger: Ledger, store: St
 # A generation whose checkpoint lies behind the journal's
 
 
-class Second(TracesProjection):
-    """The same fold under another name."""
-
-    name = "second"
-    views = ()
-
-
-def with_second(settings: Settings) -> dict[str, Projection]:
-    """Register a second projection, which begins at 0; returns both."""
-    second = Second()
-    assert settings.postgres_dsn
-    with create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool).begin() as connection:
-        lifecycle.create_generation(connection, second, GenerationState.LIVE)
-    return {**installed(), "second": second}
-
-
-def rows_of(ledger: Ledger, schema: str) -> list[list[Any]]:
-    """All rows of the generation, versions included, in an order of their own."""
-    return [
-        ledger.execute(f"SELECT t::text FROM {schema}.{table} t ORDER BY 1".encode()).fetchall()
-        for table in ("traces", "spans")
-    ]
-
-
 def troubled() -> list[Record]:
     """A log with a rejected, a parked and a doubled record in it."""
     log = list(LOG)
@@ -284,7 +225,7 @@ def troubled() -> list[Record]:
 
 @pytest.mark.parametrize("size", [1, 7, 100])
 def test_a_generation_behind_the_journal_catches_up_with_the_verdicts_that_were_given(
-    ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings, size: int
+    ledger: Ledger, store: Store, stack_settings: Settings, size: int
 ) -> None:
     log = troubled()
     commit(ledger, store, batch(log[:25]))
@@ -302,7 +243,7 @@ def test_a_generation_behind_the_journal_catches_up_with_the_verdicts_that_were_
 
 
 def test_a_batch_across_the_journals_checkpoint_is_looked_up_below_and_judged_above(
-    ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
+    ledger: Ledger, store: Store, stack_settings: Settings
 ) -> None:
     log = troubled()
     commit(ledger, store, batch(log[:25]))
@@ -314,7 +255,7 @@ def test_a_batch_across_the_journals_checkpoint_is_looked_up_below_and_judged_ab
 
 
 def test_while_one_generation_is_behind_a_batch_beyond_it_is_a_gap(
-    ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
+    ledger: Ledger, store: Store, stack_settings: Settings
 ) -> None:
     commit(ledger, store, batch(LOG[:25]))
     both = Store(with_second(stack_settings))
@@ -323,19 +264,8 @@ def test_while_one_generation_is_behind_a_batch_beyond_it_is_a_gap(
     assert gap.value.next_offset == 0
 
 
-class Forgetful:
-    """Schema ids of a version that does not know SpanRecorded."""
-
-    def by_id(self, schema_id: int) -> RegisteredSchema | None:
-        entry = committed().by_id(schema_id)
-        return None if entry is None or entry.event_type == "SpanRecorded" else entry
-
-    def latest(self, event_type: str) -> RegisteredSchema:
-        return committed().latest(event_type)
-
-
 def test_a_version_that_cannot_read_what_was_folded_before_refuses_to_catch_up(
-    ledger: Ledger, store: Store, topics: dict[str, TopicOnBroker], stack_settings: Settings
+    ledger: Ledger, store: Store, stack_settings: Settings
 ) -> None:
     commit(ledger, store, batch(LOG))
     older = Store(with_second(stack_settings), Codec(Forgetful()))
@@ -371,21 +301,6 @@ def everything(ledger: Ledger) -> tuple[Rows, list[Any], list[Any]]:
         ledger.execute(every.format("verdicts").encode()).fetchall(),
         ledger.execute(every.format("journal").encode()).fetchall(),
     )
-
-
-@pytest.fixture
-def second_ledger(
-    servers: Any, stack_settings: Settings, topics: dict[str, TopicOnBroker], topic_prefix: str
-) -> Iterator[Ledger]:
-    """Another database, prepared for the same topics."""
-    name = f"second_{topic_prefix.rstrip('.')}"
-    with psycopg.connect(servers.postgres_dsn, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-        dsn = servers.postgres_dsn.rsplit("/", 1)[0] + f"/{name}"
-        lifecycle.prepare(dsn, topics.values(), installed())
-        with psycopg.connect(dsn, autocommit=True) as second:
-            yield second
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
 # The journal's days

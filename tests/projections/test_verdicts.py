@@ -14,7 +14,7 @@ from spanfold.language.records import headers_of
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import Verdict, _read_all, _read_each, judge
 from spanfold.projections.projection import installed
-from tests.projections.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record
+from tests.support.strategies import DAY, LOG_TIME_MS, NOW, Record, batch, record
 
 ID = b"01a1ee56-5e00-8541-9c80-8532148669b2"
 

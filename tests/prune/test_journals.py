@@ -23,7 +23,10 @@ from spanfold.projections.commit.journal import Journal
 from spanfold.projections.retention import journal_days
 from spanfold.projections.retention.rules import late_days
 from spanfold.projections.states.rows import SNAPSHOTS
-from tests.prune.conftest import DAY, TODAY, Place, asked, command, of_day, part, place, span, trace
+from tests.prune.installation import DAY, TODAY, Place, asked, of_day, part, place, span, trace
+from tests.support.commands import command
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 LATE = late_days(TRACES)
 
@@ -116,7 +119,7 @@ async def test_what_is_gone_is_told(old: Place) -> None:
         assert (await store.get_events(TRACES, "a trace that never was")).version == 0
         with pytest.raises(Compacted):
             await store.get_events(LOGS, logged.aggregate_id)
-        with pytest.raises(OutcomeForgotten, match="not known any more"):
+        with pytest.raises(OutcomeForgotten, match="no longer known"):
             await store.outcome_of(TRACES, gone.aggregate_id, gone.event_id)
         assert await store.outcome_of(TRACES, kept.aggregate_id, kept.event_id)
         unheard = span(kept.aggregate_id, "9", None, "shop", TODAY)

@@ -14,7 +14,11 @@ from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from spanfold.projections.states.rows import SNAPSHOTS
-from tests.prune.conftest import Place, asked, at_work, command, part, place, with_settings
+from tests.prune.installation import Place, asked, part, place, with_settings
+from tests.support.commands import command
+from tests.support.generations import at_work
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 ALL = {TRACES.name: 0, METRICS.name: 0, LOGS.name: 0}
 AT = 7

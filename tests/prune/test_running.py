@@ -1,21 +1,26 @@
 """A pruning beside workers, and one that is killed."""
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from typing import Any
 
 import orjson
 import psycopg
+import pytest
 
 from spanfold.language.topics import LOGS, METRICS, TRACES
 from spanfold.projections.retention.rules import late_days
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from tests.prune.conftest import HOUR, TODAY, Place, asked, at_work, environment, of_day, rows, with_settings
-from tests.rebuilds.conftest import folded, publish
-from tests.stream_processors.conftest import Start
+from tests.prune.installation import HOUR, TODAY, Place, asked, of_day, variables_of, with_settings
+from tests.support.commands import environment
+from tests.support.generations import at_work
+from tests.support.processes import run
+from tests.support.publishing import publish
+from tests.support.tables import rows
+from tests.support.workers import Start, folded
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 NAMED = {
     "log_retention_days": '{"spanfold.traces": 0, "spanfold.logs": 0, "spanfold.metrics": 0}',
@@ -65,11 +70,10 @@ main()
 def test_a_pruning_that_is_killed_is_gone_on_with(old: Place) -> None:
     """Killed again and again, each time one step later, until it comes to its end."""
     before = old.plan(**ALL)
-    env = environment(old.settings) | {f"SPANFOLD_{name.upper()}": value for name, value in NAMED.items()}
+    env = environment(old.settings, **variables_of(NAMED))
     codes = []
     for left in (0, 1, 2, 3, 5, 8, 13, 21, 34, 10_000):
-        argv = [sys.executable, "-c", KILLED, str(left), "prune"]
-        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=280)
+        done = run(["-c", KILLED, str(left), "prune"], env)
         assert done.returncode in (0, -signal.SIGKILL), done.stderr
         codes.append(done.returncode)
     assert codes.count(-signal.SIGKILL) >= 5
@@ -133,7 +137,7 @@ class Watch:
             while not self._over.is_set():
                 now, self.looks = time.monotonic(), self.looks + 1
                 waiting = {tuple(row) for row in connection.execute(WAITING)}
-                since = {each: since.get(each, now) for each in waiting}  # type: ignore[misc]
+                since = {each: since.get(each, now) for each in waiting}
                 self.longest_s = max([self.longest_s, *(now - began for began in since.values())])
                 time.sleep(0.01)
 
@@ -171,7 +175,7 @@ def test_workers_go_on_meanwhile(old: Place, start: Start) -> None:
     print(f"a worker waited for a lock for {watch.longest_s * 1000:.0f} ms at most, of {watch.looks} looks")
     assert watch.longest_s < 10  # a lock is tried for 200 ms; the rest is for a machine that stands still
     assert worker.process.poll() is None
-    assert "rror" not in worker.said(), worker.said()
+    assert "rror" not in worker.output(), worker.output()
     assert min(old.log_begins()[TRACES.name, partition] for partition in range(4)) > 0
     assert worker.stop() == 0
 

@@ -3,15 +3,22 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
+
 from spanfold.language.events import DomainEvent
 from spanfold.language.progress import NullProgress
 from spanfold.language.topics import TRACES
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import as_of_schemas as past
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from tests.prune.conftest import DAY, HOUR, TODAY, Place, asked, at_work, command, hundred_days, part, rows, span
-from tests.rebuilds.conftest import Ledger
-from tests.stream_processors.conftest import Start
+from tests.prune.installation import DAY, HOUR, TODAY, Place, asked, hundred_days, part, span
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import at_work
+from tests.support.tables import rows
+from tests.support.workers import Start
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 EVERY = dict.fromkeys(
     ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "error_logs"), 0
@@ -38,7 +45,7 @@ def ago(days: int) -> datetime:
 
 def unequal(old: Place) -> dict[str, list[str]]:
     """The tables of which `verify` says that they are not what the log says."""
-    found = {}
+    found: dict[str, list[str]] = {}
     for name in installed():
         with at_work(old.settings, name) as context:
             parity = rebuilding.verify(context, 1).parity
@@ -119,7 +126,7 @@ def test_a_generation_that_stands_behind_keeps_rows_that_it_may_change(old: Plac
     assert "generation traces/1 (live) is at" in said.held_by
     begins = (log_time - timedelta(days=LATE)).replace(hour=0, minute=0, second=0, microsecond=0)
     assert said.before == f"minute {begins:%Y-%m-%d}"
-    assert first_of(old.ledger, "operation_minutes") >= begins  # type: ignore[operator]
+    assert first_of(old.ledger, "operation_minutes") >= begins
 
 
 def test_a_parked_record_keeps_the_rows_around_it(old: Place) -> None:

@@ -9,10 +9,11 @@ from spanfold.language.events import MetricUpdated
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.language.topics import METRICS
-from tests.faults.load import events
 from tests.queries import reference
-from tests.queries.conftest import ends, publish
-from tests.stream_processors.conftest import Worker
+from tests.support.load import events
+from tests.support.publishing import publish_all
+from tests.support.topics import last_positions
+from tests.support.workers import Worker
 
 
 async def test_answers_are_what_plain_python_says(stack_settings: Settings, bus: QueryBus, worker: Worker) -> None:
@@ -23,8 +24,8 @@ async def test_answers_are_what_plain_python_says(stack_settings: Settings, bus:
         replace(points[0], value=value, event_id=b"", occurred_at=now + at)
         for at, value in enumerate((float("nan"), float("inf"), 1 << 60))
     ]
-    publish(stack_settings, points)
-    reached = ends(stack_settings, METRICS)
+    publish_all(stack_settings, points)
+    reached = last_positions(stack_settings, METRICS)
 
     for name in ("cpu", "calls", "latency", "nobody"):
         for service in (None, "shop"):

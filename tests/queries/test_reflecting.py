@@ -1,8 +1,8 @@
 """What an answer reflects: one's own write when it is asked for, and exactly what it says, also while a rebuild swaps."""
 
 import asyncio
-import sys
 import uuid
+from typing import Any
 
 import psycopg
 import pytest
@@ -29,9 +29,10 @@ from spanfold.postgres.dsn import url_with_defaults
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.queries import micros
 from spanfold.projections.queries.traces import page_of_traces
-from tests.queries.conftest import ends, publish
-from tests.rebuilds.conftest import environment
-from tests.stream_processors.conftest import Worker
+from tests.support.commands import command
+from tests.support.publishing import publish_all
+from tests.support.topics import last_positions
+from tests.support.workers import Worker
 
 
 def created() -> TraceCreated:
@@ -45,8 +46,8 @@ def created() -> TraceCreated:
 async def test_one_reads_what_one_has_written(stack_settings: Settings, bus: QueryBus, worker: Worker) -> None:
     for _ in range(15):
         event = created()
-        publish(stack_settings, [event])
-        answer = await bus.ask(GetTrace(trace_id=event.aggregate_id, at_least=ends(stack_settings, TRACES)))
+        publish_all(stack_settings, [event])
+        answer = await bus.ask(GetTrace(trace_id=event.aggregate_id, at_least=last_positions(stack_settings, TRACES)))
         assert answer.result
         assert answer.result.start_time == event.start_time
 
@@ -62,8 +63,8 @@ async def test_the_wait_is_bounded_and_says_what_lacks(stack_settings: Settings,
 
 async def test_many_wait_at_once(stack_settings: Settings, bus: QueryBus, worker: Worker) -> None:
     events = [created() for _ in range(200)]
-    publish(stack_settings, events)
-    at_least = ends(stack_settings, TRACES)
+    publish_all(stack_settings, events)
+    at_least = last_positions(stack_settings, TRACES)
     answers = await asyncio.gather(
         *(bus.ask(GetTrace(trace_id=event.aggregate_id, at_least=at_least)) for event in events)
     )
@@ -107,7 +108,7 @@ def positions(settings: Settings) -> dict[str, Position]:
     """Where each trace's record lies."""
     consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
     name, found = TRACES.on_broker(settings.topic_prefix), {}
-    wanted = {(each.partition, each.offset) for each in ends(settings, TRACES)}
+    wanted = {(each.partition, each.offset) for each in last_positions(settings, TRACES)}
     consumer.assign([TopicPartition(name, partition, 0) for partition in range(settings.partitions)])
     while wanted:
         message = consumer.poll(10)
@@ -116,7 +117,7 @@ def positions(settings: Settings) -> dict[str, Position]:
         key, at = message.key(), (message.partition(), message.offset())
         assert isinstance(key, bytes)
         found[key.decode()] = Position(TRACES.name, *at)  # type: ignore[arg-type]
-        wanted.discard(at)  # type: ignore[arg-type]
+        wanted.discard(at)
     consumer.close()
     return found
 
@@ -124,25 +125,21 @@ def positions(settings: Settings) -> dict[str, Position]:
 async def test_rows_and_positions_are_of_one_moment_also_while_a_rebuild_swaps(
     stack_settings: Settings, bus: QueryBus, worker: Worker, ledger: psycopg.Connection[object]
 ) -> None:
-    publish(stack_settings, [created() for _ in range(300)])
-    await bus.ask(FindTraces(at_least=ends(stack_settings, TRACES)))
-    rebuild = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "spanfold", "rebuild", "traces", env=environment(stack_settings),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
-    said = asyncio.create_task(rebuild.communicate())
+    publish_all(stack_settings, [created() for _ in range(300)])
+    await bus.ask(FindTraces(at_least=last_positions(stack_settings, TRACES)))
+    rebuild = asyncio.create_task(asyncio.to_thread(command, stack_settings, "rebuild", "traces"))
     seen: list[tuple[set[str], tuple[Position, ...]]] = []
     with TelemetryPublisher(stack_settings) as publisher:
-        while not said.done() or len({len(ids) for ids, _ in seen}) <= 10:
+        while not rebuild.done() or len({len(ids) for ids, _ in seen}) <= 10:
             if len(seen) < 400:
                 publisher.publish(created())
-            assert len(seen) < 1200, f"rebuild ended: {said.done()}; traces seen: {[len(ids) for ids, _ in seen]}"
+            assert len(seen) < 1200, f"rebuild ended: {rebuild.done()}; traces seen: {[len(ids) for ids, _ in seen]}"
             answer = await bus.ask(FindTraces(limit=1000))
             assert answer.result.next_cursor is None
             seen.append(({trace.id for trace in answer.result.items}, answer.reflects))
             await asyncio.sleep(0.05)
         assert publisher.flush(60) == 0
-    assert rebuild.returncode == 0, await said
+    assert (await rebuild).returncode == 0, await rebuild
     lying = positions(stack_settings)
     generations = ledger.execute(
         "SELECT generation FROM spanfold.projections WHERE projection = 'traces' AND state = 'live'"
@@ -177,14 +174,14 @@ def rows_read(ledger: psycopg.Connection[object], query: FindTraces) -> int:
     with ledger.cursor() as cursor:
         micros.use(cursor.adapters)
         explain = psycopg.sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) {}").format(question.select)
-        ((plan,),) = cursor.execute(explain, question.parameters).fetchall()  # type: ignore[misc]
-    return sum(scanned(plan[0]["Plan"]))
+        plans: list[Any] = cursor.execute(explain, question.parameters).fetchall()
+    return sum(scanned(plans[0][0][0]["Plan"]))
 
 
-def scanned(node: dict[str, object]) -> list[int]:
+def scanned(node: dict[str, Any]) -> list[int]:
     assert node["Node Type"] != "Seq Scan", node
     own = []
     if node.get("Index Name") == "traces_start":
-        read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)  # type: ignore[operator]
-        own.append(int(read * node["Actual Loops"]))  # type: ignore[call-overload]
-    return [*own, *(each for child in node.get("Plans", ()) for each in scanned(child))]  # type: ignore[attr-defined]
+        read = node["Actual Rows"] + node.get("Rows Removed by Filter", 0)
+        own.append(int(read * node["Actual Loops"]))
+    return [*own, *(each for child in node.get("Plans", ()) for each in scanned(child))]

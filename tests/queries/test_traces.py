@@ -20,11 +20,12 @@ from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated,
 from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.language.topics import TRACES
-from tests.faults.load import SERVICES, events
-from tests.projections.reference import told
 from tests.queries import reference
-from tests.queries.conftest import ends, publish
-from tests.stream_processors.conftest import Worker
+from tests.support.load import SERVICES, events
+from tests.support.publishing import publish_all
+from tests.support.topics import last_positions
+from tests.support.trace_rows import told
+from tests.support.workers import Worker
 
 MINUTE = 60_000_000
 DAY = 1440 * MINUTE
@@ -32,7 +33,7 @@ DAY = 1440 * MINUTE
 
 def some_events(rng: random.Random, count: int) -> list[TraceEvent]:
     """Of traces alone, with some that nothing but an end is known of, and some with lists as tags."""
-    source, found = events(rng, now_us()), []
+    source, found = events(rng, now_us()), list[TraceEvent]()
     while len(found) < count:
         event = next(source)
         if isinstance(event, TraceCreated | SpanRecorded | TraceCompleted | TraceFailed):
@@ -83,8 +84,8 @@ async def test_answers_are_what_plain_python_says(
 ) -> None:
     rng = random.Random(seed)
     published = some_events(rng, 3000)
-    publish(stack_settings, published)
-    reached = ends(stack_settings, TRACES)
+    publish_all(stack_settings, published)
+    reached = last_positions(stack_settings, TRACES)
     unique: Sequence[TraceEvent] = list({each.event_id: each for each in published}.values())
     expected, rows = reference.traces(unique), told(unique)
 
@@ -125,8 +126,8 @@ async def test_pages_hold_still_while_traces_come(stack_settings: Settings, bus:
     # few times, so that pages end among traces that started in the same microsecond
     there = [started(number, now - rng.randrange(30) * MINUTE) for number in range(300)]
     orphans = [TraceCompleted(aggregate_id=f"e-{n}", occurred_at=now, source="test", end_time=now) for n in range(20)]
-    publish(stack_settings, [*there, *orphans])
-    query = FindTraces(limit=11, at_least=ends(stack_settings, TRACES))
+    publish_all(stack_settings, [*there, *orphans])
+    query = FindTraces(limit=11, at_least=last_positions(stack_settings, TRACES))
     seen: list[str] = []
     number = 1000
     while True:
@@ -135,9 +136,9 @@ async def test_pages_hold_still_while_traces_come(stack_settings: Settings, bus:
         if page.next_cursor is None:
             break
         coming = [started(number + each, now - rng.randrange(30) * MINUTE) for each in range(5)]
-        publish(stack_settings, coming)
+        publish_all(stack_settings, coming)
         number += len(coming)
-        query = replace(query, cursor=page.next_cursor, at_least=ends(stack_settings, TRACES))
+        query = replace(query, cursor=page.next_cursor, at_least=last_positions(stack_settings, TRACES))
     assert len(seen) == len(set(seen))
     order = [each.aggregate_id for each in sorted(there, key=lambda each: (-each.start_time, each.aggregate_id))]
     order += sorted(each.aggregate_id for each in orphans)

@@ -17,7 +17,11 @@ from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import as_of_schemas as past
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
-from tests.rebuilds.conftest import Ledger, at_work, publish_mixed
+from tests.support.databases import Ledger
+from tests.support.generations import at_work
+from tests.support.publishing import publish_mixed
+
+pytestmark = pytest.mark.usefixtures("topics")
 
 Positions = Mapping[tuple[str, int], int]
 

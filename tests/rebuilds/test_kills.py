@@ -2,16 +2,21 @@
 
 import os
 import random
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from spanfold.language.settings import Settings
-from tests.rebuilds.conftest import NOTHING, Ledger, command, environment, folded, leftovers, publish, rows, states
-from tests.stream_processors.conftest import Worker, until
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, leftovers, states
+from tests.support.processes import SPANFOLD
+from tests.support.publishing import publish
+from tests.support.tables import rows
+from tests.support.waiting import until
+from tests.support.workers import Start, Worker, folded
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 KILLS = 10 if os.environ.get("SPANFOLD_TEST_FAULTS") else 3
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "60000"))
@@ -31,30 +36,28 @@ def share(ledger: Ledger) -> float:
     return -1.0 if row is None else float(row[0])
 
 
-def reached_or_ended(ledger: Ledger, process: "subprocess.Popen[bytes]", part: float) -> None:
+def reached_or_ended(ledger: Ledger, rebuild: Worker, part: float) -> None:
     until(
-        lambda: share(ledger) >= part or process.poll() is not None,
+        lambda: share(ledger) >= part or rebuild.process.poll() is not None,
         f"{part:.0%} of the load",
         lambda: share(ledger),
     )
 
 
 @pytest.mark.timeout(900)
-def test_kill_9_at_any_moment_of_a_rebuild(stack_settings: Settings, ledger: Ledger, folding: Worker) -> None:
+def test_kill_9_at_any_moment_of_a_rebuild(
+    stack_settings: Settings, ledger: Ledger, folding: Worker, start: Start
+) -> None:
     publish(stack_settings, EVENTS, seed=5)
     folded(ledger, stack_settings, folding)
     before, rng, seen = rows(ledger), random.Random(9), []
     for number in range(KILLS):
         # from its first record to beyond the last, where indexes, comparison and swap come
         moment = rng.uniform(number, number + 1) / KILLS * 1.3
-        begun = subprocess.Popen(
-            [sys.executable, "-m", "spanfold", "rebuild", "traces"],
-            env=environment(stack_settings), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+        begun = start(program=(*SPANFOLD, "rebuild", "traces"))
         reached_or_ended(ledger, begun, min(moment, 1.0))
         time.sleep(max(0.0, moment - 1))
-        begun.send_signal(signal.SIGKILL)
-        begun.wait(10)
+        begun.kill()
         until(lambda: not leftovers(ledger)["sessions"], "the killed sessions' end", lambda: leftovers(ledger))
         assert rows(ledger) == before
         seen.append((f"{share(ledger):.2f}", *(state for name, _, state in states(ledger) if name == "traces")))

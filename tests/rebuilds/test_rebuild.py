@@ -14,8 +14,15 @@ from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
-from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
-from tests.stream_processors.conftest import Worker, until
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, at_work, leftovers, states
+from tests.support.publishing import publish
+from tests.support.tables import rows
+from tests.support.waiting import until
+from tests.support.workers import Worker, folded
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 def test_a_rebuilt_projection_has_the_rows_of_the_live_one_and_goes_on(

@@ -2,7 +2,7 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,28 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
+from spanfold.projections.projection import View
 from spanfold.projections.traces import TracesProjection
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from tests.rebuilds.conftest import NOTHING, Ledger, at_work, command, folded, leftovers, publish, rows, states
-from tests.stream_processors.conftest import Worker
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, at_work, leftovers, states
+from tests.support.publishing import publish
+from tests.support.tables import rows
+from tests.support.workers import Worker, folded
+
+pytestmark = pytest.mark.usefixtures("topics", "forkserver")
 
 
 class Shorter(TracesProjection):
     """Its view of traces has lost its last column."""
 
     fold_version = 2
-    views = tuple(
+    views: Sequence[View] = tuple(
         replace(view, select=f"SELECT trace_id, status FROM ({view.select}) AS v") if view.name == "traces" else view
         for view in TracesProjection.views
     )
@@ -34,7 +42,7 @@ class Shorter(TracesProjection):
 def test_a_log_that_no_longer_reaches_back(stack_settings: Settings, ledger: Ledger, folding: Worker) -> None:
     before, stood = rows(ledger), states(ledger)
     topic = TRACES.on_broker(stack_settings.topic_prefix)
-    admin = AdminClient({"bootstrap.servers": stack_settings.kafka_bootstrap})
+    admin = AdminClient(kafka_config(stack_settings))
     for future in admin.delete_records([TopicPartition(topic, 1, 10)]).values():
         future.result()
     done = command(stack_settings, "rebuild", "traces")

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +12,13 @@ import psycopg
 
 from spanfold.language.settings import Settings
 from tests.faults import reference
-from tests.faults.load import Load
-from tests.rebuilds.conftest import NOTHING, Ledger, environment, folded, leftovers, states
-from tests.stream_processors.conftest import Start, until
+from tests.support.commands import environment
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, leftovers, states
+from tests.support.load import Load
+from tests.support.processes import SPANFOLD, Program
+from tests.support.waiting import until
+from tests.support.workers import Start, folded
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "40000"))
 PER_SECOND = 3000
@@ -92,11 +94,12 @@ class OldSnapshot(threading.Thread):
         self.join(60)
 
 
-def rebuilt_once_it_waits_for(settings: Settings, old: Sequence[OldSnapshot], log: Path) -> Any:
+def rebuilt_once_it_waits_for(settings: Settings, old: Sequence[OldSnapshot], folder: Path) -> Any:
     """What the rebuild tells programs. The old snapshots end when it has said of each that it waits for it."""
-    argv = [sys.executable, "-m", "spanfold", "rebuild", "traces", "--json"]
-    with log.open("w") as stderr:
-        rebuild = subprocess.Popen(argv, env=environment(settings), stdout=subprocess.PIPE, stderr=stderr, text=True)
+    log, output = folder / "rebuild.log", folder / "rebuild.json"
+    argv = [*SPANFOLD, "rebuild", "traces", "--json"]
+    with log.open("wb") as stderr, output.open("wb") as stdout:
+        rebuild = Program(argv, env=environment(settings), stdout=stdout, stderr=stderr)
 
     def waits() -> bool:
         assert rebuild.poll() is None, f"the rebuild ended with {rebuild.returncode}: {log.read_text()}"
@@ -107,9 +110,8 @@ def rebuilt_once_it_waits_for(settings: Settings, old: Sequence[OldSnapshot], lo
     finally:
         for each in old:
             each.end()
-    stdout, _ = rebuild.communicate(timeout=280)
-    assert rebuild.returncode == 0, log.read_text()
-    return json.loads(stdout)
+    assert rebuild.wait() == 0, log.read_text()
+    return json.loads(output.read_text())
 
 
 def test_a_rebuild_under_load_disturbs_nobody(
@@ -135,7 +137,7 @@ def test_a_rebuild_under_load_disturbs_nobody(
         thread.start()
     until(lambda: all(each.pid for each in old), "the old snapshots")
 
-    result = rebuilt_once_it_waits_for(stack_settings, old, tmp_path / "said")
+    result = rebuilt_once_it_waits_for(stack_settings, old, tmp_path)
     print(json.dumps({name: value for name, value in result.items() if name != "parity"}, indent=1))
     for reader in readers:
         reader.stop()

@@ -18,20 +18,15 @@ from spanfold.projections.traces import TracesPartial, TracesProjection
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
 from spanfold.stream_processors.rebuild.compare import RowsDiffer
 from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
-from tests.rebuilds.conftest import (
-    NOTHING,
-    Ledger,
-    at_work,
-    command,
-    folded,
-    leftovers,
-    publish,
-    publish_mixed,
-    rows,
-    states,
-)
-from tests.stream_processors.conftest import Start, Worker
-from tests.stream_processors.test_parked import as_program
+from tests.support import other_versions
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import NOTHING, at_work, leftovers, states
+from tests.support.publishing import publish, publish_mixed
+from tests.support.tables import rows
+from tests.support.workers import Start, Worker, folded
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "20000"))
 
@@ -47,7 +42,7 @@ class Carelessly(TracesProjection):
 
 
 def test_a_rebuild_equals_live_after_a_mixed_load(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
-    older = start(program=as_program("older"), parked_share_limit=1.0)
+    older = start(program=other_versions.program("without_spans"), parked_share_limit=1.0)
     publish(stack_settings, 500, seed=2)
     folded(ledger, stack_settings, older)
     assert older.stop() == 0

@@ -1,23 +1,19 @@
 """An erased trace is in no state, no snapshot and nothing that is rebuilt from them; in the compacted topic it is a tombstone."""
 
+import pytest
+
 from spanfold.language.settings import Settings
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from tests.erasure.test_command import TRACE, assert_nowhere, done, others, publish, story
+from tests.erasure.long_trace import TRACE, assert_nowhere, done, others, publish, story
 from tests.faults import reference
-from tests.rebuilds.conftest import at_work
-from tests.rebuilds.conftest import folded as projected
-from tests.snapshots.conftest import (
-    SNAPSHOTS,
-    Ledger,
-    Start,
-    expected_states,
-    fed,
-    folded,
-    kept,
-    last_values,
-    snapshots,
-    take_all,
-)
+from tests.faults.states import expected_states, kept, last_values, snapshots, take_all
+from tests.snapshots.progress import fed, folded
+from tests.support.databases import Ledger
+from tests.support.generations import at_work
+from tests.support.workers import SNAPSHOTS, Start
+from tests.support.workers import folded as projected
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 def test_an_erased_trace_is_in_nothing_that_the_snapshot_worker_keeps(

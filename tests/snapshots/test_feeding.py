@@ -12,8 +12,9 @@ from spanfold.stream_processors.snapshots.feeder import Feeder
 from spanfold.stream_processors.worker.lag_watch import Watch
 from spanfold.stream_processors.worker.metrics import Metrics
 from tests.faults.states import fed_records
-from tests.snapshots.conftest import Ledger, fed
-from tests.snapshots.test_states import states_with
+from tests.snapshots.progress import fed
+from tests.support.databases import Ledger
+from tests.support.stores import states_with
 
 SNAPSHOT = """
 INSERT INTO spanfold_core.snapshots (topic, partition, aggregate_id, fold_version, version, next_offset, sequence, state)

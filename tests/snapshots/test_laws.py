@@ -29,11 +29,10 @@ from spanfold.projections.traces import PROJECTION
 from spanfold.projections.traces.fold import fold
 from spanfold.projections.traces.states import from_states
 from spanfold.schemas.codec import Codec
-from tests.projections.reference import empty
-from tests.projections.strategies import Record, batch, calls, logs, record
-from tests.projections.test_reading import span
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.single_events import span
+from tests.support.strategies import Record, batch, calls, logs, record
+from tests.support.trace_rows import empty
 
 policies = st.builds(
     SnapshotPolicy,

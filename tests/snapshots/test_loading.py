@@ -15,8 +15,13 @@ from spanfold.language.settings import Settings
 from spanfold.language.times import now_us
 from spanfold.language.topics import SERVICES, TRACES
 from tests.contracts.event_store import fresh, register
-from tests.rebuilds.conftest import command
-from tests.snapshots.conftest import SNAPSHOTS, Ledger, Start, folded, snapshots
+from tests.faults.states import snapshots
+from tests.snapshots.progress import folded
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.workers import SNAPSHOTS, Start
+
+pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 def healthy(instance: str) -> ChangeServiceHealth:
@@ -39,6 +44,7 @@ async def test_an_aggregate_is_its_state_and_what_came_behind_it(
         assert worker.stop() == 0
         ledger.execute("UPDATE spanfold_core.journal_services SET payload = NULL WHERE version = 1")
         loaded = await load(store, ServiceAggregate, instance)
+        assert loaded.state.instance
         assert (loaded.version, loaded.state.instance.status) == (2, Health.HEALTHY)
         assert await store.get_snapshot(SERVICES, instance, 99) is None
         assert await store.get_snapshot(TRACES, trace_id, TraceAggregate.fold_version) is None

@@ -23,10 +23,10 @@ from spanfold.projections.states import reading
 from spanfold.projections.states.reading import states_of
 from spanfold.projections.states.rows import FoldedPartition
 from spanfold.projections.traces import PROJECTION, TracesPartial, TracesProjection
-from tests.projections.strategies import batch
-from tests.projections.test_store import LOG
-from tests.snapshots.conftest import Ledger
-from tests.snapshots.test_states import OF_TOMORROW, states_with
+from tests.support.databases import Ledger
+from tests.support.stores import OF_TOMORROW, states_with
+from tests.support.strategies import batch
+from tests.support.ten_traces import LOG
 
 WHERE = FoldedPartition(TRACES, 0, TraceAggregate.fold_version)
 

@@ -2,11 +2,20 @@
 
 import os
 
+import pytest
+
 from spanfold.language.settings import Settings
 from spanfold.stream_processors.rebuild import rebuild as rebuilding
-from tests.rebuilds.conftest import at_work, command, rows
-from tests.rebuilds.conftest import folded as projected
-from tests.snapshots.conftest import SNAPSHOTS, Ledger, Start, folded, publish_mixed
+from tests.snapshots.progress import folded
+from tests.support.commands import command
+from tests.support.databases import Ledger
+from tests.support.generations import at_work
+from tests.support.publishing import publish_mixed
+from tests.support.tables import rows
+from tests.support.workers import SNAPSHOTS, Start
+from tests.support.workers import folded as projected
+
+pytestmark = pytest.mark.usefixtures("topics", "forkserver")
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "8000"))
 """How many events are folded into states; a quarter as many come after them."""

@@ -4,7 +4,6 @@ import time
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 
 from spanfold.application.aggregates import ServiceAggregate, TraceAggregate, TraceState
@@ -20,10 +19,10 @@ from spanfold.schemas.batches import pack
 from spanfold.schemas.catalogue import RegisteredSchema, committed
 from spanfold.schemas.codec import Codec
 from spanfold.schemas.snapshots import decode_state
-from tests.projections.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch, record
-from tests.projections.test_store import LOG, story
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.stores import OF_TOMORROW, states_with
+from tests.support.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch, record
+from tests.support.ten_traces import LOG, story
 
 SECOND_MS = 1_000
 
@@ -31,12 +30,6 @@ SECOND_MS = 1_000
 @pytest.fixture
 def store() -> Store:
     return Store(installed())
-
-
-def states_with(ledger: Ledger, **policy: Any) -> StateStore:
-    states = StateStore(Folding(each, SnapshotPolicy(**policy)) for each in (TraceAggregate, ServiceAggregate))
-    states.register(ledger)
-    return states
 
 
 def counts(ledger: Ledger) -> tuple[int, int]:
@@ -83,8 +76,8 @@ def test_what_is_rejected_or_parked_is_in_no_state_and_what_is_retried_is(ledger
     states = states_with(ledger)
     spoilt = replace(LOG[1], value=b"?")
     log = [LOG[0], spoilt, replace(LOG[0], offset=2), *LOG[3:8]]
-    for each in (store, states):
-        each.commit(ledger, each.prepare(batch(log)))  # type: ignore[attr-defined]
+    store.commit(ledger, store.prepare(batch(log)))
+    states.commit(ledger, states.prepare(batch(log)))
     assert (len(state_of(ledger, "trace 0").spans), counts(ledger)) == (1, (2, 0))
     # as if it had been repaired, and retried by the fact at offset 8
     ledger.execute(
@@ -108,7 +101,7 @@ def service_log() -> list[Record]:
         [ServiceDeregistered(occurred_at=NOW + 2, **said), ServiceRegistered(occurred_at=NOW + 3, **said, **where)],
         CODEC,
     )
-    return [record(event, offset) for offset, event in enumerate((registered, healthy, both))]  # type: ignore[arg-type]
+    return [record(event, offset) for offset, event in enumerate((registered, healthy, both))]
 
 
 def test_records_of_a_conditional_topic_are_folded_by_version(ledger: Ledger, store: Store) -> None:
@@ -185,9 +178,6 @@ def test_a_partition_to_which_nothing_comes_is_looked_through_by_the_clock(ledge
 
 
 # What can't be read
-
-
-OF_TOMORROW = b"\0" + (1_400_009_999).to_bytes(4, "big")
 
 
 def test_a_state_that_can_not_be_read_is_made_again_from_its_events(ledger: Ledger, store: Store) -> None:

@@ -9,21 +9,12 @@ from spanfold.kafka.topics import MAX_SNAPSHOT_BYTES
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, TRACES
 from tests.faults import reference
-from tests.snapshots.conftest import (
-    SNAPSHOTS,
-    Ledger,
-    Start,
-    expected_states,
-    fed,
-    folded,
-    kept,
-    last_values,
-    publish_mixed,
-    snapshots,
-    take_all,
-)
-from tests.stream_processors.conftest import until
-from tests.stream_processors.test_health import health_of, metrics_of
+from tests.faults.states import expected_states, kept, last_values, snapshots, take_all
+from tests.snapshots.progress import fed, folded
+from tests.support.databases import Ledger
+from tests.support.publishing import publish_mixed
+from tests.support.waiting import until
+from tests.support.workers import SNAPSHOTS, Start, health_of, metrics_of
 
 
 def test_states_are_those_of_the_log_and_the_topic_has_every_snapshot(
@@ -54,10 +45,10 @@ def test_a_topic_that_takes_no_snapshots_is_told_of(stack_settings: Settings, le
             stack_settings.model_copy(update={"snapshot_every_records": 1, "stalled_after_s": 3.0}), program=SNAPSHOTS
         ),
     )
-    until(lambda: health_of(worker) == (200, []), "a worker that is well", worker.said)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well", worker.output)
     takes_at_most(stack_settings, 100)
     publish_mixed(stack_settings, 500)
-    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.output)
     (problem,) = health_of(worker)[1]
     assert problem.startswith("the topic of snapshots has not been fed for "), problem
     assert metrics_of(worker)["spanfold_feeding_failures_total",] >= 1
@@ -65,7 +56,7 @@ def test_a_topic_that_takes_no_snapshots_is_told_of(stack_settings: Settings, le
     takes_at_most(stack_settings, MAX_SNAPSHOT_BYTES)
     folded(ledger, stack_settings, worker, projector)
     fed(ledger)
-    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
     assert metrics_of(worker)["spanfold_snapshots_fed_total", TRACES.name] > 0
 
 

@@ -1,8 +1,5 @@
 """A log that is not the one that the tables were folded from is refused: at start, and whenever partitions are assigned."""
 
-from typing import Any
-
-import psycopg
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewPartitions
@@ -11,11 +8,13 @@ from spanfold.kafka.client import kafka_config
 from spanfold.kafka.topics import ensure_topics
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
-from tests.projections.reference import shown
-from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends, positions, until
-from tests.stream_processors.test_projector import publish, stories
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.publishing import publish_all
+from tests.support.stories import stories
+from tests.support.topics import log_ends
+from tests.support.trace_rows import shown
+from tests.support.waiting import until
+from tests.support.workers import Start, Worker, folded_to_the_end, positions
 
 
 @pytest.fixture
@@ -26,7 +25,7 @@ def admin(stack_settings: Settings) -> AdminClient:
 @pytest.fixture
 def worker(stack_settings: Settings, ledger: Ledger, start: Start) -> Worker:
     """One that has folded 100 events, and runs."""
-    publish(stack_settings, stories(100))
+    publish_all(stack_settings, stories(100))
     worker = start()
     folded_to_the_end(ledger, worker)
     return worker
@@ -42,13 +41,13 @@ def recreated(admin: AdminClient, settings: Settings) -> str:
 
 
 def refused(worker: Worker, words: str) -> None:
-    until(lambda: worker.process.poll() is not None, "the worker's end", worker.said)
-    assert worker.process.returncode == 3, worker.said()
-    assert words in worker.said().splitlines()[-1], worker.said()
+    until(lambda: worker.process.poll() is not None, "the worker's end", worker.output)
+    assert worker.process.returncode == 3, worker.output()
+    assert words in worker.output().splitlines()[-1], worker.output()
 
 
 def test_a_checkpoint_beyond_the_logs_end(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
-    publish(stack_settings, stories(100))
+    publish_all(stack_settings, stories(100))
     ends = log_ends(stack_settings)
     ledger.execute(
         "UPDATE spanfold_core.checkpoints SET next_offset = 1000 WHERE topic = 'spanfold.traces' AND partition = 2"
@@ -60,7 +59,7 @@ def test_a_checkpoint_beyond_the_logs_end(stack_settings: Settings, ledger: Ledg
 def test_a_checkpoint_before_the_logs_begin(
     stack_settings: Settings, ledger: Ledger, start: Start, admin: AdminClient
 ) -> None:
-    publish(stack_settings, stories(100))
+    publish_all(stack_settings, stories(100))
     cut = TopicPartition(TRACES.on_broker(stack_settings.topic_prefix), 2, 5)
     admin.delete_records([cut])[cut].result()
     refused(
@@ -84,7 +83,7 @@ def test_a_topic_that_was_made_again_under_a_running_worker(
 ) -> None:
     before = shown(ledger), positions(ledger)
     name = recreated(admin, stack_settings)
-    publish(stack_settings, stories(1000))
+    publish_all(stack_settings, stories(1000))
     refused(worker, f"{name} was deleted and recreated")
     assert (shown(ledger), positions(ledger)) == before
 

@@ -5,8 +5,9 @@ from typing import Any
 import psycopg
 
 from spanfold.language.settings import Settings
-from tests.faults.load import Load
-from tests.stream_processors.conftest import Start, until
+from tests.support.load import Load
+from tests.support.waiting import until
+from tests.support.workers import Start
 
 SLOW = """
 import time

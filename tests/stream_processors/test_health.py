@@ -1,16 +1,12 @@
 """What a worker says of itself: when it is well, what it counts, and when it refuses to go on."""
 
-import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.parking import ParkedReason
@@ -30,10 +26,13 @@ from spanfold.stream_processors.worker.health import (
     unwell,
 )
 from spanfold.stream_processors.worker.parked_share import ParkedShare
-from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends, positions, until
-from tests.stream_processors.test_projector import publish, raw_producer, stories
+from tests.support.databases import Ledger
+from tests.support.publishing import publish_all
+from tests.support.stories import raw_producer, stories
+from tests.support.topics import log_ends
+from tests.support.waiting import until
+from tests.support.workers import Start, folded_to_the_end, health_of, metrics_of, page, positions, url_of
 
-Ledger = psycopg.Connection[Any]
 Story = Callable[[Observations], Observations]
 
 LIMITS = Limits(stalled_s=60, unowned_s=300)
@@ -112,37 +111,10 @@ def test_more_than_one_thing_may_be_wrong() -> None:
 # Workers
 
 
-def answer(worker: Worker, page: str) -> tuple[int, str]:
-    """Status and body of a page of the worker's."""
-    url = until(lambda: re.search(r"http://127\.0\.0\.1:\d+", worker.said()), "the worker's URL", worker.said)[0]
-    try:
-        with urllib.request.urlopen(f"{url}{page}", timeout=10) as response:  # noqa: S310  # the worker's own
-            return response.status, response.read().decode()
-    except urllib.error.HTTPError as refusal:
-        return refusal.code, refusal.read().decode()
-
-
-def health_of(worker: Worker) -> tuple[int, list[str]]:
-    status, body = answer(worker, "/healthz")
-    said = json.loads(body)
-    assert said["pid"] == worker.process.pid
-    assert said["healthy"] == (status == 200)
-    return status, said["problems"]
-
-
-def metrics_of(worker: Worker) -> dict[tuple[str, ...], float]:
-    """Every sample by its name and the values of its labels, in the order of the labels' names."""
-    return {
-        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
-        for family in text_string_to_metric_families(answer(worker, "/metrics")[1])
-        for sample in family.samples
-    }
-
-
 def test_a_worker_counts_what_it_does(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     events = stories(200)
-    publish(stack_settings, events)
-    publish(stack_settings, events[:10])
+    publish_all(stack_settings, events)
+    publish_all(stack_settings, events[:10])
     producer, produce = raw_producer(stack_settings)
     unseen = stories(205)[200]
     produce(b"?", key_of(unseen), headers_of(unseen))
@@ -162,27 +134,27 @@ def test_a_worker_counts_what_it_does(stack_settings: Settings, ledger: Ledger, 
     assert shown["spanfold_refolds_total", topic] == shown["spanfold_batches_fenced_total", topic] == 0
     assert shown["spanfold_last_progress_timestamp_seconds",] > events[0].occurred_at / 1e6
     assert shown["spanfold_partitions_owned",] >= stack_settings.partitions
-    assert answer(worker, "/else")[0] == 404
+    assert page(worker, "/else")[0] == 404
     assert worker.stop() == 0
 
 
 def test_an_idle_worker_is_well_and_one_that_cannot_commit_is_not(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
-    publish(stack_settings, stories(50))
+    publish_all(stack_settings, stories(50))
     worker = start(watch_interval_s=0.1, stalled_after_s=2)
     folded_to_the_end(ledger, worker)
     with psycopg.connect(str(stack_settings.postgres_dsn)) as blocking:
         blocking.execute("SELECT FROM spanfold_core.checkpoints FOR UPDATE")
         blocking.execute("SELECT pg_sleep(3)")
         assert health_of(worker) == (200, [])
-        publish(stack_settings, stories(100)[50:])
-        until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.said)
+        publish_all(stack_settings, stories(100)[50:])
+        until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.output)
         problems = health_of(worker)[1]
         assert all("records behind the log" in each for each in problems)
         behind = {at: end for at, end in log_ends(stack_settings).items() if end > positions(ledger)[at]}
         assert {each.partition(" ")[0] for each in problems} <= {f"spanfold.traces/{at}" for at in behind}
-    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
     folded_to_the_end(ledger, worker)
     assert worker.stop() == 0
 
@@ -208,22 +180,22 @@ SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_d
 def test_a_worker_whose_postgres_is_away_says_so_and_recovers(
     stack_settings: Settings, ledger: Ledger, start: Start, close_to_others: Callable[[bool], None]
 ) -> None:
-    publish(stack_settings, stories(50))
+    publish_all(stack_settings, stories(50))
     worker = start(watch_interval_s=0.1, stalled_after_s=2)
     folded_to_the_end(ledger, worker)
     close_to_others(True)
-    publish(stack_settings, stories(100)[50:])
+    publish_all(stack_settings, stories(100)[50:])
     refused = re.compile(r"Postgres has not answered for \d+ s: .*not currently accepting connections")
     until(
         lambda: any(map(refused.match, health_of(worker)[1])),
         "what is wrong",
-        lambda: (health_of(worker), worker.said()),
+        lambda: (health_of(worker), worker.output()),
     )
     assert health_of(worker)[0] == 503
     assert metrics_of(worker)["spanfold_postgres_retries_total",] > 0
     assert not [each for each in metrics_of(worker) if each[0] == "spanfold_lag_records"]
     close_to_others(False)
-    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
     folded_to_the_end(ledger, worker)
     assert worker.stop() == 0
 
@@ -232,19 +204,19 @@ def test_a_worker_whose_postgres_hangs_says_so_and_recovers(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     worker = start(watch_interval_s=0.1, stalled_after_s=1)
-    until(lambda: metrics_of(worker).get(("spanfold_partitions_owned",)), "an owner", worker.said)
+    until(lambda: metrics_of(worker).get(("spanfold_partitions_owned",)), "an owner", worker.output)
     with psycopg.connect(str(stack_settings.postgres_dsn)) as blocking:
         blocking.execute("LOCK TABLE spanfold_core.checkpoints IN ACCESS EXCLUSIVE MODE")
         hangs = "Postgres has not answered for "
-        until(lambda: any(each.startswith(hangs) for each in health_of(worker)[1]), "what is wrong", worker.said)
+        until(lambda: any(each.startswith(hangs) for each in health_of(worker)[1]), "what is wrong", worker.output)
         assert health_of(worker)[0] == 503
-    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.said)
+    until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
 
 
 def test_a_worker_that_owns_nothing_is_unwell(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     worker = start(watch_interval_s=0.1, unowned_after_s=0.01)
     assert health_of(worker)[1][0].startswith("it has owned no partition for ")
-    until(lambda: health_of(worker)[0] == 200, "an owner", worker.said)
+    until(lambda: health_of(worker)[0] == 200, "an owner", worker.output)
     assert metrics_of(worker)["spanfold_partitions_owned",] >= stack_settings.partitions
     assert worker.stop() == 0
 
@@ -253,10 +225,10 @@ def test_a_port_that_is_taken_stops_the_worker_with_what_to_do(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     first = start()
-    url = until(lambda: re.search(r"http://127\.0\.0\.1:(\d+)", first.said()), "the worker's URL", first.said)
-    second = start(worker_port=int(url[1]))
+    port = url_of(first).rpartition(":")[2]
+    second = start(worker_port=int(port))
     assert second.process.wait(60) == 3
-    assert f"spanfold: the worker can't listen on 127.0.0.1:{url[1]}: Address already in use" in second.said()
+    assert f"spanfold: the worker can't listen on 127.0.0.1:{port}: Address already in use" in second.output()
 
 
 # Too much to park
@@ -271,12 +243,12 @@ def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
     assert producer.flush(30) == 0
     worker = start()
     assert worker.process.wait(90) == 3
-    last = worker.said().splitlines()[-1]
+    last = worker.output().splitlines()[-1]
     assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* can't be folded", last), (
-        worker.said()
+        worker.output()
     )
     assert "unknown_schema: schema id 7 is unknown here" in last
-    (parked,) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() or (None,)
+    ((parked,),) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchall()
     assert parked is not None
     assert parked < 1000
     assert sum(positions(ledger).values()) == parked
@@ -288,11 +260,11 @@ def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
 def test_tables_that_refuse_most_of_a_topic_stop_the_worker(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
-    publish(stack_settings, stories(2000))
+    publish_all(stack_settings, stories(2000))
     ledger.execute("ALTER TABLE traces_g1.spans ADD CONSTRAINT nobody_pays CHECK (operation_name <> 'pay')")
     worker = start(batch_records=100)
     assert worker.process.wait(240) == 3
-    last = worker.said().splitlines()[-1]
+    last = worker.output().splitlines()[-1]
     assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* were refused by Postgres", last), (
         last
     )
@@ -301,7 +273,7 @@ def test_tables_that_refuse_most_of_a_topic_stop_the_worker(
     ledger.execute("ALTER TABLE traces_g1.spans DROP CONSTRAINT nobody_pays")
     repaired = start()
     folded_to_the_end(ledger, repaired)
-    (parked,) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchone() or (None,)
+    ((parked,),) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchall()
     assert stood // 2 < parked < stood
     assert repaired.stop() == 0
 

@@ -6,84 +6,36 @@ Bytes that contradict themselves, are broken or say what Postgres can't hold don
 repair is simulated by a worker whose codec understands them, and without it retrying says that they are still parked.
 """
 
-import json
-import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
-from spanfold.bootstrap import run_projector
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceEvent
 from spanfold.language.records import headers_of, key_of
-from spanfold.language.settings import Settings, settings
+from spanfold.language.settings import Settings
 from spanfold.operations.installation import user_at_host
-from spanfold.schemas.catalogue import Catalogue, RegisteredSchema
-from spanfold.schemas.codec import Codec, Fields
-from tests.stream_processors.conftest import PROJECTOR, Start, folded_to_the_end
-from tests.stream_processors.test_projector import checksums, publish, raw_producer, stories
-
-Ledger = psycopg.Connection[Any]
-Result = subprocess.CompletedProcess[str]
+from spanfold.schemas.codec import Codec
+from tests.support import other_versions
+from tests.support.commands import command, json_of
+from tests.support.databases import Ledger
+from tests.support.other_versions import PADDING
+from tests.support.processes import Finished
+from tests.support.publishing import publish_all
+from tests.support.stories import raw_producer, stories
+from tests.support.tables import checksums
+from tests.support.workers import PROJECTOR, Start, folded_to_the_end
 
 pytestmark = pytest.mark.timeout(300)
 
-ROOT = Path(__file__).parents[2]
-PADDING = b"?!"
 
-
-def as_program(name: str) -> tuple[str, ...]:
-    """What Python runs to be the worker that this function of this module is."""
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); from tests.stream_processors import test_parked as workers"
-    )
-    return ("-c", f"{script}; workers.{name}()")
-
-
-def older() -> None:
-    """The projector of a version that does not know SpanRecorded yet."""
-    by_id = Catalogue.by_id
-
-    def forgetful(self: Catalogue, schema_id: int) -> RegisteredSchema | None:
-        entry = by_id(self, schema_id)
-        return None if entry is None or entry.event_type == "SpanRecorded" else entry
-
-    Catalogue.by_id = forgetful  # type: ignore[method-assign]
-    run_projector(settings())
-
-
-def newer() -> None:
-    """The projector of a version that understands what ours can't: padded bytes, upper-case trace ids, NULs in texts."""
-    decode = Codec.decode
-
-    def understanding(self: Codec, value: bytes | None) -> tuple[str, Fields]:
-        event_type, fields = decode(self, value and value.removesuffix(PADDING))
-        texts = {name: text.replace("\0", "") for name, text in fields.items() if isinstance(text, str)}
-        return event_type, fields | texts | {"aggregate_id": texts["aggregate_id"].lower()}
-
-    Codec.decode = understanding  # type: ignore[method-assign]
-    run_projector(settings())
-
-
-def parked(of: Settings, *words: str, stdin: str = "") -> Result:
+def parked(settings: Settings, *words: str, stdin: str = "") -> Finished:
     """`spanfold parked …` as a user has it."""
-    named = {f"SPANFOLD_{name.upper()}": str(value) for name, value in of.model_dump().items() if value is not None}
-    command = [sys.executable, "-m", "spanfold", "parked", *words]
-    return subprocess.run(command, env=os.environ | named, input=stdin, capture_output=True, text=True, timeout=120)
-
-
-def told(of: Settings, *words: str, code: int = 0) -> Any:
-    """What it tells programs."""
-    done = parked(of, *words, "--json")
-    assert done.returncode == code, done.stdout + done.stderr
-    return json.loads(done.stdout)
+    return command(settings, "parked", *words, stdin=stdin)
 
 
 def settled(retried: int = 0, remarks: Sequence[str] = ()) -> dict[str, Any]:
@@ -93,7 +45,7 @@ def settled(retried: int = 0, remarks: Sequence[str] = ()) -> dict[str, Any]:
 
 
 def reasons(of: Settings, *words: str) -> dict[str, int]:
-    return {each["reason"]: each["records"] for each in told(of, "list", "--summary", *words)}
+    return {each["reason"]: each["records"] for each in json_of(of, "parked", "list", "--summary", *words)}
 
 
 def rows(ledger: Ledger) -> dict[str, tuple[int, int]]:
@@ -156,15 +108,15 @@ def test_what_older_software_does_not_know_is_folded_once_it_is_upgraded_and_ret
     stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(500)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     spans = [event for event in events if isinstance(event, SpanRecorded)]
-    worker = start(program=as_program("older"))
+    worker = start(program=other_versions.program("without_spans"))
     folded_to_the_end(ledger, worker)
     assert reasons(stack_settings) == {"unknown_schema": len(spans)}
 
     # the same version that parked it can't fold it now either
-    first = told(stack_settings, "list", "--limit", "1")[0]
-    still = told(stack_settings, "retry", first["position"], "--yes", code=1)
+    first = json_of(stack_settings, "parked", "list", "--limit", "1")[0]
+    still = json_of(stack_settings, "parked", "retry", first["position"], "--yes", code=1)
     assert [(each["position"], each["reason"]) for each in still["still_parked"]] == [
         (first["position"], "unknown_schema")
     ]
@@ -172,7 +124,7 @@ def test_what_older_software_does_not_know_is_folded_once_it_is_upgraded_and_ret
     assert worker.stop() == 0
 
     folded_to_the_end(ledger, start())
-    done = told(stack_settings, "retry", "--reason", "unknown_schema", "--yes", "--why", "upgraded")
+    done = json_of(stack_settings, "parked", "retry", "--reason", "unknown_schema", "--yes", "--why", "upgraded")
     assert done == settled(retried=len(spans))
     assert reasons(stack_settings) == {}
     assert reasons(stack_settings, "--state", "retried") == {"unknown_schema": len(spans)}
@@ -188,16 +140,16 @@ def test_what_postgres_refused_is_folded_once_it_no_longer_does_and_is_retried(
     spans = {n: event for n, event in enumerate(events) if n % 10 == 1 and isinstance(event, SpanRecorded)}
     for number, span in spans.items():
         events[number] = replace(span, operation_name="refund")
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     folded_to_the_end(ledger, start())
     assert reasons(stack_settings) == {"refused": len(spans)}
-    (first, *_) = told(stack_settings, "list", "--reason", "refused")
+    (first, *_) = json_of(stack_settings, "parked", "list", "--reason", "refused")
     shown = parked(stack_settings, "show", first["position"])
     assert "no_refunds" in shown.stdout
     assert "operation_name  refund" in shown.stdout
 
     # while the constraint is there, retrying is in vain
-    (still,) = told(stack_settings, "retry", first["position"], "--yes", code=1)["still_parked"]
+    (still,) = json_of(stack_settings, "parked", "retry", first["position"], "--yes", code=1)["still_parked"]
     assert (still["position"], still["reason"]) == (first["position"], "refused")
 
     ledger.execute("ALTER TABLE traces_g1.spans DROP CONSTRAINT no_refunds")
@@ -213,13 +165,13 @@ def test_wrong_bytes_stay_parked_until_there_is_software_that_reads_them(
 ) -> None:
     events = stories(200)
     bad = wrong(events)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     publish_wrong(stack_settings, bad)
     worker = start()
     folded_to_the_end(ledger, worker)
     assert reasons(stack_settings) == {"contradiction": 1, "invalid": 1, "unreadable": 1}
-    for record in told(stack_settings, "list"):
-        shown = told(stack_settings, "show", record["position"])
+    for record in json_of(stack_settings, "parked", "list"):
+        shown = json_of(stack_settings, "parked", "show", record["position"])
         assert shown["record"]["aggregate_id"] == f"a {record['reason']} record"
         assert shown["decoded"]["event_type"] == "TraceCompleted"
         assert (shown["decoded"]["fields"] is None) == (record["reason"] == "unreadable")
@@ -228,38 +180,38 @@ def test_wrong_bytes_stay_parked_until_there_is_software_that_reads_them(
     assert vain.returncode == 1
     assert "0 records retried and folded, 3 still parked" in vain.stdout
     assert "2 bytes after the end of TraceCompleted" in vain.stdout
-    assert all(each["last_tried_offset"] is not None for each in told(stack_settings, "list"))
+    assert all(each["last_tried_offset"] is not None for each in json_of(stack_settings, "parked", "list"))
     assert worker.stop() == 0
 
-    understanding = start(program=as_program("newer"))
+    understanding = start(program=other_versions.program("understanding"))
     folded_to_the_end(ledger, understanding)
-    assert told(stack_settings, "retry", "--all", "--yes")["retried"] == len(bad)
-    undisturbed(ledger, second_settings, start, as_program("newer"))
+    assert json_of(stack_settings, "parked", "retry", "--all", "--yes")["retried"] == len(bad)
+    undisturbed(ledger, second_settings, start, other_versions.program("understanding"))
 
 
 def test_what_was_given_up_is_never_folded_and_that_is_final(
     stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(100)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     publish_wrong(stack_settings, wrong(events))
     worker = start()
     folded_to_the_end(ledger, worker)
-    position = told(stack_settings, "list", "--reason", "unreadable")[0]["position"]
+    position = json_of(stack_settings, "parked", "list", "--reason", "unreadable")[0]["position"]
     done = parked(stack_settings, "discard", position, "--yes", "--why", "a broken client")
     assert (done.returncode, done.stdout) == (0, "1 record discarded\n")
     assert worker.stop() == 0
 
     # software that could read it comes too late
-    folded_to_the_end(ledger, start(program=as_program("newer")))
+    folded_to_the_end(ledger, start(program=other_versions.program("understanding")))
     late = parked(stack_settings, "retry", position, "--yes")
     assert late.returncode == 2
     assert f"{position} was discarded at offset " in late.stderr
-    again = told(stack_settings, "discard", position, "--yes")
-    at = told(stack_settings, "show", position)["record"]["settled_offset"]
+    again = json_of(stack_settings, "parked", "discard", position, "--yes")
+    at = json_of(stack_settings, "parked", "show", position)["record"]["settled_offset"]
     assert again == settled(remarks=[f"{position} was discarded before, at offset {at}"])
     assert ledger.execute("SELECT 1 FROM spanfold.traces WHERE trace_id = 'a unreadable record'").fetchone() is None
 
-    assert told(stack_settings, "retry", "--all", "--yes")["retried"] == 2
+    assert json_of(stack_settings, "parked", "retry", "--all", "--yes")["retried"] == 2
     twice = parked(stack_settings, "retry", "--all", "--yes")
     assert (twice.returncode, twice.stdout) == (0, "nothing to do: no parked record matches\n")

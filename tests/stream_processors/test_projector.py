@@ -2,110 +2,53 @@
 
 import os
 import time
-from collections.abc import Callable, Iterable
-from typing import Any
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
 
-from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import TraceCompleted
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TRACES
-from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.schemas.codec import Codec
-from tests.projections.reference import shown, told
-from tests.stream_processors.conftest import Start, folded_to_the_end, log_ends, positions, until
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.publishing import publish_all
+from tests.support.stories import raw_producer, stories
+from tests.support.tables import checksums
+from tests.support.topics import log_ends
+from tests.support.trace_rows import shown, told
+from tests.support.waiting import until
+from tests.support.workers import Start, folded_to_the_end, positions
 
 EVENTS = int(os.environ.get("SPANFOLD_TEST_EVENTS", "20000"))
 """How many events the kill test publishes."""
-
-
-def stories(count: int) -> list[TraceEvent]:
-    """`count` events of traces of five; they are of this moment, since the broker dates the records."""
-    now, events = time.time_ns() // 1000, list[TraceEvent]()
-    for number in range(-(-count // 5)):
-        said: dict[str, Any] = {"aggregate_id": f"{number:032x}", "source": "test"}
-        where: dict[str, Any] = {"service_name": f"service {number % 7}", "operation_name": "pay"}
-        at = now + number
-        events += [
-            TraceCreated(occurred_at=at, start_time=at, tags={"number": number}, **said, **where),
-            *(
-                SpanRecorded(
-                    occurred_at=at + end, span_id=f"{end}", parent_span_id=None, start_time=at, end_time=at + end,
-                    status="error" if (number + end) % 3 == 0 else "ok", **said, **where,
-                )
-                for end in (1, 2, 9)
-            ),
-            TraceFailed(occurred_at=at + 5, end_time=at + 5, error="no", **said)
-            if number % 4 == 0
-            else TraceCompleted(occurred_at=at + 5, end_time=at + 5, **said),
-        ]  # fmt: skip
-    return events[:count]
-
-
-def publish(settings: Settings, events: Iterable[TraceEvent]) -> None:
-    with TelemetryPublisher(settings) as publisher:
-        for event in events:
-            publisher.publish(event)
-        assert publisher.flush(60) == 0
 
 
 def verdict_counts(ledger: Ledger) -> dict[str, int]:
     return dict(ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY 1").fetchall())
 
 
-def checksums(ledger: Ledger) -> dict[str, tuple[int, int]]:
-    """Of each public table: how many rows, and the sum of the rows' hashes."""
-    return {
-        view: ledger.execute(
-            f"SELECT count(*), coalesce(sum(hashtextextended(v::text, 0)::numeric), 0) FROM spanfold.{view} v".encode()
-        ).fetchone()  # type: ignore[misc]
-        for view in ("traces", "spans", "journal", "verdicts", "parked_records")
-    }
-
-
 def test_records_published_three_times_over_change_nothing(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(2000)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     worker = start()
     folded_to_the_end(ledger, worker)
     once = shown(ledger), {view: sums for view, sums in checksums(ledger).items() if view != "verdicts"}
     assert once[0] == told(events)
 
     for _ in range(2):
-        publish(stack_settings, reversed(events))
+        publish_all(stack_settings, reversed(events))
     folded_to_the_end(ledger, worker)
     assert (shown(ledger), {view: sums for view, sums in checksums(ledger).items() if view != "verdicts"}) == once
     assert verdict_counts(ledger) == {"accepted": 2000, "duplicate": 4000}
     assert worker.stop() == 0
 
 
-Produce = Callable[..., None]
-
-
-def raw_producer(settings: Settings, **config: Any) -> tuple[Producer, Produce]:
-    """A producer without opinions, and its produce() into the trace topic; a key goes where it belongs."""
-    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "linger.ms": 5, **config})
-    topic = TRACES.on_broker(settings.topic_prefix)
-
-    def produce(value: bytes | None, key: bytes | None, headers: Any = None, partition: int | None = None) -> None:
-        if partition is None:
-            partition = int(partitions_of([key], settings.partitions)[0]) if key is not None else 0
-        producer.produce(topic, value, key, partition, headers=headers)
-
-    return producer, produce
-
-
 def test_bad_records_of_every_kind_stop_nobody(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     events = stories(1000)
-    publish(stack_settings, events[:500])
+    publish_all(stack_settings, events[:500])
     good, codec = events[0], Codec()
     value, key, headers = codec.encode(good.event_type, good.as_fields()), key_of(good), headers_of(good)
     home = int(partitions_of([key], stack_settings.partitions)[0])
@@ -130,7 +73,7 @@ def test_bad_records_of_every_kind_stop_nobody(stack_settings: Settings, ledger:
     produce(value, key_of(others[3]), headers_of(others[3]))
     produce(codec.encode("TraceCompleted", others[4].as_fields())[:-1], key_of(others[4]), headers_of(others[4]))
     assert producer.flush(30) == 0
-    publish(stack_settings, events[500:])
+    publish_all(stack_settings, events[500:])
 
     worker = start()
     folded_to_the_end(ledger, worker)
@@ -151,7 +94,7 @@ def test_a_value_as_large_as_the_topic_takes_is_a_row(stack_settings: Settings, 
         end_time=1,
         tags={"body": "x" * 900_000},
     )
-    publish(stack_settings, [large])
+    publish_all(stack_settings, [large])
     worker = start(fetch_bytes=1024)
     folded_to_the_end(ledger, worker)
     assert shown(ledger) == told([large])
@@ -193,7 +136,7 @@ def test_a_log_that_ends_in_aborted_records_is_reached_and_they_are_not_seen(
     assert verdict_counts(ledger) == {"accepted": len(committed)}
     # and a worker that starts where nothing but aborted records was left goes on from there
     assert worker.stop() == 0
-    publish(stack_settings, events[:200])
+    publish_all(stack_settings, events[:200])
     folded_to_the_end(ledger, start())
     assert shown(ledger) == told(committed + events[:200])
 
@@ -239,8 +182,8 @@ def test_kill_minus_9_at_any_point_leaves_the_same_tables_as_no_kill(
     stack_settings: Settings, second_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(EVENTS)
-    publish(stack_settings, events)
-    publish(stack_settings, events[:: len(events) // 100])
+    publish_all(stack_settings, events)
+    publish_all(stack_settings, events[:: len(events) // 100])
     total = sum(log_ends(stack_settings).values())
     ledger.execute(HOLD.encode())
     small = max(EVENTS // 200, 1)
@@ -250,7 +193,7 @@ def test_kill_minus_9_at_any_point_leaves_the_same_tables_as_no_kill(
         hold_at(ledger, int(total * share))
         ledger.execute("SELECT pg_advisory_lock(1)")
         worker = start(batch_records=small, group=f"{stack_settings.group}-{share}")
-        until(lambda: count(ledger, HELD), f"a commit at {share}", lambda worker=worker: worker.said())
+        until(lambda: count(ledger, HELD), f"a commit at {share}", worker.output)
         worker.kill()
         before = sum(positions(ledger).values())
         assert total * share - small <= before < total
@@ -260,7 +203,7 @@ def test_kill_minus_9_at_any_point_leaves_the_same_tables_as_no_kill(
         assert sum(positions(ledger).values()) == before
     # wherever it happens to be
     worker = start(batch_records=small)
-    until(lambda before=before: sum(positions(ledger).values()) > before, "progress", worker.said)
+    until(lambda: sum(positions(ledger).values()) > before, "progress", worker.output)
     worker.kill()
     worker = start()
     folded_to_the_end(ledger, worker)
@@ -279,15 +222,15 @@ def test_of_two_workers_that_share_the_partitions_one_is_killed(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(4000)
-    publish(stack_settings, events[:1000])
+    publish_all(stack_settings, events[:1000])
     first, second = start(), start()
     folded_to_the_end(ledger, first, second)
-    until(lambda: count(ledger, CONNECTED) == 2, "two workers at work", lambda: first.said() + second.said())
-    publish(stack_settings, events[1000:2000])
+    until(lambda: count(ledger, CONNECTED) == 2, "two workers at work", lambda: first.output() + second.output())
+    publish_all(stack_settings, events[1000:2000])
     folded_to_the_end(ledger, first, second)
-    publish(stack_settings, events[2000:3000])
+    publish_all(stack_settings, events[2000:3000])
     first.kill()
-    publish(stack_settings, events[3000:])
+    publish_all(stack_settings, events[3000:])
     folded_to_the_end(ledger, second)
     assert shown(ledger) == told(events)
     assert verdict_counts(ledger) == {"accepted": len(events)}
@@ -298,7 +241,7 @@ def test_of_two_workers_that_share_the_partitions_one_is_killed(
 
 
 def test_sigterm_ends_an_idle_worker_soon(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
-    publish(stack_settings, stories(100))
+    publish_all(stack_settings, stories(100))
     worker = start()
     folded_to_the_end(ledger, worker)
     assert worker.stop(15) == 0
@@ -308,12 +251,12 @@ def test_sigterm_ends_a_worker_that_is_catching_up_soon_and_loses_nothing(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(5000)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     ledger.execute(HOLD.encode())
     hold_at(ledger, 100)
     ledger.execute("SELECT pg_advisory_lock(1)")
     worker = start(batch_records=10)
-    until(lambda: count(ledger, HELD), "a commit", worker.said)
+    until(lambda: count(ledger, HELD), "a commit", worker.output)
     ledger.execute("SELECT pg_advisory_unlock(1)")
     assert worker.stop(15) == 0
     assert sum(positions(ledger).values()) < len(events)
@@ -325,12 +268,12 @@ def test_sigterm_ends_a_worker_whose_commit_postgres_does_not_answer(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     events = stories(1000)
-    publish(stack_settings, events)
+    publish_all(stack_settings, events)
     ledger.execute(HOLD.encode())
     hold_at(ledger, 100)
     ledger.execute("SELECT pg_advisory_lock(1)")
     worker = start(batch_records=10)
-    until(lambda: count(ledger, HELD), "a commit", worker.said)
+    until(lambda: count(ledger, HELD), "a commit", worker.output)
     before = positions(ledger)
     assert worker.stop(15) == 0
     assert positions(ledger) == before

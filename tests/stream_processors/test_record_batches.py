@@ -14,9 +14,9 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.schemas.codec import Codec
 from spanfold.stream_processors.rebuild.rebuild import verify
-from tests.rebuilds.conftest import at_work
-from tests.stream_processors.conftest import Start, folded_to_the_end
-from tests.stream_processors.test_projector import stories
+from tests.support.generations import at_work
+from tests.support.stories import stories
+from tests.support.workers import Start, folded_to_the_end
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -47,7 +47,9 @@ def test_a_headers_name_that_is_not_utf_8_makes_its_record_malformed_and_stops_n
     stack_settings: Settings, ledger: psycopg.Connection[Any], start: Start, codec: int
 ) -> None:
     avro = Codec()
-    records = [(key_of(e), avro.encode(e.event_type, e.as_fields()), list(headers_of(e))) for e in stories(30)]
+    records: list[tuple[bytes, bytes, Headers]] = [
+        (key_of(event), avro.encode(event.event_type, event.as_fields()), [*headers_of(event)]) for event in stories(30)
+    ]
     home = int(partitions_of([records[0][0]], stack_settings.partitions)[0])
     here = [each for each in records if partitions_of([each[0]], stack_settings.partitions)[0] == home]
     odd: Headers = [*here[0][2], (RawName("name"), b"\xffvalue")]
@@ -57,7 +59,7 @@ def test_a_headers_name_that_is_not_utf_8_makes_its_record_malformed_and_stops_n
     worker = start()
     folded_to_the_end(ledger, worker)
     verdicts = ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY 1 ORDER BY 1").fetchall()
-    assert verdicts == [("accepted", len(here)), ("malformed", 2)], worker.said()
+    assert verdicts == [("accepted", len(here)), ("malformed", 2)], worker.output()
     kept = ledger.execute("SELECT kafka_offset, detail, key, payload, headers FROM spanfold_core.rejected ORDER BY 1")
     for offset, detail, key, payload, headers in kept:
         assert detail == "a header's name is not UTF-8"

@@ -10,7 +10,8 @@ import pytest
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.postgres.errors import is_transient
-from tests.stream_processors.conftest import Start, until
+from tests.support.waiting import until
+from tests.support.workers import Start
 
 REFUSED: Final[dict[str, tuple[Callable[[str], str], str]]] = {
     "no such database": (lambda dsn: f"{dsn}_not", 'database "t[0-9a-f]+_not" does not exist'),
@@ -24,20 +25,20 @@ def test_a_postgres_that_refuses_it_ends_it_at_once(
 ) -> None:
     change, complaint = REFUSED[wrong]
     worker = start(postgres_dsn=change(postgres_dsn))
-    until(lambda: worker.process.poll() is not None, "its end", worker.said)
-    assert worker.process.returncode == Misconfigured.exit_code, worker.said()
-    assert "Postgres refuses this client, check SPANFOLD_POSTGRES_DSN" in worker.said()
-    assert re.search(complaint, worker.said()), worker.said()
-    assert "away" not in worker.said()
-    assert "secret" not in worker.said()
+    until(lambda: worker.process.poll() is not None, "its end", worker.output)
+    assert worker.process.returncode == Misconfigured.exit_code, worker.output()
+    assert "Postgres refuses this client, check SPANFOLD_POSTGRES_DSN" in worker.output()
+    assert re.search(complaint, worker.output()), worker.output()
+    assert "away" not in worker.output()
+    assert "secret" not in worker.output()
 
 
 def test_a_dsn_that_is_no_url_ends_it_and_its_password_stays_untold(stack_settings: Settings, start: Start) -> None:
     worker = start(postgres_dsn="host=127.0.0.1 user=me password=secret")
-    until(lambda: worker.process.poll() is not None, "its end", worker.said)
-    assert worker.process.returncode == Misconfigured.exit_code, worker.said()
-    assert "SPANFOLD_POSTGRES_DSN" in worker.said()
-    assert "secret" not in worker.said()
+    until(lambda: worker.process.poll() is not None, "its end", worker.output)
+    assert worker.process.returncode == Misconfigured.exit_code, worker.output()
+    assert "SPANFOLD_POSTGRES_DSN" in worker.output()
+    assert "secret" not in worker.output()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from faust.transport import consumer
@@ -26,11 +25,10 @@ from spanfold.stream_processors.worker.transport import (
     BatchTransport,
     ParsedRecords,
 )
-from tests.stream_processors.conftest import Start, Worker, folded_to_the_end, log_ends
-from tests.stream_processors.test_projector import stories
-
-Ledger = psycopg.Connection[Any]
-
+from tests.support.databases import Ledger
+from tests.support.stories import stories
+from tests.support.topics import log_ends
+from tests.support.workers import Start, Worker, folded_to_the_end
 
 # Faust
 
@@ -137,7 +135,7 @@ def write_with_holes(settings: Settings) -> None:
         for event, _ in zip(events, range(size), strict=False):
             home = int(partitions_of([key_of(event)], settings.partitions)[0])
             value = codec.encode(event.event_type, event.as_fields())
-            producer.produce(topic, value, key_of(event), home, headers=headers_of(event))
+            producer.produce(topic, value, key_of(event), home, headers=[*headers_of(event)])
         assert producer.flush(30) == 0
         if size % 2:
             producer.commit_transaction(30)
@@ -157,14 +155,15 @@ def committed_offsets(settings: Settings) -> dict[int, list[int]]:
     )
     topic = TRACES.on_broker(settings.topic_prefix)
     reader.assign([TopicPartition(topic, each, 0) for each in range(settings.partitions)])
-    found, ended = defaultdict(list), set[int]()
+    found, ended = defaultdict[int, list[int]](list), set[int]()
     while len(ended) < settings.partitions:
         message = reader.poll(10)
         assert message is not None
+        partition, offset = message.partition() or 0, message.offset() or 0
         if message.error():
-            ended.add(message.partition())
+            ended.add(partition)
         else:
-            found[message.partition()].append(message.offset())
+            found[partition].append(offset)
     reader.close()
     return found
 

@@ -13,8 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from spanfold.http.body_limits import MAX_EXPORT_BYTES, BodyTooLarge, UnsupportedMediaType, decompressed
 from spanfold.language.errors import InvalidInput
 from spanfold.producers.otlp.bodies import JSON, PROTOBUF, Encoding, encoding_of, message_of
-
-from .conftest import a_span, an_export, as_message
+from tests.producers.otlp.door import a_span, an_export, as_message
 
 
 def read(body: bytes, encoding: Encoding = JSON) -> ExportTraceServiceRequest:
@@ -42,6 +41,7 @@ def test_gzip_is_undone_up_to_the_limit() -> None:
 @pytest.mark.parametrize(
     "body",
     [b"", b"plain", gzip.compress(b"x" * 1000)[:-3], gzip.compress(b"x") + b"y", gzip.compress(b"x")[:-8] + bytes(8)],
+    ids=["empty", "plain", "cut off", "with something behind it", "of another checksum"],
 )
 def test_what_is_not_gzip_is_malformed(body: bytes) -> None:
     with pytest.raises(InvalidInput, match="gzip"):

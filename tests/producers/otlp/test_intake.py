@@ -5,8 +5,7 @@ import pytest
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.producers.otlp.intake import ROOM_S, otlp_publisher, publish
-
-from .conftest import a_span, an_export, as_message
+from tests.producers.otlp.door import a_span, an_export, as_message
 
 
 async def test_a_full_buffer_refuses_the_request_after_a_moment() -> None:

@@ -24,11 +24,10 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
-from tests.faults.servers import Servers
-
-from .conftest import Door, Run, a_span, an_export, folded, until
-
-Ledger = psycopg.Connection[Any]
+from tests.producers.otlp.door import Door, Run, a_span, an_export, folded, url_of
+from tests.support.databases import Ledger
+from tests.support.victims import Servers
+from tests.support.waiting import until
 
 PROGRAMS: Final = Path(__file__).parent / "sdks"
 SPANS: Final = 10_000
@@ -49,25 +48,19 @@ TIMES: Final = {
 }
 
 
-@pytest.fixture(scope="module")
-def own_servers() -> Iterator[Servers]:
-    with Servers() as started:
-        yield started
-
-
 @pytest.fixture
-def own_settings(own_servers: Servers, topic_prefix: str) -> Settings:
+def own_settings(victims: Servers, topic_prefix: str) -> Settings:
     """Topics and a database of this test on servers that may be stopped."""
     name = topic_prefix.rstrip(".")
-    with psycopg.connect(own_servers.dsn("postgres"), autocommit=True) as connection:
+    with psycopg.connect(victims.dsn("postgres"), autocommit=True) as connection:
         connection.execute(f"CREATE DATABASE {name}".encode())
     made = Settings(
-        kafka_bootstrap=own_servers.bootstrap,
-        postgres_dsn=own_servers.dsn(name),
+        kafka_bootstrap=victims.bootstrap,
+        postgres_dsn=victims.dsn(name),
         topic_prefix=topic_prefix,
         group=name,
     )
-    lifecycle.prepare(own_servers.dsn(name), ensure_topics(made).values(), installed())
+    lifecycle.prepare(victims.dsn(name), ensure_topics(made).values(), installed())
     return made
 
 
@@ -80,7 +73,7 @@ def own_ledger(own_settings: Settings) -> Iterator[Ledger]:
 @pytest.fixture
 def own_door(run: Run, own_settings: Settings) -> Door:
     command = run(own_settings, "otlp", "--port", "0")
-    return Door(command, command.url())
+    return Door(command, url_of(command))
 
 
 def stop_kafka(servers: Servers) -> None:
@@ -120,7 +113,7 @@ def events_in_the_log(settings: Settings) -> dict[str, int]:
                 headers = dict(message.headers() or [])
                 found.add((headers["event_type"], headers["event_id"]))
     consumer.close()
-    return Counter(str(event_type, "utf-8") for event_type, _ in found)
+    return Counter(event_type.decode() for event_type, _ in found if isinstance(event_type, bytes))
 
 
 def counts(ledger: Ledger) -> tuple[Any, ...]:
@@ -136,11 +129,11 @@ def counts(ledger: Ledger) -> tuple[Any, ...]:
 
 
 def test_while_kafka_is_away_senders_are_asked_to_try_again_and_all_goes_in_once(
-    run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
+    run: Run, victims: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
 ) -> None:
     requests = [an_export(*(a_span(trace, number) for number in range(1, 6))) for trace in range(1, 21)]
     assert own_door.send(requests[0]).status_code == 200
-    stop_kafka(own_servers)
+    stop_kafka(victims)
     unwell = httpx.get(f"{own_door.url}/healthz", timeout=10)
     assert (unwell.status_code, unwell.json()["healthy"]) == (503, False)
     assert "does not answer" in unwell.json()["problems"][0]
@@ -149,7 +142,7 @@ def test_while_kafka_is_away_senders_are_asked_to_try_again_and_all_goes_in_once
     assert {each.status_code for each in answers} == {503}
     assert {each.headers["retry-after"] for each in answers} == {"2"}
     assert "not acknowledged" in Status.FromString(answers[0].content).message
-    start_kafka(own_servers)
+    start_kafka(victims)
 
     def send_until_taken(request: dict[str, Any]) -> None:
         until(lambda: own_door.send(request).status_code == 200, "200")
@@ -158,14 +151,14 @@ def test_while_kafka_is_away_senders_are_asked_to_try_again_and_all_goes_in_once
         list(pool.map(send_until_taken, requests))
     assert httpx.get(f"{own_door.url}/healthz", timeout=10).status_code == 200
     worker = run(own_settings, "worker", "projector")
-    until(lambda: counts(own_ledger)[2:4] == (20, 20), "20 traces", lambda: (counts(own_ledger), worker.said()))
+    until(lambda: counts(own_ledger)[2:4] == (20, 20), "20 traces", lambda: (counts(own_ledger), worker.output()))
     assert counts(own_ledger) == (100, 100, 20, 20, 100)
 
 
 def test_told_to_stop_it_finishes_what_it_has_begun(
-    run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
+    run: Run, victims: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door
 ) -> None:
-    for broker in own_servers.brokers.values():
+    for broker in victims.brokers.values():
         broker.send(signal.SIGSTOP)
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -175,11 +168,11 @@ def test_told_to_stop_it_finishes_what_it_has_begun(
             until(lambda: not listens(own_door), "a closed door")
             assert not answer.done()
             assert own_door.command.process.poll() is None
-            for broker in own_servers.brokers.values():
+            for broker in victims.brokers.values():
                 broker.send(signal.SIGCONT)
             assert answer.result(20).status_code == 200
     finally:
-        for broker in own_servers.brokers.values():
+        for broker in victims.brokers.values():
             broker.send(signal.SIGCONT)
     assert own_door.command.process.wait(60) == 0
     folded(run, own_settings, own_ledger, 4)
@@ -189,7 +182,7 @@ def test_told_to_stop_it_finishes_what_it_has_begun(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("sdk", ["python", "javascript"])
 def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
-    sdk: str, run: Run, own_servers: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door, tmp_path: Path
+    sdk: str, run: Run, victims: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door, tmp_path: Path
 ) -> None:
     command = sdk_command(sdk)
     environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": own_door.url, "OTEL_SERVICE_NAME": sdk, **PATIENT, **TIMES[sdk]}
@@ -201,11 +194,11 @@ def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
         )  # fmt: skip
     accepted = "spanfold_otlp_spans_accepted_total"
     until(lambda: own_door.metrics()[accepted] > 0, "the first spans", log.read_text)
-    stop_kafka(own_servers)
+    stop_kafka(victims)
     assert own_door.metrics()[accepted] < SPANS
     time.sleep(OUTAGE_S)
     until(lambda: refused(own_door) > 0, "an answer with 503")
-    start_kafka(own_servers)
+    start_kafka(victims)
     out, _ = program.communicate(timeout=SDK_S)
     assert program.returncode == 0, log.read_text()
     said, traces = json.loads(out), SPANS // TRACE_SPANS
@@ -216,7 +209,7 @@ def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
 
     worker = run(own_settings, "worker", "projector")
     expected = (SPANS, SPANS, traces, traces, SPANS)
-    until(lambda: counts(own_ledger) == expected, f"{expected}", lambda: (counts(own_ledger), worker.said()))
+    until(lambda: counts(own_ledger) == expected, f"{expected}", lambda: (counts(own_ledger), worker.output()))
     verdicts = dict(own_ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY verdict").fetchall())
     assert verdicts["accepted"] == SPANS + 2 * traces
     assert set(verdicts) <= {"accepted", "duplicate"}

@@ -1,18 +1,15 @@
 """Requests to `spanfold otlp`, in front of a real Kafka; what it takes, a real worker folds into a real Postgres."""
 
 import gzip
-from typing import Any
 
 import httpx
 import orjson
-import psycopg
 import pytest
 from google.rpc.status_pb2 import Status
 
 from spanfold.http.body_limits import MAX_EXPORT_BYTES
 from spanfold.language.settings import Settings
-
-from .conftest import (
+from tests.producers.otlp.door import (
     JSON_TYPE,
     PROTOBUF_TYPE,
     Door,
@@ -22,9 +19,9 @@ from .conftest import (
     as_protobuf,
     folded,
     partial_success,
+    url_of,
 )
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
 
 WAYS = [(PROTOBUF_TYPE, False), (JSON_TYPE, False), (PROTOBUF_TYPE, True), (JSON_TYPE, True)]
 
@@ -137,9 +134,11 @@ def test_it_is_well_while_kafka_has_the_topic(door: Door) -> None:
     )  # fmt: skip
 
 
-def test_without_the_topic_it_is_unwell_and_asks_to_try_again(run: Run, stack_settings: Settings) -> None:
+def test_without_the_topic_it_is_unwell_and_asks_to_try_again(
+    run: Run, kafka_bootstrap: str, stack_settings: Settings
+) -> None:
     command = run(stack_settings.model_copy(update={"topic_prefix": "nobody.made."}), "otlp", "--port", "0")
-    door = Door(command, command.url())
+    door = Door(command, url_of(command))
     unwell = httpx.get(f"{door.url}/healthz", timeout=10)
     assert unwell.status_code == 503
     assert "topic nobody.made.spanfold.traces can't be used" in unwell.json()["problems"][0]

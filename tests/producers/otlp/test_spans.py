@@ -17,8 +17,7 @@ from spanfold.language.events import SpanRecorded, TraceCreated, TraceEvent
 from spanfold.producers.opentelemetry.spans import events_of
 from spanfold.producers.otlp.spans import recorded, sender_of
 from spanfold.producers.spans import events_of_span
-
-from .conftest import Export, a_span, an_export, as_message
+from tests.producers.otlp.door import Export, a_span, an_export, as_message
 
 REMOTE = {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
 
@@ -41,7 +40,7 @@ def spans_of_an_application(resource: Resource) -> tuple[ReadableSpan, ...]:
     provider = TracerProvider(resource=resource, span_limits=SpanLimits(max_attributes=8, max_events=1, max_links=1))
     provider.add_span_processor(SimpleSpanProcessor(kept))
     tracer = provider.get_tracer("shop")
-    values = {
+    values: dict[str, Any] = {
         "text": "Grüße\0",
         "whole": -(2**62),
         "real": 0.1,

@@ -1,26 +1,12 @@
-"""What the tests of the snapshot worker share."""
+"""How far the snapshot worker is."""
 
 from spanfold.application.aggregates import installed_aggregates
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.settings import Settings
-from tests.faults.states import Ledger, expected_states, kept, last_values, not_fed, snapshots, take_all
-from tests.rebuilds.conftest import publish_mixed
-from tests.stream_processors.conftest import Start, Worker, second_settings, start, until
-
-__all__ = [
-    "Ledger",
-    "Start",
-    "expected_states",
-    "kept",
-    "last_values",
-    "publish_mixed",
-    "second_settings",
-    "snapshots",
-    "start",
-    "take_all",
-]
-
-SNAPSHOTS = ("-m", "spanfold", "worker", "snapshots")
+from tests.faults.states import not_fed
+from tests.support.databases import Ledger
+from tests.support.waiting import until
+from tests.support.workers import Worker
 
 
 def standing(ledger: Ledger) -> dict[tuple[str, int], int]:
@@ -38,10 +24,10 @@ def folded(ledger: Ledger, settings: Settings, *workers: Worker) -> None:
 
     def done() -> bool:
         for each in workers:
-            assert each.process.poll() is None, f"the worker ended:\n{each.said()}"
+            assert each.process.poll() is None, f"the worker ended:\n{each.output()}"
         return standing(ledger) == ends
 
-    until(done, f"states at {ends}", lambda: f"{standing(ledger)}\n{[each.said()[-3000:] for each in workers]}")
+    until(done, f"states at {ends}", lambda: f"{standing(ledger)}\n{[each.output()[-3000:] for each in workers]}")
 
 
 def fed(ledger: Ledger) -> None:

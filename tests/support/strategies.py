@@ -11,7 +11,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.events import DomainEvent, SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.topics import TRACES
 from spanfold.projections.commit.batch import Batch, RecordHeaders
@@ -137,13 +137,13 @@ class Record:
     log_time_ms: int = LOG_TIME_MS
 
 
-def record(event: TraceEvent, offset: int = 0, **changes: Any) -> Record:
+def record(event: DomainEvent, offset: int = 0, **changes: Any) -> Record:
     """The record that carries this event, or one that differs from it by `changes`."""
     value = CODEC.encode(event.event_type, event.as_fields())
     return replace(Record(offset, key_of(event), headers_of(event), value), **changes)
 
 
-def records_of(events: Sequence[TraceEvent], start: int = 0) -> list[Record]:
+def records_of(events: Sequence[DomainEvent], start: int = 0) -> list[Record]:
     """The events as they lie in the log, one after the other from `start`."""
     return [record(event, offset) for offset, event in enumerate(events, start)]
 
@@ -173,7 +173,7 @@ def batch(
     )
 
 
-def batch_of_events(events: Sequence[TraceEvent], start: int = 0) -> Batch:
+def batch_of_events(events: Sequence[DomainEvent], start: int = 0) -> Batch:
     """The batch that holds these events."""
     return batch(records_of(events, start), start=start)
 

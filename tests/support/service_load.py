@@ -55,7 +55,7 @@ class ServiceLoad:
         while not over.wait(EVERY_S):
             key, value, headers = record = self._next()
             self._sent.append(record)
-            self._producer.produce(self._topic, value, key, headers=headers, on_delivery=self._told)
+            self._producer.produce(self._topic, value, key, headers=[*headers], on_delivery=self._told)
             self._producer.poll(0)
         assert self._producer.flush(90) == 0
 

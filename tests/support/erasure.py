@@ -1,13 +1,10 @@
-"""What the tests of erasure share: where a name still is, and the records that erase."""
+"""The records that erase a trace, and where a name still is."""
 
 from typing import Any
 
-import psycopg
-
 from spanfold.language.events import TraceErased
-from tests.projections.strategies import NOW, Record, record
-
-Ledger = psycopg.Connection[Any]
+from tests.support.databases import Ledger
+from tests.support.strategies import NOW, Record, record
 
 TABLES = """
 SELECT schemaname, tablename FROM pg_tables
@@ -18,7 +15,7 @@ SELECT schemaname, tablename FROM pg_tables
 def erased(trace_id: str, offset: int, again: int = 0, **changes: Any) -> Record:
     """The record at `offset` that erases the trace."""
     event = TraceErased(aggregate_id=trace_id, occurred_at=NOW + again, source="test", why=f"{trace_id} asked for it")
-    return record(event, offset, **changes)  # type: ignore[arg-type]
+    return record(event, offset, **changes)
 
 
 def tables_with(ledger: Ledger, words: str) -> list[str]:

@@ -32,7 +32,7 @@ from spanfold.language.topics import LOGS, TRACES
 from spanfold.producers.delivery import Delivery, Outcome
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.schemas.codec import Codec
-from tests.faults.services import ServiceLoad
+from tests.support.service_load import ServiceLoad
 
 SERVICES: Final = ("shop", "basket", "bank", "post", "mail", "n" * 210 + "1", "n" * 210 + "2")
 KINDS: Final = ("internal", "server", "client", "producer", "consumer")

@@ -5,11 +5,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
+
+import pytest
 
 from spanfold.embedded.jar_cache import fetch_jars, jar_cache
 from spanfold.embedded.jars import locked_jars
@@ -18,7 +20,7 @@ from spanfold.embedded.kafka import Cluster, KafkaNode, kafka_program, new_clust
 from spanfold.embedded.ports import free_port
 from spanfold.embedded.postgres import find_server, postgres_folder, postgres_program
 from spanfold.embedded.programs import Guard, Program, spawn
-from tests.faults.waiting import until
+from tests.support.waiting import until
 
 THREE_NODES: Final = {
     "default.replication.factor": "3",
@@ -65,7 +67,7 @@ class Process:
                 self.start()
             return self.program.ready is None or self.program.ready()
 
-        until(ready, f"{self.program.name} is ready", 3 * self.program.ready_timeout_s)
+        until(ready, f"{self.program.name} is ready", within_s=3 * self.program.ready_timeout_s)
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
@@ -133,3 +135,10 @@ class Servers:
     def dsn(self, database: str, port: int | None = None) -> str:
         """A superuser's way to the database, directly or through the proxy on `port`."""
         return f"postgresql://spanfold@127.0.0.1:{port or self.postgres_port}/{database}"
+
+
+@pytest.fixture(scope="session")
+def victims() -> Iterator[Servers]:
+    """One broker and Postgres, apart from everybody else's: they are killed by who takes them."""
+    with Servers() as servers:
+        yield servers
