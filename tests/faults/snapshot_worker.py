@@ -18,7 +18,7 @@ from spanfold.projections.commit import checkpoints
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.states import NotJudgedYet, PreparedStates, StateStore, rows
 from spanfold.projections.states.feeding import Fed
-from spanfold.projections.states.rows import Place
+from spanfold.projections.states.rows import FoldedPartition
 from spanfold.stream_processors.snapshots import feeder
 from spanfold.stream_processors.worker import committer
 from tests.faults.trap import FOLDER, TRAP, WITHOUT, WatchedCommitter, note_attempt
@@ -76,8 +76,8 @@ def main() -> None:
 def _without_compare() -> None:
     """Every batch is taken for new once it is judged, whatever the checkpoint says; nobody waits for anybody."""
 
-    def believe(self: StateStore, cursor: Cursor[Any], place: Place, batch: Batch) -> int:
-        standing = rows.lock(cursor, place)
+    def believe(self: StateStore, cursor: Cursor[Any], folded: FoldedPartition, batch: Batch) -> int:
+        standing = rows.lock(cursor, folded)
         assert standing
         if batch.end > standing[1]:
             raise NotJudgedYet(batch, standing[1])
