@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+JOBS ?= 2
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test faults check docs lock bench clean
+.PHONY: help setup demo test unit faults check docs lock bench clean
 
 help: ## Show these verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -20,8 +21,11 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 demo: setup ## The main job on a real program: publish, keep, fold, query
 	$(BIN)/spanfold demo
 
-test: setup ## The whole test suite on a real Kafka and a real Postgres
-	$(BIN)/python -m pytest
+test: setup ## The whole test suite on a real Kafka and a real Postgres; JOBS=2 of it at once
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup
+
+unit: setup ## The tests that need no server and start no process
+	$(BIN)/python -m pytest -n $(JOBS) -m unit
 
 FAULTS = $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
 

@@ -244,7 +244,7 @@ def test_sigterm_ends_an_idle_worker_soon(stack_settings: Settings, ledger: Ledg
     publish_all(stack_settings, stories(100))
     worker = start()
     folded_to_the_end(ledger, worker)
-    assert worker.stop(15) == 0
+    assert worker.stop(45) == 0
 
 
 def test_sigterm_ends_a_worker_that_is_catching_up_soon_and_loses_nothing(
@@ -258,7 +258,7 @@ def test_sigterm_ends_a_worker_that_is_catching_up_soon_and_loses_nothing(
     worker = start(batch_records=10)
     until(lambda: count(ledger, HELD), "a commit", worker.output)
     ledger.execute("SELECT pg_advisory_unlock(1)")
-    assert worker.stop(15) == 0
+    assert worker.stop(45) == 0
     assert sum(positions(ledger).values()) < len(events)
     folded_to_the_end(ledger, start())
     assert shown(ledger) == told(events)
@@ -275,7 +275,7 @@ def test_sigterm_ends_a_worker_whose_commit_postgres_does_not_answer(
     worker = start(batch_records=10)
     until(lambda: count(ledger, HELD), "a commit", worker.output)
     before = positions(ledger)
-    assert worker.stop(15) == 0
+    assert worker.stop(45) == 0
     assert positions(ledger) == before
     ledger.execute("SELECT pg_advisory_unlock(1)")
     folded_to_the_end(ledger, start())

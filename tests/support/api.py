@@ -30,7 +30,7 @@ def api_process(settings: Settings, folder: Path, **more: str) -> Iterator[str]:
 
         yield until(url, "the API's URL", log.read_text)
         process.terminate()
-        assert process.wait(60) == 0, log.read_text()
+        assert process.wait() == 0, log.read_text()
     finally:
         process.kill()
         process.wait()

@@ -54,7 +54,7 @@ class Worker:
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait()
 
     def stop(self, within_s: float = 60) -> int:
         """SIGTERM; returns the exit code."""
