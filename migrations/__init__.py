@@ -3,16 +3,23 @@
 Tables of projections are not here: a generation creates them from its table definitions (projections/generations/lifecycle.py).
 """
 
-from importlib.resources import files
+from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
+from importlib.resources import files
+from typing import TYPE_CHECKING
 
 from spanfold.postgres.dsn import sqlalchemy_url
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+# Alembic is imported where it is used: commands that only ask import this module, and do without it
 
 
 def alembic_config(url: str) -> Config:
     """The configuration of Alembic for the revisions of this package and this database."""
+    from alembic.config import Config
+
     config = Config()
     config.set_main_option("script_location", str(files("spanfold.migrations")))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
@@ -21,4 +28,6 @@ def alembic_config(url: str) -> Config:
 
 def upgrade(dsn: str, revision: str = "head") -> None:
     """Migrate the database at `dsn` (postgresql://…) to `revision`. Processes that call it at once wait for each other."""
+    from alembic import command
+
     command.upgrade(alembic_config(sqlalchemy_url(dsn)), revision)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from spanfold.adapters.telemetry_repository import KafkaTelemetryRepository
     from spanfold.application.buses import CommandBus, Middleware, QueryBus
     from spanfold.application.event_store import EventStore
-    from spanfold.embedded import EmbeddedStack
+    from spanfold.embedded.stack import EmbeddedStack
     from spanfold.http.operations import Operation
     from spanfold.language.progress import ProgressListener
     from spanfold.operations.installation import Installation
@@ -194,7 +194,7 @@ def running_stack(
     each projection that waits for a rebuild. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and
     StoreUnavailable.
     """
-    from spanfold.embedded import EmbeddedStack
+    from spanfold.embedded.stack import EmbeddedStack
     from spanfold.language.progress import NO_PROGRESS
     from spanfold.operations.installation import Installation
     from spanfold.operations.stack import otlp_program, settings_of, worker_programs

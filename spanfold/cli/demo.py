@@ -12,7 +12,8 @@ from spanfold.cli.options import AsJson, Home, sigterm_interrupts
 from spanfold.cli.output import console, notice, notices, print_json
 from spanfold.cli.progress import screen
 from spanfold.demo.run import Outcome, run_demo
-from spanfold.embedded import EmbeddedStack, read_state
+from spanfold.embedded.stack import EmbeddedStack
+from spanfold.embedded.stack_state import read_state
 from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.extras import check_installed
 from spanfold.language.progress import ProgressListener

@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spanfold.http.json_results import plain
-
 UNBOUNDED_WIDTH: Final = 1_000_000
 
 Cell = str | Text | int | None
@@ -64,6 +62,9 @@ def cell(value: Cell) -> Text:
 
 def print_result(value: Any) -> None:
     """The result of an operation, as the HTTP API answers it (http/json_results.py); a list has a line for each element."""
+    # imported here: tables do without it
+    from spanfold.http.json_results import plain
+
     if isinstance(value, list):
         print_json_rows(map(plain, value))
     else:

@@ -10,7 +10,7 @@ from spanfold.bootstrap import running_stack
 from spanfold.cli.options import AsJson, Home, sigterm_interrupts
 from spanfold.cli.output import console, notice, notices, print_json, table
 from spanfold.cli.progress import screen
-from spanfold.embedded import StackState
+from spanfold.embedded.stack_state import StackState
 from spanfold.operations.detached import refuse_a_second, report_ready, start_detached, stop_detached
 from spanfold.operations.installation import command_line, environment_settings
 from spanfold.operations.process_urls import process_urls

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from spanfold.embedded import StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.servers import kafka_jars
+from spanfold.embedded.stack_state import StackState, read_state, stop_running
 from spanfold.language.errors import InvalidInput, SpanfoldError
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.language.settings import Settings

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError
 
-from spanfold.embedded import StackState, read_state
+from spanfold.embedded.stack_state import StackState, read_state
 from spanfold.kafka.plaintext import NO_SECURITY
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings, default_home, settings

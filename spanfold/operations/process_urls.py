@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from spanfold.embedded import StackState
 from spanfold.embedded.process_identity import Identity
+from spanfold.embedded.stack_state import StackState
 from spanfold.http.process_urls import url_file
 
 

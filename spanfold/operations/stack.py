@@ -10,9 +10,10 @@ import psutil
 from confluent_kafka import ConsumerGroupState
 
 from spanfold.application.aggregates import installed_aggregates
-from spanfold.embedded import Program, StackState
 from spanfold.embedded.ports import choose_ports, is_free
+from spanfold.embedded.programs import Program
 from spanfold.embedded.servers import PORTS_FILE
+from spanfold.embedded.stack_state import StackState
 from spanfold.kafka.plaintext import NO_SECURITY
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker

@@ -12,8 +12,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
-from spanfold.embedded import StackState
 from spanfold.embedded.process_identity import Identity
+from spanfold.embedded.stack_state import StackState
 from spanfold.kafka.log_ends import log_bounds
 from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.settings import Settings

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from spanfold.embedded import StackState, read_state
+from spanfold.embedded.stack_state import StackState, read_state
 from tests.support.processes import SPANFOLD, Finished, run
 
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from spanfold.embedded import EmbeddedStack, StackState, read_state
+from spanfold.embedded.stack import EmbeddedStack
+from spanfold.embedded.stack_state import StackState, read_state
 from tests.support.waiting import until
 
 SUPERVISE = """
 import sys
 from pathlib import Path
-from spanfold.embedded import EmbeddedStack
+from spanfold.embedded.stack import EmbeddedStack
 with EmbeddedStack(Path(sys.argv[1])) as stack:
     stack.wait()
 """

@@ -12,11 +12,13 @@ import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from spanfold.embedded import EmbeddedStack, Program, StackState, read_state, stop_running
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.guard import is_alive
 from spanfold.embedded.kafka import answers
 from spanfold.embedded.process_identity import Identity
+from spanfold.embedded.programs import Program
+from spanfold.embedded.stack import EmbeddedStack
+from spanfold.embedded.stack_state import StackState, read_state, stop_running
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(120)

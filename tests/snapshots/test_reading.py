@@ -114,7 +114,8 @@ def test_where_its_events_are_gone_nothing_is_loaded(kept: Ledger, stack_setting
     kept.execute("UPDATE spanfold_core.states SET state = %s WHERE aggregate_id = 'trace 9'", (OF_TOMORROW,))
     kept.execute("INSERT INTO spanfold_core.journal_retention VALUES ('spanfold.traces', 0, 1, '2026-01-01')")
     with pytest.raises(
-        Misconfigured, match=r"state of trace 9 in spanfold\.traces can't be read here .* no longer has all of its events"
+        Misconfigured,
+        match=r"state of trace 9 in spanfold\.traces can't be read here .* no longer has all of its events",
     ):
         load(stack_settings, str(stack_settings.postgres_dsn))
     assert kept.execute("SELECT count(*) FROM traces_g2.traces").fetchone() == (0,)
