@@ -22,9 +22,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-import numpy as np
-import numpy.typing as npt
-
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.records import EVENT_ID, EVENT_TYPE, EXPECTED_VERSION, OCCURRED_AT
 from spanfold.language.topics import US_PER_DAY, TopicKind
@@ -129,6 +126,8 @@ def _header_columns(headers: Sequence[RecordHeaders]) -> dict[str, Sequence[byte
 
 
 def _parse_ids(ids: Sequence[bytes | None]) -> list[bytes]:
+    import numpy as np  # here: commands that only ask import this module, and judge nothing
+
     joined = b"".join(ids)  # type: ignore[arg-type]
     if {len(each) for each in ids if each is not None} != {36}:
         raise ValueError("an id is not 36 characters")
@@ -211,9 +210,11 @@ def _reject_misrouted(judged: Judged) -> None:
 
 
 def _reject_untimely(judged: Judged) -> None:
+    import numpy as np
+
     topic = judged.batch.topic
     log_times = np.array(judged.batch.log_times_ms, np.int64) * 1000
-    ages: npt.NDArray[np.int64] = log_times - np.array(judged.occurred_at, np.int64)
+    ages = log_times - np.array(judged.occurred_at, np.int64)
     window, future = topic.window_days * US_PER_DAY, topic.future_days * US_PER_DAY
     for index in np.flatnonzero((ages > window) | (ages < -future)).tolist():
         if index in judged.rejections:

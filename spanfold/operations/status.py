@@ -6,11 +6,12 @@ No worker is asked: one that hangs would answer that all is well.
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.stack_state import StackState
@@ -22,6 +23,8 @@ from spanfold.operations.installation import Installation
 from spanfold.operations.process_urls import url_of
 from spanfold.operations.reading import reading, without_password
 from spanfold.operations.worker_group import PROJECTOR, WorkerGroup, owners
+
+Answer = TypeVar("Answer")
 
 
 class State(StrEnum):
@@ -150,24 +153,26 @@ def read_status(installation: Installation) -> Status:
         return _status(State.STOPPED, settings)
     processes = list(_processes(stack, time.time())) if stack else []
     problems = [f"{process.name} (pid {process.pid}) is not alive" for process in processes if process.uptime_s is None]
-    log = tables = None
+    with ThreadPoolExecutor(2) as pool:
+        log_answer, tables_answer = pool.submit(_read_log, settings), pool.submit(_read_tables, installation)
     states: list[State] = []
-    try:
-        log = _read_log(settings)
-        problems += log.problems()
-    except SpanfoldError as error:
-        problems.append(str(error))
-        states.append(_state_of(error))
-    try:
-        tables = _read_tables(installation)
-        problems += tables.to_be_rebuilt
-    except SpanfoldError as error:
-        problems.append(str(error))
-        states.append(_state_of(error))
+    log = _answered(log_answer, problems, states)
+    tables = _answered(tables_answer, problems, states)
+    problems += [*(log.problems() if log else ()), *(tables.to_be_rebuilt if tables else ())]
     partitions = list(_partitions(log, tables))
     problems += _outside_of_the_log(partitions)
     state = min(states or [State.INCOMPLETE if problems else State.RUNNING], key=list(State).index)
     return _status(state, settings, processes, log, tables, partitions, problems)
+
+
+def _answered(answer: Future[Answer], problems: list[str], states: list[State]) -> Answer | None:
+    """What a server has answered; an error is noted instead."""
+    try:
+        return answer.result()
+    except SpanfoldError as error:
+        problems.append(str(error))
+        states.append(_state_of(error))
+        return None
 
 
 def _state_of(error: SpanfoldError) -> State:

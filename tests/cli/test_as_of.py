@@ -35,7 +35,9 @@ def test_positions_are_taken_as_they_are_printed(
     assert "spanfold.traces/1@" in str(few.exception)
     done = invoke("as-of", *words, "traces", "--into", "past", "--json")
     assert done.exit_code == 0, repr(done.exception)
-    assert json.loads(done.stdout) == {"schema": "past", "records": {"traces": 0}, "erased": 0}
+    assert json.loads(done.stdout) == {
+        "schema": "past", "records": {"traces": 0}, "erased": 0, "view": "past.traces",
+    }  # fmt: skip
 
 
 def test_a_time_without_a_zone_is_no_position(invoke: Invoke, ledger: psycopg.Connection[Any]) -> None:
