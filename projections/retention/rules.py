@@ -93,8 +93,8 @@ def table_retentions(days: Mapping[str, int], projections: Mapping[str, Projecti
         retained = retained_of(table)
         if retained is None:
             raise Misconfigured(
-                f"SPANFOLD_TABLE_RETENTION_DAYS names {name}: its rows live as long as what they are about, late events may "
-                f"still change any of them. Rows become final with time in {', '.join(sorted(may))}"
+                f"SPANFOLD_TABLE_RETENTION_DAYS names {name}: late events may still change any "
+                f"of its rows. Rows become final with time in {', '.join(sorted(may))}"
             )
         if any(topic.kind is TopicKind.CONDITIONAL for topic in projection.topics):
             raise Misconfigured(
@@ -118,4 +118,4 @@ def _refuse_unknown(
 ) -> None:
     if unknown := sorted(days.keys() - known):
         there = ", ".join(sorted(known if usable is None else usable)) or "none"
-        raise Misconfigured(f"{setting} names {', '.join(unknown)}: there is no such {what}; there are {there}")
+        raise Misconfigured(f"{setting} names {', '.join(unknown)}: no such {what}; expected one of {there}")

@@ -19,14 +19,15 @@ def as_of(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="TIME|TOPIC/PARTITION@OFFSET… [PROJECTION…]", help="Which moment; of what, else of all."
+            metavar="TIME|TOPIC/PARTITION@OFFSET… [PROJECTION…]", help="The moment; the projections, default all."
         ),
     ] = None,
     into: Annotated[
-        str | None, typer.Option("--into", metavar="SCHEMA", help="The schema to make.", show_default=False)
+        str | None, typer.Option("--into", metavar="SCHEMA", help="Schema to create.", show_default=False)
     ] = None,
     drop: Annotated[
-        str | None, typer.Option("--drop", metavar="SCHEMA", help="Drop such a schema.", show_default=False)
+        str | None,
+        typer.Option("--drop", metavar="SCHEMA", help="Drop a schema that this command created.", show_default=False),
     ] = None,
     workers: Workers = 2,
     home: Home = None,
@@ -34,9 +35,9 @@ def as_of(
 ) -> None:
     """Create the tables as they were at a moment in the past, in another schema.
 
-    A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions name the
-    first offset that is not folded, for every partition of the topic. The live tables stay as they are. Traces that were
-    erased since are not shown, and it says how many there are.
+    A TIME (RFC 3339) means the records that the broker had before it, whatever their own times say. Positions give the
+    first offset that is not folded, for every partition of the topic. The live tables are not changed. Traces that were
+    erased since then are left out; the output says how many.
 
     Example: spanfold as-of 2026-11-23T07:00:00Z traces --into yesterday; spanfold as-of --drop yesterday
     """
@@ -47,11 +48,11 @@ def as_of(
         print_result(dropped) if as_json else console().print(outcome)
         return
     if not words or into is None:
-        raise InvalidInput("name a time or positions, and --into SCHEMA; `spanfold as-of --help` has an example")
+        raise InvalidInput("pass a time or positions, and --into SCHEMA; see the example in `spanfold as-of --help`")
     moments, positions, projections = _sorted(words)
     if len(moments) + bool(positions) != 1:
         raise InvalidInput(
-            "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition), not "
+            "pass one time (2026-11-23T07:00:00Z) or positions (spanfold.traces/0@1234 for each partition), not "
             f"{' '.join(words)!r}"
         )
     with sigterm_interrupts(), screen() as progress:

@@ -25,10 +25,14 @@ Home = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes that load, each whole partitions.")]
+Workers = Annotated[
+    int, typer.Option("--workers", min=1, help="Number of loading processes; each loads whole partitions.")
+]
 ProjectionNames = Annotated[
     list[str] | None,
-    typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.", show_default=False),
+    typer.Argument(
+        metavar="PROJECTION…", help="Projections: traces, metrics, logs, services, or your own.", show_default=False
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask for confirmation.")]
 Why = Annotated[str, typer.Option(metavar="TEXT", help="Reason; stored in the log with your user name and host.")]

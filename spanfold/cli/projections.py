@@ -11,7 +11,7 @@ projections = typer.Typer(
     invoke_without_command=True,
     help="""Show the generations of projections, or drop previous ones.
 
-    Of each: state, fold version, how far behind, size.
+    Prints state, fold version, lag and size of each.
 
     Example: spanfold projections --json
     """,
@@ -33,11 +33,11 @@ COLUMNS = (
 
 @projections.callback()
 def show(context: typer.Context, home: Home = None, as_json: AsJson = False) -> None:
-    """Show the generations of each projection: state, fold version, position, how far behind, size.
+    """Show the generations of each projection: state, fold version, position, lag, size.
 
-    `next offsets` are those of the partitions of each topic, from partition 0 on: what lies before them is folded.
-    `behind` counts records that have been judged and that the generation has not folded; `spanfold status` compares with
-    the log's end. `from snapshots` says whether `spanfold rebuild --from-snapshot` can make it, or why not. Also in SQL:
+    `next offsets` are the first offsets that are not folded yet, one per partition of each topic, from partition 0 on.
+    `behind` counts judged records that the generation has not folded; `spanfold status` compares with the end of the log.
+    `from snapshots` says whether `spanfold rebuild --from-snapshot` works for it, or why not. Also in SQL:
     spanfold sql 'SELECT * FROM projections'.
 
     Example: spanfold projections --json
@@ -69,7 +69,7 @@ def _cells(generation: GenerationStatus) -> tuple[Cell, ...]:
 
 @projections.command("drop-previous")
 def drop_previous(names: ProjectionNames = None, home: Home = None) -> None:
-    """Drop the generations that were live before the last rebuild; there is no going back then.
+    """Drop the generations that were live before the last rebuild; `spanfold rollback` is impossible afterwards.
 
     Example: spanfold projections drop-previous traces
     """

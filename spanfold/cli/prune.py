@@ -18,20 +18,21 @@ _WHAT: Final = {"log": "records", "journal": "records", "table": "rows"}
 
 def prune(
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would go, and why not more; change nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print what would be deleted, and what holds back the rest; change nothing."),
     ] = False,
     home: Home = None,
     json: AsJson = False,
 ) -> None:
     """Delete what the retention settings no longer keep and nothing needs.
 
-    That is records of Kafka, days of journals, and old rows of tables. Nothing is deleted unless a setting says for how
-    many days it is kept: SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic,
-    SPANFOLD_TABLE_RETENTION_DAYS by table, each as JSON. What a checkpoint, a snapshot or a late event may still need is
-    kept, and the output says what needs it. Workers keep running. A pruning that was killed is resumed when it is called
-    again.
+    Deletes Kafka records, days of journals, and old rows of tables, if a setting says for how many days they are kept:
+    SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic, SPANFOLD_TABLE_RETENTION_DAYS by table, each as
+    JSON. Whatever a checkpoint, a snapshot or a late event may still need is kept, and the output says what needs it.
+    Workers keep running. If it was killed, run it again to resume.
 
-    Exit codes: 0 done, 3 refused (a setting names what does not exist, another pruning runs), 4 Kafka or Postgres away.
+    Exit codes: 0 done, 3 refused (a setting names something that does not exist, or another pruning is running), 4 Kafka or
+    Postgres unreachable.
 
     Example: SPANFOLD_TABLE_RETENTION_DAYS='{"spans": 60}' spanfold prune --dry-run
     """
@@ -46,7 +47,7 @@ def prune(
 def _print(report: PruneReport) -> None:
     done = "would free" if report.dry_run else "freed"
     rows = [(str(part), _freed(part), part.before or "-", part.held_by) for part in report.parts]
-    console().print(table(("what", done, "before", "why not more"), rows))
+    console().print(table(("what", done, "before", "held back by"), rows))
     for remark in report.remarks:
         console().print(Text(remark))
 

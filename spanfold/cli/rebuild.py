@@ -21,7 +21,7 @@ ROWS_DIFFER = 1
 
 FromSnapshot = Annotated[
     bool,
-    typer.Option("--from-snapshot", help="Begin with the states of aggregates, and fold only the log behind them."),
+    typer.Option("--from-snapshot", help="Start from the states of aggregates, and fold only the log after them."),
 ]
 
 
@@ -30,29 +30,33 @@ def rebuild(
         list[str], typer.Argument(metavar="PROJECTION…", help="traces, metrics, logs, or your own.")
     ],
     workers: Workers = 2,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be loaded, or why it can't be.")] = False,
-    abort: Annotated[bool, typer.Option("--abort", help="Drop what a rebuild has left unfinished.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be loaded, or why it can't be; change nothing.")
+    ] = False,
+    abort: Annotated[bool, typer.Option("--abort", help="Drop an unfinished rebuild.")] = False,
     from_snapshot: FromSnapshot = False,
     accept_differences: Annotated[
-        bool, typer.Option("--accept-differences", help="Swap also if the same fold now makes other rows.")
+        bool, typer.Option("--accept-differences", help="Swap even if the same fold version gives different rows.")
     ] = False,
-    tablespace: Annotated[str, typer.Option(metavar="NAME", help="Where the new tables go, if not the default.")] = "",
+    tablespace: Annotated[
+        str, typer.Option(metavar="NAME", help="Tablespace for the new tables. Default: the database's.")
+    ] = "",
     home: Home = None,
     json: AsJson = False,
 ) -> None:
     """Fold a projection again from the log, and swap it in without downtime.
 
-    It is loaded beside the live one: workers go on, and so do queries. Then live and rebuilt rows are compared at one
-    position, transactions that see the database as it was before are waited for, and the views are swapped; `spanfold
-    rollback` goes back. A rebuild that was killed goes on when it is called again. With a new fold version, it follows the
-    log until workers of that version take over.
+    The new generation is loaded beside the live one while workers and queries continue. Then live and rebuilt rows are
+    compared at one position, older transactions are waited for, and the views are swapped; `spanfold rollback` goes back.
+    If it was killed, run it again to resume. With a new fold version, it follows the log until workers of that version
+    take over.
 
-    Exit codes: 1 rows differ, 2 unknown projection, 3 refused, 4 Kafka or Postgres away.
+    Exit codes: 1 rows differ, 2 unknown projection, 3 refused, 4 Kafka or Postgres unreachable.
 
     Example: spanfold rebuild traces --workers 2
     """
     if dry_run and abort:
-        raise InvalidInput("--dry-run and --abort exclude each other")
+        raise InvalidInput("pass either --dry-run or --abort, not both")
     target, to_follow = installation(home), []
     with sigterm_interrupts(), screen() as progress:
         for projection in rebuilding.projections_named(projections):
@@ -81,8 +85,8 @@ def _differences_shown() -> Iterator[None]:
 
 
 def _print_aborted(dropped: DroppedGenerations) -> None:
-    lines = [f"generation {number} of {dropped.projection} is dropped" for number in dropped.generations]
-    console().print(Text(", ".join(lines) or f"nothing of {dropped.projection} was unfinished"))
+    lines = [f"dropped generation {number} of {dropped.projection}" for number in dropped.generations]
+    console().print(Text(", ".join(lines) or f"no rebuild of {dropped.projection} was unfinished"))
 
 
 def _print_preview(preview: RebuildPreview) -> None:
@@ -104,10 +108,10 @@ def verify(
 ) -> None:
     """Compare the tables with the log, row by row.
 
-    Projections are folded anew from the log and compared with the live tables, at one exact position. Nothing is swapped,
-    and what was loaded is dropped again. The first 20 differing rows of each table are named.
+    Folds the projections again from the log and compares them with the live tables at one exact position. Nothing is
+    swapped; the loaded tables are dropped again. Prints the first 20 rows of each table that differ.
 
-    Exit code 1 when any row differs.
+    Exit code 1 if any row differs.
 
     Example: spanfold verify traces
     """
@@ -121,15 +125,15 @@ def verify(
 
 
 def rollback(
-    projection: Annotated[str, typer.Argument(metavar="PROJECTION", help="Which one.")],
+    projection: Annotated[str, typer.Argument(metavar="PROJECTION", help="Name of the projection.")],
     workers: Workers = 2,
     home: Home = None,
     json: AsJson = False,
 ) -> None:
     """Go back to the generation before the last rebuild.
 
-    It catches up with the log and is live again. Refused when this code does not carry that generation's fold version: go
-    back with the code that does.
+    That generation catches up with the log and is live again. If this code does not have its fold version, the command is
+    refused; run it with the code that does.
 
     Example: spanfold rollback traces
     """
@@ -149,12 +153,10 @@ def _print(report: RebuildReport, json: bool, done: str) -> None:
     folded = f"{report.states:,} states and " * (report.states > 0) + f"{report.records:,} events"
     lines = [
         *_parity_lines(report.parity),
-        f"{done} {report.projection}: {folded} in {report.load_s:.1f} s{rate}; {report.total_s:.1f} s in all",
+        f"{done} {report.projection}: {folded} in {report.load_s:.1f} s{rate}; {report.total_s:.1f} s in total",
     ]
     if done != "verified":
-        lines.append(
-            f"generation {report.generation} is live; the longest that a commit waited was {report.blocked_s * 1000:.0f} ms"
-        )
+        lines.append(f"generation {report.generation} is live; commits waited at most {report.blocked_s * 1000:.0f} ms")
     console().print(Text("\n".join(lines)))
 
 

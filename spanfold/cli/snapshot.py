@@ -14,8 +14,8 @@ snapshot = typer.Typer(
     no_args_is_help=True,
     help="""Take snapshots of aggregates now.
 
-    The snapshot worker takes them by its policy: SPANFOLD_SNAPSHOT_QUIET_S, _EVERY_RECORDS and _AT_LEAST_EVERY_S, and by
-    aggregate SPANFOLD_SNAPSHOT_POLICIES.
+    Otherwise the snapshot worker takes them according to its policy: SPANFOLD_SNAPSHOT_QUIET_S, _EVERY_RECORDS and
+    _AT_LEAST_EVERY_S, with exceptions by aggregate in SPANFOLD_SNAPSHOT_POLICIES.
 
     Example: spanfold snapshot now --type trace
     """,
@@ -30,17 +30,21 @@ snapshot.callback()(lambda: None)
 def now(
     types: Annotated[
         list[str] | None,
-        typer.Option("--type", metavar="AGGREGATE", help="trace, service, metric_series, or your own."),
+        typer.Option(
+            "--type",
+            metavar="AGGREGATE",
+            help="Only aggregates of this type: trace, service, metric_series, or your own.",
+        ),
     ] = None,
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Take a snapshot of every aggregate that has records in none.
+    """Take a snapshot of every aggregate with records that are in no snapshot yet.
 
-    They are of what the snapshot worker has folded; `behind` counts records that are judged and that it has not folded. The
-    worker feeds them to the compacted topic.
+    A snapshot contains what the snapshot worker has folded; `behind` counts judged records that it has not folded yet. The
+    worker publishes the snapshots to the compacted topic.
 
-    Exit codes: 2 unknown aggregate, 3 not prepared, 4 Postgres away.
+    Exit codes: 2 unknown aggregate, 3 not prepared, 4 Postgres unreachable.
 
     Example: spanfold snapshot now --type trace
     """

@@ -24,9 +24,8 @@ EXIT_CODES: Final = {
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what is running, and how far the read models lag behind the log.
 
-    Lag is the end of the log, as the broker has it, minus the checkpoint in Postgres. Ends with 0 when all runs and
-    every partition has an owner, 1 when something is missing, 3 when nothing runs there, 4 when Kafka or Postgres
-    doesn't answer.
+    Lag is the end of the log according to the broker, minus the checkpoint in Postgres. Exit codes: 0 everything is running
+    and every partition has an owner, 1 something is missing, 3 nothing is running, 4 Kafka or Postgres does not answer.
 
     Example: spanfold status --json | jq .lag_total
     """
@@ -60,7 +59,7 @@ def _sections(current: Status) -> Iterator[RenderableType]:
         yield table(("process", "pid", "uptime", "metrics"), rows)
     if current.group:
         members = [
-            (member.member_id, member.host, ", ".join(member.owns) or _alarm("owns nothing"))
+            (member.member_id, member.host, ", ".join(member.owns) or _alarm("owns no partition"))
             for member in current.group.members
         ]
         yield table(("worker", "host", "owns"), members, f"group {current.group.name}: {current.group.state}")
@@ -99,7 +98,7 @@ def _alarm(text: str) -> Text:
 
 def _duration(seconds: float | None) -> str | Text:
     if seconds is None:
-        return _alarm("not alive")
+        return _alarm("not running")
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s" if minutes else f"{rest}s"

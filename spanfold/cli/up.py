@@ -44,7 +44,7 @@ def up(
             "--kafka-port",
             min=1,
             max=65535,
-            help="Port of the Kafka that this starts. Default: any free one, and the same the next time.",
+            help="Port of the Kafka that is started. Default: a free one, the same on every start.",
             show_default=False,
         ),
     ] = None,
@@ -54,7 +54,7 @@ def up(
             "--postgres-port",
             min=1,
             max=65535,
-            help="Port of the Postgres that this starts. Default: any free one, and the same the next time.",
+            help="Port of the Postgres that is started. Default: a free one, the same on every start.",
             show_default=False,
         ),
     ] = None,
@@ -64,7 +64,7 @@ def up(
             "--otlp-port",
             min=0,
             max=65535,
-            help="Port of OTLP/HTTP. Default: SPANFOLD_OTLP_PORT, else 4318; any free one where that is taken.",
+            help="Port of OTLP/HTTP. Default: SPANFOLD_OTLP_PORT, else 4318; a free one if that is taken.",
             show_default=False,
         ),
     ] = None,
@@ -74,8 +74,8 @@ def up(
             "--metrics-port",
             min=0,
             max=65535,
-            help="Port of /metrics and /healthz of the first worker; the others take the next ones. Default: "
-            "SPANFOLD_WORKER_PORT, else any free ones.",
+            help="Port of the first worker's /metrics and /healthz; the other workers take the next ones. Default: "
+            "SPANFOLD_WORKER_PORT, else free ones.",
             show_default=False,
         ),
     ] = None,
@@ -88,7 +88,7 @@ def up(
     partitions. If this process is killed, nothing keeps running.
 
     Everything listens on 127.0.0.1. Ports: Kafka --kafka-port, Postgres --postgres-port, OTLP/HTTP --otlp-port, the
-    workers' /metrics and /healthz --metrics-port. The HTTP API is a process of its own: `spanfold api --port 4380`.
+    workers' /metrics and /healthz --metrics-port. The HTTP API is a separate process: `spanfold api --port 4380`.
 
     Example: spanfold up --detach --workers 2 --kafka-port 9092 --postgres-port 5432 --otlp-port 4318 --metrics-port 9300
     """
@@ -147,7 +147,7 @@ def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
         ("Status", command_line(home, "status")),
         ("Stop", stop),
         *(("Metrics", f"{url}/metrics") for url in urls.values()),
-        ("Memory", f"{decimal(memory.bytes)} ({memory.kind} of all its processes)"),
+        ("Memory", f"{decimal(memory.bytes)} ({memory.kind} of all processes)"),
     ]
     console().print(table(("", ""), rows))
 

@@ -82,13 +82,13 @@ def _parsed(
     if bool(moment) == bool(positions):
         given = " ".join([*([moment] if moment else []), *positions])
         raise InvalidInput(
-            "say when: one time (2026-11-23T07:00:00Z), or positions (spanfold.traces/0@1234 for each partition)"
+            "pass one time (2026-11-23T07:00:00Z) or positions (spanfold.traces/0@1234 for each partition)"
             + (f", not {given!r}" if given else "")
         )
     if moment:
         time = schemas.parsed_moment(moment)
         if time is None:
-            raise InvalidInput(f"{moment!r} is no time: expected RFC 3339, such as 2026-11-23T07:00:00Z")
+            raise InvalidInput(f"{moment!r} is not a time: expected RFC 3339, such as 2026-11-23T07:00:00Z")
         return lambda context: schemas.offsets_at(context, time), projections_named(projections)
     parsed = [position_of(position, installation.settings.topic_prefix) for position in positions]
     offsets = {(position.topic, position.partition): position.offset for position in parsed}

@@ -30,7 +30,7 @@ def prune(installation: Installation, dry_run: bool = False, progress: ProgressL
     """
     topics = installation.prepare(lambda _: None)
     with (
-        writes_translated("Call it again: it goes on from there"),
+        writes_translated("Run it again to resume"),
         prune_plan(installation.settings, installation.dsn, topics, installed()) as plan,
     ):
         if not dry_run:

@@ -103,7 +103,7 @@ def rollback(
 
 
 def drop_previous(installation: Installation, projection: str) -> DroppedGenerations:
-    """Drop the generations that were live before the last rebuild; there is no going back then."""
+    """Drop the generations that were live before the last rebuild; rollback is impossible afterwards."""
     with at_work(installation, projection, NO_PROGRESS) as context:
         return DroppedGenerations(projection, [generation.number for generation in steps.drop_previous(context)])
 
@@ -113,7 +113,7 @@ def projections_named(names: Sequence[str]) -> list[Projection]:
     known = installed()
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise InvalidInput(f"no projection is called {', '.join(unknown)}: there are {', '.join(sorted(known))}")
+        raise InvalidInput(f"unknown projection {', '.join(unknown)}; expected one of {', '.join(sorted(known))}")
     return [known[name] for name in names or sorted(known)]
 
 

@@ -48,7 +48,7 @@ def _known(types: Sequence[str]) -> Sequence[str]:
     installed = installed_aggregates()
     for name in types:
         if name not in installed:
-            raise InvalidInput(f"--type: there is no aggregate {name}; there are {', '.join(sorted(installed))}")
+            raise InvalidInput(f"--type: unknown aggregate {name}; expected one of {', '.join(sorted(installed))}")
     return types or sorted(installed)
 
 
@@ -68,7 +68,9 @@ def _counted(connection: psycopg.Connection[Any], name: str, taken: Mapping[str,
     row = connection.execute(COUNTED, (aggregate.topic.name, aggregate.fold_version)).fetchone()
     count, behind = row or (0, None)
     if behind is None:
-        raise Misconfigured(f"nothing has folded {name} yet: start `spanfold worker snapshots`, or `spanfold up`")
+        raise Misconfigured(
+            f"no snapshot worker has folded {name} yet: start `spanfold worker snapshots`, or `spanfold up`"
+        )
     return SnapshotCount(name, taken[aggregate.topic.name], count, behind)
 
 

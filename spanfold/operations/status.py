@@ -130,10 +130,10 @@ class _Log:
     def problems(self) -> Iterator[str]:
         for topic, partition in self.bounds:
             if (topic, partition) not in self.owners:
-                yield f"{topic}/{partition} is owned by no worker"
+                yield f"no worker owns {topic}/{partition}"
         if self.group.members and self.group.state != "stable":
             # until it has settled, partitions may belong to a member that is dead
-            yield f"the group {self.group.name} is not settled: {self.group.state}"
+            yield f"consumer group {self.group.name} is not stable: {self.group.state}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +152,9 @@ def read_status(installation: Installation) -> Status:
     if not stack and not (settings.kafka_bootstrap and settings.postgres_dsn):
         return _status(State.STOPPED, settings)
     processes = list(_processes(stack, time.time())) if stack else []
-    problems = [f"{process.name} (pid {process.pid}) is not alive" for process in processes if process.uptime_s is None]
+    problems = [
+        f"{process.name} (pid {process.pid}) is not running" for process in processes if process.uptime_s is None
+    ]
     with ThreadPoolExecutor(2) as pool:
         log_answer, tables_answer = pool.submit(_read_log, settings), pool.submit(_read_tables, installation)
     states: list[State] = []
@@ -258,7 +260,7 @@ def _live(checkpoints: Iterable[Checkpoint]) -> Iterator[int]:
 def _outside_of_the_log(partitions: Iterable[PartitionStatus]) -> Iterator[str]:
     for part in partitions:
         if any(not part.log_start <= offset <= part.log_end for offset in _live(part.checkpoints)):
-            yield f"{part}: a checkpoint lies outside of what the log holds"
+            yield f"{part}: a checkpoint is outside the log"
 
 
 PARKED: Final = (

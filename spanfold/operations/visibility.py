@@ -50,6 +50,6 @@ def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) 
 def _still(behind: Mapping[Partition, int], ends: Mapping[Partition, int], timeout_s: float) -> str:
     (topic, partition), reached = next(iter(behind.items()))
     return (
-        f"all is in the log, but not yet visible after {timeout_s:g} s: partition {partition} of {topic} is folded up to "
-        f"offset {reached} of {ends[topic, partition]}. Does a worker run? See `spanfold status`"
+        f"everything is in the log, but not visible after {timeout_s:g} s: partition {partition} of {topic} is folded up to "
+        f"offset {reached} of {ends[topic, partition]}. Is a worker running? See `spanfold status`"
     )

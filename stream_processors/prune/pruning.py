@@ -113,4 +113,4 @@ def _watermarks(reader: LogReader, topics: Mapping[str, TopicOnBroker]) -> Mappi
 
 
 def _busy(holder: str) -> str:
-    return f"another `spanfold prune` is at work, in the Postgres session of {holder}: wait for it, or end it first"
+    return f"another `spanfold prune` is running, in the Postgres session of {holder}: wait for it, or end it first"

@@ -31,7 +31,7 @@ def create_schema(dsn: str, name: str, moment: str) -> None:
     """
     if not _NAME.fullmatch(name) or name.startswith("pg_"):
         raise InvalidInput(
-            f"{name!r} can't name a schema: use up to 31 of a to z, 0 to 9 and _, and don't begin with a digit"
+            f"{name!r} can't be a schema name: use up to 31 characters of a to z, 0 to 9 and _, not starting with a digit"
         )
     with psycopg.connect(dsn, autocommit=True) as connection, connection.transaction():
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)).fetchone():
@@ -51,7 +51,7 @@ def drop_schema(dsn: str, name: str) -> Sequence[str]:
     with engine_of(dsn).begin() as connection:
         comment = connection.execute(text(COMMENT), {"schema": name}).scalar_one_or_none()
         if not str(comment).startswith(COMMENT_PREFIX):
-            raise InvalidInput(f"{name} is not a schema that `spanfold as-of` has made")
+            raise InvalidInput(f"{name} is not a schema that `spanfold as-of` created")
         connection.exec_driver_sql(f'DROP SCHEMA "{name}" CASCADE')
         projections = connection.execute(text(PROJECTIONS_OF), {"schema": name}).scalars().all()
         for projection in projections:
@@ -97,7 +97,7 @@ def offsets_for(context: RebuildContext, named: NextOffsets) -> NextOffsets:
     if missing := sorted(judged.keys() - named.keys()):
         names = ", ".join(f"{topic}/{partition}@…" for topic, partition in missing)
         raise InvalidInput(
-            f"{context.projection.name} is folded from these partitions too; name an offset for each: {names}"
+            f"{context.projection.name} is also folded from these partitions; pass an offset for each: {names}"
         )
     return {partition: named[partition] for partition in judged}
 

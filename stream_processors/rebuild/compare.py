@@ -60,7 +60,7 @@ def _compare_once(
         frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         until = _comparable_offsets(context, frozen, loader, live)
         if until is None:
-            context.progress.step("not compared: nobody folds the live generation any more")
+            context.progress.step("not compared: no worker folds the live generation any more")
             return []
         side = Side(frozen, live.schema)
         # from this snapshot: a row that it lacks lay before a horizon that it has
@@ -86,7 +86,7 @@ def _comparable_offsets(
         return None
     where = ", ".join(f"{topic}/{partition}" for topic, partition in ahead)
     raise Misconfigured(
-        f"the live generation is behind the rebuilt one in {where}: is a worker folding it? `spanfold status` shows"
+        f"the live generation is behind the rebuilt one in {where}: is a worker folding it? See `spanfold status`"
     )
 
 
@@ -96,7 +96,7 @@ def refuse_differences(context: RebuildContext, live: GenerationRow, parity: Seq
     if not unequal or live.fold_version != context.projection.fold_version:
         return
     raise RowsDiffer(
-        f"the rebuilt rows of {', '.join(unequal)} differ from the live ones, though both were made by fold version "
-        f"{live.fold_version}. Nothing was swapped; --accept-differences swaps all the same, --abort drops what was loaded",
+        f"the rebuilt rows of {', '.join(unequal)} differ from the live ones, although both were made by fold version "
+        f"{live.fold_version}. Nothing was swapped; --accept-differences swaps anyway, --abort drops what was loaded",
         parity,
     )

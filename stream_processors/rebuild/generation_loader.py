@@ -133,8 +133,9 @@ def refuse_gaps(context: RebuildContext, reader: LogReader, start: NextOffsets, 
         first, last = reader.watermarks(topic.name, partition)
         if begin < end and (first > begin or last < end):
             raise Misconfigured(
-                f"the log of {topic.name}/{partition} holds offsets {first} to {last}, to load {context.projection.name} it "
-                f"takes {begin} to {end}: what is gone from the log can't be folded again.{_way_out(context)} Nothing was "
+                f"the log of {topic.name}/{partition} holds offsets {first} to {last}, but loading "
+                f"{context.projection.name} needs {begin} to {end}: what is gone from the log can't be folded again."
+                f"{_way_out(context)} Nothing was "
                 "changed."
             )
 
@@ -142,7 +143,7 @@ def refuse_gaps(context: RebuildContext, reader: LogReader, start: NextOffsets, 
 def _way_out(context: RebuildContext) -> str:
     if why_not_from_states(context.projection) is not None:
         return ""
-    return f" `spanfold rebuild {context.projection.name} --from-snapshot` begins with what the snapshot worker keeps."
+    return f" `spanfold rebuild {context.projection.name} --from-snapshot` starts from what the snapshot worker keeps."
 
 
 def _distance(start: NextOffsets, end: NextOffsets) -> int:

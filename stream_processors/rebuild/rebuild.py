@@ -114,7 +114,7 @@ def verify(context: RebuildContext, workers: int, *, from_snapshot: bool = False
     live = context.newest(GenerationState.LIVE)
     if live is None:
         raise Misconfigured(
-            f"{context.projection.name} has no live generation to compare with: make one with `spanfold rebuild`"
+            f"{context.projection.name} has no live generation to compare with: create one with `spanfold rebuild`"
         )
     _refuse_unfinished(context)
     generation = _resumed_or_new(context)
@@ -212,7 +212,7 @@ def follow(context: RebuildContext) -> None:
     live = context.newest(GenerationState.LIVE)
     if live is None:
         return
-    context.progress.step("following the log until workers of this version take over (Ctrl-C: leave it to them)")
+    context.progress.step("following the log until workers of this version take over (Ctrl-C leaves it to them)")
     with GenerationLoader(context, live, processes=0) as loader:
         left_at, taken_over, helped_at = loader.next_offsets(), False, time.monotonic()
         while not taken_over or time.monotonic() - helped_at < UNAIDED_S:
@@ -325,7 +325,7 @@ def _refuse_other_fold(context: RebuildContext, previous: GenerationRow) -> None
     if previous.fold_version != version:
         raise Misconfigured(
             f"the previous generation of {name} was made by fold version {previous.fold_version}, this code has {version}: "
-            "go back with the code that has it"
+            "roll back with the code that has it"
         )
 
 
@@ -338,7 +338,7 @@ def _refuse_unjudged(context: RebuildContext, until: NextOffsets) -> None:
     judged = context.judged()
     beyond = [f"{Position(*at, end)} (now {judged[at]})" for at, end in until.items() if end > judged[at]]
     if beyond:
-        raise Misconfigured(f"the workers have not got so far yet: {', '.join(beyond)}")
+        raise Misconfigured(f"the workers have not reached this yet: {', '.join(beyond)}")
 
 
 def _report(

@@ -42,7 +42,7 @@ def test_positions_are_taken_as_they_are_printed(
 
 def test_a_time_without_a_zone_is_no_position(invoke: Invoke, ledger: psycopg.Connection[Any]) -> None:
     done = invoke("as-of", "2026-11-23T07:00:00", "nothing", "--into", "past")
-    assert "no projection is called nothing" in str(done.exception), repr(done.exception)
+    assert "unknown projection nothing" in str(done.exception), repr(done.exception)
 
 
 def test_a_postgres_that_does_not_answer_is_worth_another_try(invoke: Invoke) -> None:

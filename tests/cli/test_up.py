@@ -59,7 +59,7 @@ def test_servers_of_ones_own_are_prepared_and_not_stopped(
     ]
     idle = shell("status", **own_servers)
     assert idle.returncode == 1
-    assert "spanfold.traces/0 is owned by no worker" in idle.stdout
+    assert "no worker owns spanfold.traces/0" in idle.stdout
     assert list(shell.json("up", "--detach", **own_servers)["processes"]) == ["projector-1", "snapshots", "otlp"]
     assert shell.json("status", **own_servers)["lag_total"] == 0
     assert shell("down").stdout == f"Stopped the stack in {shell.home}.\n"

@@ -52,7 +52,7 @@ def test_commands_work_on_servers_that_are_named(
     assert status.returncode == 1, status.stderr
     said = json.loads(status.stdout)
     assert said["parked"] == {}
-    assert all("is owned by no worker" in each for each in said["problems"]), said
+    assert all("no worker owns" in each for each in said["problems"]), said
     doctor = spanfold(stack_settings, "doctor", "--json", **home)
     assert doctor.returncode == 0, doctor.stdout + doctor.stderr
     found = {each["name"]: each["state"] for each in json.loads(doctor.stdout)}

@@ -157,7 +157,7 @@ def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, le
 def test_without_a_worker_it_says_that_the_fact_is_in_the_log(stack_settings: Settings, ledger: Ledger) -> None:
     late = command(stack_settings, "erase", TRACE, "--yes", "--even-if-unknown", "--timeout", "3")
     assert late.returncode == 4
-    assert "all is in the log, but not yet visible" in late.stderr
+    assert "everything is in the log, but not visible" in late.stderr
 
 
 def test_an_old_database_says_so(stack_settings: Settings, ledger: Ledger) -> None:

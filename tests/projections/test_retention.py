@@ -33,7 +33,7 @@ def test_tables_of_one_name_are_told_apart_by_their_projection() -> None:
     assert (found.projection.name, found.retained, found.days) == ("mine", Retained(("at",)), 3)
     (found,) = table_retentions({"traces.spans": 3}, both)
     assert found.retained.looked_up_days == 7
-    with pytest.raises(Misconfigured, match=r"there are .*mine\.spans.*traces\.spans"):
+    with pytest.raises(Misconfigured, match=r"expected .*mine\.spans.*traces\.spans"):
         table_retentions({"spans": 3}, both)
 
 

@@ -114,10 +114,10 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
 @pytest.mark.parametrize(
     ("named", "words"),
     [
-        ({"log_retention_days": '{"traces": 1}'}, "no such topic; there are spanfold.logs, spanfold.metrics"),
+        ({"log_retention_days": '{"traces": 1}'}, "no such topic; expected one of spanfold.logs, spanfold.metrics"),
         ({"journal_retention_days": '{"spanfold.services": 1}'}, "never deleted"),
-        ({"journal_retention_days": '{"spanfold.metrics": 1}'}, "there are spanfold.logs, spanfold.traces"),
-        ({"table_retention_days": '{"trace": 1}'}, "no such table; there are error_logs, metric_minutes"),
+        ({"journal_retention_days": '{"spanfold.metrics": 1}'}, "expected one of spanfold.logs, spanfold.traces"),
+        ({"table_retention_days": '{"trace": 1}'}, "no such table; expected one of error_logs, metric_minutes"),
         ({"table_retention_days": '{"traces": 1}'}, "late events may still change any of them"),
         ({"table_retention_days": "spans=1"}, "expected JSON such as"),
         ({"log_retention_days": '{"spanfold.traces": -1}'}, "greater than or equal to 0"),
@@ -158,5 +158,5 @@ def test_what_a_killed_rebuild_left_does_not_let_the_log_go_under_an_as_of(old: 
 
 
 def test_of_two_prunings_the_second_is_refused(old: Place) -> None:
-    with old.planned(), pytest.raises(Misconfigured, match="another `spanfold prune` is at work"):
+    with old.planned(), pytest.raises(Misconfigured, match="another `spanfold prune` is running"):
         old.plan()

@@ -185,7 +185,7 @@ def test_after_it_tables_are_rebuilt_from_snapshots_and_the_same(old: Place) -> 
     before = rows(old.ledger)
     refused = with_settings(old, {}, "rebuild", "traces")
     assert refused.returncode == 3, refused.stdout
-    assert "`spanfold rebuild traces --from-snapshot` begins with" in refused.stderr
+    assert "`spanfold rebuild traces --from-snapshot` starts from" in refused.stderr
     with at_work(old.settings) as context:
         rebuilding.abort(context)
         assert all(each.equal for each in rebuilding.verify(context, 1, from_snapshot=True).parity)

@@ -85,7 +85,7 @@ def test_a_time_means_what_the_broker_had_before_it(
         times = [ms for batch in reader.batches(ranges) for ms in batch.log_times_ms]
     assert times
     assert max(times) < between.timestamp() * 1000
-    with at_work(stack_settings) as context, pytest.raises(Misconfigured, match="not got so far"):
+    with at_work(stack_settings) as context, pytest.raises(Misconfigured, match="have not reached this"):
         rebuilding.as_of(context, "early", found, workers=1)
 
 

@@ -67,7 +67,7 @@ def test_an_unknown_projection(stack_settings: Settings, ledger: Ledger) -> None
     for words in (("rebuild", "trace"), ("verify", "trace"), ("rollback", "trace")):
         done = command(stack_settings, *words)
         assert done.returncode == 2
-        assert "no projection is called trace: there are logs, metrics, " in done.stderr
+        assert "unknown projection trace; expected one of logs, metrics, " in done.stderr
 
 
 def test_one_rebuild_at_a_time(stack_settings: Settings, ledger: Ledger) -> None:
