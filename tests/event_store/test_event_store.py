@@ -38,7 +38,9 @@ from tests.support.workers import Start
 
 
 class TestKafkaEventStore(EventStoreContract):
-    """The fixture `store` is this folder's."""
+    @pytest.fixture
+    def store(self, shared_store: KafkaEventStore) -> KafkaEventStore:
+        return shared_store
 
 
 def healthy(instance: str) -> ChangeServiceHealth:

@@ -19,7 +19,9 @@ async def repository(store: KafkaEventStore) -> KafkaTelemetryRepository:
 
 
 class TestKafkaTelemetryRepository(TelemetryRepositoryContract):
-    """The fixture `repository` is this module's."""
+    @pytest.fixture
+    def repository(self, shared_store: KafkaEventStore) -> KafkaTelemetryRepository:
+        return KafkaTelemetryRepository(shared_store, timeout_s=60)
 
 
 async def test_a_saved_trace_is_the_same_after_a_rebuild(

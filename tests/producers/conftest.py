@@ -2,19 +2,19 @@
 them.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import Consumer, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Message, TopicPartition
 
-from spanfold.kafka.topics import ensure_topics
 from spanfold.language.events import SpanRecorded
 from spanfold.language.settings import Settings
 from spanfold.language.topics import LOGS, METRICS, TRACES, Topic
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.schemas.codec import Codec, Fields
+from tests.support.topics import topics_of
+from tests.support.waiting import until
 
 NOW = 1_795_000_000_000_000
 
@@ -22,11 +22,11 @@ ReadAll = Callable[[int], list[Message]]
 
 
 @pytest.fixture
-def settings(kafka_bootstrap: str, topic_prefix: str) -> Settings:
+def settings(kafka_bootstrap: str, topic_prefix: str) -> Iterator[Settings]:
     """Settings of this test alone, with the topics in place."""
-    made = Settings(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix, partitions=3)
-    ensure_topics(made)
-    return made
+    settings = Settings(kafka_bootstrap=kafka_bootstrap, topic_prefix=topic_prefix, partitions=3)
+    with topics_of(settings):
+        yield settings
 
 
 @pytest.fixture
@@ -37,19 +37,30 @@ def publisher(settings: Settings) -> Iterator[TelemetryPublisher]:
 
 @pytest.fixture
 def read_topic(settings: Settings) -> Callable[[Topic, int], list[Message]]:
-    """Read a topic until `expected` records have come, and a moment longer, lest there be more."""
+    """Read a topic to its end, where at least `expected` records must come to lie."""
 
     def read(topic: Topic, expected: int) -> list[Message]:
-        consumer = Consumer({"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test"})
+        consumer = Consumer(
+            {"bootstrap.servers": settings.kafka_bootstrap, "group.id": "test", "enable.partition.eof": True}
+        )
         name = topic.on_broker(settings.topic_prefix)
-        consumer.assign([TopicPartition(name, each, 0) for each in range(settings.partitions)])
-        found: list[Message] = []
-        deadline = time.monotonic() + 20
-        while len(found) < expected and time.monotonic() < deadline:
-            found += consumer.consume(10_000, 0.2)
-        found += consumer.consume(10_000, 0.5)
+        consumer.assign([TopicPartition(name, partition, 0) for partition in range(settings.partitions)])
+        messages: list[Message] = []
+        ended: set[int | None] = set()
+
+        def is_read() -> bool:
+            for message in consumer.consume(10_000, 0.1):
+                if error := message.error():
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    ended.add(message.partition())
+                else:
+                    messages.append(message)
+                    ended.discard(message.partition())
+            return len(ended) == settings.partitions and len(messages) >= expected
+
+        until(is_read, f"{expected} records in {name}", lambda: len(messages))
         consumer.close()
-        return found
+        return messages
 
     return read
 

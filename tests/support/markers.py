@@ -20,7 +20,7 @@ MARKED: Final = {
 }
 """The fixtures by which a test has the marker."""
 
-SHARED: Final = ("running", "stack", "victims", "secured", "wheel_file", "installed")
+SHARED: Final = ("running", "stack", "victims", "secured", "wheel_file", "installed", "shared_installation")
 """Fixtures that take long to make, and that several tests share: those run in one worker."""
 
 LAST_FIRST: Final = ("unit", "postgres", "kafka", "process", "faults")
