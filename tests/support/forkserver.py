@@ -185,6 +185,9 @@ def become(accepted: Accepted) -> None:
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     os.chdir(order.cwd)
+    if order.env.get("PYTHONPATH"):
+        # what is installed there has entry points that this process does not know
+        os.execve(sys.executable, [sys.executable, *order.argv], dict(order.env))  # noqa: S606  # the interpreter of these tests
     os.environ.clear()
     os.environ.update(order.env)
     signal.signal(signal.SIGINT, signal.default_int_handler)
