@@ -86,7 +86,7 @@ class Program:
         self.args = argv
         self.returncode: int | None = None
         self._connection = forks().connect()
-        self._send(Order(argv, dict(env), str(cwd or Path.cwd())), stdin, stdout, stderr)
+        self._send(Order(argv, dict(env), str(cwd or Path.cwd()), sys.executable), stdin, stdout, stderr)
         self.pid = self._number(COMMAND_S)
 
     def _send(self, order: Order, stdin: IO[bytes] | None, stdout: IO[bytes], stderr: IO[bytes]) -> None:
