@@ -6,6 +6,7 @@ from collections.abc import Generator
 import pytest
 
 pytest_plugins = [
+    "tests.support.jvm",
     "tests.support.servers",
     "tests.support.databases",
     "tests.support.topics",

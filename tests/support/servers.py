@@ -23,6 +23,7 @@ import psutil
 import psycopg
 import pytest
 
+from tests.support.jvm import ensure_archive
 from tests.support.waiting import until
 
 KAFKA: Final = "SPANFOLD_TEST_KAFKA"
@@ -138,6 +139,8 @@ class _Boot:
         """Say where the servers are, until the run is over: the folder, or the process that made it, is gone."""
         owner = int((self.folder / "owner").read_text())
         _write_whole(self._ready, json.dumps(asdict(servers)))
+        if servers.kind == "embedded":
+            ensure_archive()
         while self._ready.exists() and _runs(owner):
             time.sleep(0.1)
 
