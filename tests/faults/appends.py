@@ -18,7 +18,6 @@ from spanfold.embedded.programs import Program
 from tests.faults import reference
 from tests.faults.injuries import Scene
 from tests.faults.schedule import Plan, folded_to_the_end, inflict, stage
-from tests.faults.workers import ROOT
 from tests.support.victims import Process, Servers
 from tests.support.waiting import until
 
@@ -168,10 +167,10 @@ def _start(scene: Scene, schedule: Schedule, running: list[Appender]) -> None:
     program = Program(
         name=f"{settings.group}-appender-{number}",
         argv=[sys.executable, "-m", "tests.faults.appender"],
-        env={**named, "APPENDER_FOLDER": str(folder), "PYTHONPATH": str(ROOT)},
+        env={**named, "APPENDER_FOLDER": str(folder)},
         cwd=folder,
     )
-    running.append(Appender(scene.servers.process(program).start(), folder))
+    running.append(Appender(scene.servers.forked(program).start(), folder))
 
 
 def _answers(running: Iterable[Appender]) -> int:

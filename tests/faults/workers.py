@@ -18,8 +18,6 @@ from spanfold.language.topics import TRACES, Topic, installed_topics
 from tests.support.victims import Process, Servers
 from tests.support.waiting import until
 
-ROOT: Final = Path(__file__).parents[2]
-
 Attempt = tuple[str, int, int, int, int]
 """A batch that a worker tried to commit: topic, partition, start, end, nanoseconds."""
 
@@ -108,11 +106,11 @@ class Workers:
             argv=[sys.executable, "-m", self.role.module],
             env={
                 **named, "FAULTS_FOLDER": str(folder), "FAULTS_WITHOUT": self.without,
-                "PYTHONPATH": str(ROOT), "NO_COLOR": "1",
+                "NO_COLOR": "1",
             },
             cwd=folder,
         )  # fmt: skip
-        worker = Worker(self.servers.process(program).start(), folder)
+        worker = Worker(self.servers.forked(program).start(), folder)
         self.all.append(worker)
         return worker
 

@@ -50,8 +50,9 @@ class Forkserver:
         self._folder = Path(tempfile.mkdtemp(prefix="spanfold-test-forks-"))
         self._socket = self._folder / "socket"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forkserver", self._socket], cwd=ROOT, stdin=subprocess.PIPE
-        )
+            [sys.executable, "-m", "tests.support.forkserver", self._socket],
+            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,  # no terminal: some modules look when imported
+        )  # fmt: skip
         atexit.register(self._end)
 
     def connect(self) -> socket.socket:

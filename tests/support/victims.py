@@ -20,6 +20,7 @@ from spanfold.embedded.kafka import Cluster, KafkaNode, kafka_program, new_clust
 from spanfold.embedded.ports import free_port
 from spanfold.embedded.postgres import find_server, postgres_folder, postgres_program
 from spanfold.embedded.programs import Guard, Program, spawn
+from tests.support.processes import Program as Fork
 from tests.support.waiting import until
 
 THREE_NODES: Final = {
@@ -41,7 +42,7 @@ class Process:
         self.log = logs / f"{program.name}.log"
         self.runs = 0
         self._logs, self._guard = logs, guard
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Fork | None = None
 
     @property
     def pid(self) -> int:
@@ -56,8 +57,11 @@ class Process:
 
     def start(self) -> Self:
         self.runs += 1
-        self._process = spawn(self.program, self._logs, self._guard)
+        self._process = self._spawn()
         return self
+
+    def _spawn(self) -> subprocess.Popen[bytes] | Fork:
+        return spawn(self.program, self._logs, self._guard)
 
     def await_ready(self) -> None:
         """A server that ends before it is ready (a port or a lock that is not free yet) is started again."""
@@ -77,6 +81,15 @@ class Process:
         assert self._process
         self.send(number)
         return self._process.wait(within_s)
+
+
+class Forked(Process):
+    """One that the forkserver forks: a program in Python."""
+
+    def _spawn(self) -> Fork:
+        _, *argv = map(str, self.program.argv)
+        with self.log.open("ab") as log:
+            return Fork(argv, env={**os.environ, **self.program.env}, cwd=self.program.cwd, stdout=log, stderr=log)
 
 
 class Servers:
@@ -110,6 +123,10 @@ class Servers:
     def process(self, program: Program) -> Process:
         """A process that ends with this one, whatever ends this one."""
         return Process(program, self.logs, self.guard)
+
+    def forked(self, program: Program) -> Process:
+        """The same, of a program in Python, which need not import anything first."""
+        return Forked(program, self.logs, self.guard)
 
     def start(self) -> Self:
         """Start all and return when they answer."""
