@@ -1,9 +1,9 @@
 """The guard: a small process that outlives the supervisor just long enough to stop its children.
 
 It is started as a script (it imports psutil and nothing else) with the read end of a pipe as its standard
-input. The supervisor, and for a moment each child on its way to exec, hold the write end. A child announces itself
-with one line, `name pid signal timeout_s`. End of file means that nobody is left to look after the children, so the
-guard stops them, last announced first, and removes the folders given as arguments.
+input. The supervisor, and for a moment each child on its way to exec, hold the write end. Who starts a child says its name
+in a line; the child announces itself with another, `name pid signal timeout_s`. End of file means that nobody is left to look
+after the children, so the guard stops them, last named first, and removes the folders given as arguments.
 """
 
 import shutil
@@ -29,9 +29,8 @@ class Stoppable:
     timeout_s: float
 
 
-def parse(line: str) -> Stoppable | None:
-    """The child that a line announces, or None when it is gone already."""
-    name, pid, number, timeout_s = line.split()
+def parse(name: str, pid: str, number: str, timeout_s: str) -> Stoppable | None:
+    """The child that is announced, or None when it is gone already."""
     try:
         return Stoppable(name, psutil.Process(int(pid)), int(number), float(timeout_s))
     except psutil.NoSuchProcess:
@@ -75,11 +74,13 @@ def main() -> None:
     """Remember who is announced until end of file, then stop them and clean up."""
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
-    children: dict[str, Stoppable] = {}
+    children: dict[str, Stoppable | None] = {}
     for line in sys.stdin:
-        if child := parse(line):
-            children[child.name] = child
-    for name in stop_in_order(reversed(children.values())):
+        name, *announced = line.split()
+        children.setdefault(name, None)
+        if announced and (child := parse(name, *announced)):
+            children[name] = child
+    for name in stop_in_order(child for child in reversed(children.values()) if child):
         print(f"{name} did not stop in time and was killed", flush=True)
     for folder in sys.argv[1:]:
         shutil.rmtree(folder, ignore_errors=True)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Final, TypedDict
@@ -90,6 +91,10 @@ class Guard:
 def spawn(program: Program, logs: Path, watched_by: Guard) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own, announced to the guard."""
     announcement = [program.name, str(int(program.stop_signal)), str(program.stop_timeout_s)]
+    with suppress(BrokenPipeError):  # a guard that is gone is told of by on_death
+        os.write(
+            watched_by.write_end, f"{program.name}\n".encode()
+        )  # children that start at once announce themselves in any order
     with open_log(logs / f"{program.name}.log") as log:
         return subprocess.Popen(
             ["/bin/sh", "-c", ANNOUNCE_AND_EXEC, "sh", *announcement, *program.argv],
