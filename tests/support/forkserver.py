@@ -11,6 +11,7 @@ program has ended. At the end of this process's standard input all programs that
 """
 
 import atexit
+import ctypes
 import gc
 import json
 import os
@@ -29,6 +30,7 @@ from importlib import import_module
 from typing import Final, NamedTuple, NoReturn
 
 STREAMS: Final = 3
+PR_SET_PDEATHSIG: Final = 1
 
 LAZY: Final = (
     "aiokafka", "alembic.command", "alembic.runtime.migration", "faust.app.base", "faust.transport.drivers.aiokafka",
@@ -179,6 +181,7 @@ def become(accepted: Accepted) -> None:
     """Make this process what Python's start would have made of the order."""
     order, streams = accepted
     os.setsid()
+    end_with_parent()
     for target, stream in enumerate(streams):
         os.dup2(stream, target)
         os.close(stream)
@@ -194,6 +197,12 @@ def become(accepted: Accepted) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()
     forget_caches()
+
+
+def end_with_parent() -> None:
+    """Have the kernel kill this process when the forkserver ends, however that comes; only Linux offers it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def forget_caches() -> None:
