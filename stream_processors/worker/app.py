@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, cast
 
 import faust
 import structlog
+from faust.tables import TableManager
 from faust.types import TP, EventT
 from mode.supervisors import CrashingSupervisor
 
@@ -129,6 +130,14 @@ class Folder(Generic[P]):
             self._crash = asyncio.ensure_future(app.crash(error))
 
 
+class NoTables(TableManager):
+    """Of an app that has none. The stock one waits a second for them when it starts."""
+
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
+
+
 def batch_of(topic: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
     """The fetched records, column by column."""
     records = fetched.records
@@ -191,6 +200,7 @@ def _faust_app(settings: Settings, name: str) -> Any:
         stream_buffer_maxsize=16,
         stream_wait_empty=False,
         table_standby_replicas=0,
+        TableManager=NoTables,
         datadir=settings.home / "faust",
         topic_allow_declare=False,
         topic_disable_leader=True,

@@ -43,7 +43,7 @@ def run(settings: Settings, app: Any, watch: Watch) -> None:
     _tell_owned(app, watch)
     _serve(settings, watch)
     gc_tuning.tune()
-    worker = faust.Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False)
+    worker = Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False)
     try:
         worker.execute_from_commandline()
     except SystemExit:
@@ -52,6 +52,13 @@ def run(settings: Settings, app: Any, watch: Watch) -> None:
         raise
     finally:
         watch.stop()
+
+
+class Worker(faust.Worker):
+    """Ends once all tasks have ended. The stock one then waits another second."""
+
+    async def _sentinel_task(self) -> None:
+        return
 
 
 def _tell_owned(app: Any, watch: Watch) -> None:
