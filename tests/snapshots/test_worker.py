@@ -16,6 +16,8 @@ from tests.support.publishing import publish_mixed
 from tests.support.waiting import until
 from tests.support.workers import SNAPSHOTS, Start, health_of, metrics_of
 
+UNFED = "the topic of snapshots has not been fed"
+
 
 def test_states_are_those_of_the_log_and_the_topic_has_every_snapshot(
     stack_settings: Settings, ledger: Ledger, start: Start
@@ -48,9 +50,7 @@ def test_a_topic_that_takes_no_snapshots_is_told_of(stack_settings: Settings, le
     until(lambda: health_of(worker) == (200, []), "a worker that is well", worker.output)
     takes_at_most(stack_settings, 100)
     publish_mixed(stack_settings, 500)
-    until(lambda: health_of(worker)[0] == 503, "an unwell worker", worker.output)
-    (problem,) = health_of(worker)[1]
-    assert problem.startswith("the topic of snapshots has not been fed for "), problem
+    until(lambda: is_unfed(*health_of(worker)), "a worker that is unwell for that alone", lambda: health_of(worker))
     assert metrics_of(worker)["spanfold_feeding_failures_total",] >= 1
     assert ("spanfold_snapshots_fed_total", TRACES.name) not in metrics_of(worker)
     takes_at_most(stack_settings, MAX_SNAPSHOT_BYTES)
@@ -58,6 +58,11 @@ def test_a_topic_that_takes_no_snapshots_is_told_of(stack_settings: Settings, le
     fed(ledger)
     until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
     assert metrics_of(worker)["spanfold_snapshots_fed_total", TRACES.name] > 0
+
+
+def is_unfed(status: int, problems: list[str]) -> bool:
+    """On a busy machine it also is behind the log for a while."""
+    return status == 503 and [problem.partition(" for ")[0] for problem in problems] == [UNFED]
 
 
 def takes_at_most(settings: Settings, max_bytes: int) -> None:
