@@ -24,6 +24,7 @@ from tests.support.commands import environment
 from tests.support.databases import Ledger
 from tests.support.generations import NOTHING, leftovers
 from tests.support.load import Load
+from tests.support.processes import SPANFOLD, Captured, Finished
 from tests.support.publishing import publish_mixed
 from tests.support.waiting import until
 from tests.support.workers import Start, folded
@@ -31,9 +32,6 @@ from tests.support.workers import Start, folded
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "your-own-projection.md"
 SECOND_US = 1_000_000
-
-
-Done = subprocess.CompletedProcess[str]
 
 
 def commands_of_the_page() -> list[str]:
@@ -54,21 +52,23 @@ class Terminal:
         here = sysconfig.get_paths()["purelib"]
         (site / "here.pth").write_text(f"import site; site.addsitedir({here!r})\n")
 
-    def type(self, line: str) -> "subprocess.Popen[str]":
+    def install(self) -> None:
+        """Type the first command."""
+        line = "pip install -e examples/slow_operations"
+        self.typed.append(line)
+        words = shlex.split(line.replace("examples/slow_operations", str(self._example)))[1:]
+        argv = [sys.executable, "-m", "pip", "--python", self.python, *words, "--no-deps", "--no-build-isolation"]
+        done = subprocess.run(argv, env=environment(self._settings), capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+
+    def type(self, line: str) -> Captured:
         """Start the command of this line."""
         self.typed.append(line)
         program, *words = shlex.split(line)
-        if program == "pip":
-            assert words == ["install", "-e", "examples/slow_operations"]
-            words[-1] = str(self._example)
-            argv = [sys.executable, "-m", "pip", "--python", self.python, *words, "--no-deps", "--no-build-isolation"]
-        else:
-            argv = [self.python, "-m", "spanfold", *words]
-        return subprocess.Popen(
-            argv, env=environment(self._settings), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+        assert program == "spanfold"
+        return Captured([*SPANFOLD, *words], environment(self._settings), python=self.python)
 
-    def __call__(self, line: str, exit_code: int = 0) -> Done:
+    def __call__(self, line: str, exit_code: int = 0) -> Finished:
         return ended(self.type(line), exit_code)
 
     def edit(self, was: str, now: str) -> None:
@@ -77,17 +77,15 @@ class Terminal:
         code = module.read_text()
         assert was in code
         module.write_text(code.replace(was, now))
+        # what was compiled of a file of the same size in the same second would be taken for current
+        shutil.rmtree(self._example / "__pycache__", ignore_errors=True)
 
 
-def ended(process: "subprocess.Popen[str]", exit_code: int = 0) -> Done:
+def ended(process: Captured, exit_code: int = 0) -> Finished:
     """What the command said, once it has ended by itself."""
-    try:
-        out, err = process.communicate(timeout=120)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        raise AssertionError(f"{process.args!r} does not end: {process.communicate()}") from None
-    assert process.returncode == exit_code, (process.args, out, err)
-    return Done(process.args, exit_code, out, err)
+    done = process.finish(120)
+    assert done.returncode == exit_code, done
+    return done
 
 
 @pytest.fixture
@@ -145,7 +143,7 @@ def test_the_life_of_a_projection_of_ones_own(
     folded(ledger, stack_settings, first)
 
     # installed on a running system
-    terminal("pip install -e examples/slow_operations")
+    terminal.install()
     notice = "slow_operations is new here: run `spanfold rebuild slow_operations`"
     assert notice in terminal("spanfold migrate").stderr
     assert generations(ledger) == {}
@@ -176,7 +174,7 @@ def test_the_life_of_a_projection_of_ones_own(
         rebuild = terminal.type("spanfold rebuild slow_operations")
         until(lambda: generations(ledger).get(2) == ("live", 2), "the swap", lambda: generations(ledger))
         assert "previous" in terminal("spanfold projections").stdout
-        assert rebuild.poll() is None, rebuild.communicate()
+        assert rebuild.poll() is None, rebuild.finish()
         assert old.process.poll() is None
         new = start()
         assert old.stop() == 0
@@ -220,7 +218,7 @@ def trickle(settings: Settings, seconds: float) -> None:
 def test_the_log_is_followed_for_as_long_as_an_old_worker_folds_some_of_it(
     stack_settings: Settings, ledger: Ledger, start: Start, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    terminal("pip install -e examples/slow_operations")
+    terminal.install()
     assert "created generation 1 of projection slow_operations" in terminal("spanfold migrate").stdout
     monkeypatch.setattr(sys, "executable", terminal.python)
     old = start()
@@ -232,7 +230,7 @@ def test_the_log_is_followed_for_as_long_as_an_old_worker_folds_some_of_it(
     new = start()
     trickle(stack_settings, 20)
     folded(ledger, stack_settings, old, new)
-    assert rebuild.poll() is None, rebuild.communicate()
+    assert rebuild.poll() is None, rebuild.finish()
     assert old.stop() == 0
     trickle(stack_settings, 1)
     ended(rebuild)

@@ -18,6 +18,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from spanfold.kafka.log_ends import bounds_of
 from spanfold.language.settings import Settings
+from tests.support import processes
 from tests.support.api import api_process
 from tests.support.commands import environment
 from tests.support.databases import Ledger
@@ -27,9 +28,6 @@ from tests.support.workers import Start, Worker, folded
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "your-own-service.md"
 PIECES = 60
-
-
-Done = subprocess.CompletedProcess[str]
 
 
 def blocks(language: str) -> list[str]:
@@ -57,10 +55,11 @@ def surroundings(installed: Path, stack_settings: Settings, tmp_path: Path) -> d
 def run(line: str, surroundings: Mapping[str, str], exit_code: int = 0) -> str:
     """What the command of this line said."""
     program, *words = shlex.split(line)
-    argv = {"python": [sys.executable], "spanfold": [sys.executable, "-m", "spanfold"]}.get(program, [program])
-    done: Done = subprocess.run(
-        [*argv, *words], env=dict(surroundings), cwd=ROOT, capture_output=True, text=True, timeout=280
-    )
+    if program == "spanfold":
+        done = processes.run([*processes.SPANFOLD, *words], surroundings, cwd=ROOT)
+    else:
+        argv = [sys.executable if program == "python" else program, *words]
+        done = subprocess.run(argv, env=dict(surroundings), cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert done.returncode == exit_code, (line, done.stdout, done.stderr)
     return done.stdout
 

@@ -44,12 +44,11 @@ NOT_IMPORTED: Final = ("__main__", "spanfold.migrations", "spanfold.demo")
 
 @dataclass(frozen=True)
 class Order:
-    """What a program is: which Python, its argv (`-m module …` or `-c code …`), its environment and its working folder."""
+    """What a program is: its argv (`-m module …` or `-c code …`), its environment and its working folder."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
     cwd: str
-    executable: str
 
 
 class Accepted(NamedTuple):
@@ -189,9 +188,6 @@ def become(accepted: Accepted) -> None:
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
     sys.__stdin__, sys.__stdout__, sys.__stderr__ = sys.stdin, sys.stdout, sys.stderr  # type: ignore[misc]
     os.chdir(order.cwd)
-    if order.executable != sys.executable or order.env.get("PYTHONPATH"):
-        # what is installed there has entry points that this process does not know
-        os.execve(order.executable, [order.executable, *order.argv], dict(order.env))  # noqa: S606
     os.environ.clear()
     os.environ.update(order.env)
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -37,22 +37,32 @@ def forkserver() -> "Forkserver":
     return forks()
 
 
-@cache
 def forks() -> "Forkserver":
-    """This process's forkserver."""
-    return Forkserver()
+    """This process's forkserver, of the Python that runs the tests."""
+    return forks_of(sys.executable, "")
+
+
+@cache
+def forks_of(python: str, pythonpath: str) -> "Forkserver":
+    """Another one of this process: of that Python, which also has the packages that PYTHONPATH adds. What is installed when it
+    starts is what its programs have.
+    """
+    return Forkserver(python, pythonpath)
 
 
 class Forkserver:
     """The process of forkserver.py, from its start until this process ends."""
 
-    def __init__(self) -> None:
+    def __init__(self, python: str, pythonpath: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="spanfold-test-forks-"))
         self._socket = self._folder / "socket"
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.forkserver", self._socket],
-            cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,  # no terminal: some modules look when imported
-        )  # fmt: skip
+            [python, "-m", "tests.support.forkserver", self._socket],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": pythonpath},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,  # no terminal: some modules look when imported
+        )
         atexit.register(self._end)
 
     def connect(self) -> socket.socket:
@@ -83,11 +93,12 @@ class Program:
         stderr: IO[bytes],
         stdin: IO[bytes] | None = None,
         cwd: Path | None = None,
+        python: str | None = None,
     ) -> None:
         self.args = argv
         self.returncode: int | None = None
-        self._connection = forks().connect()
-        self._send(Order(argv, dict(env), str(cwd or Path.cwd()), sys.executable), stdin, stdout, stderr)
+        self._connection = forks_of(python or sys.executable, env.get("PYTHONPATH", "")).connect()
+        self._send(Order(argv, dict(env), str(cwd or Path.cwd())), stdin, stdout, stderr)
         self.pid = self._number(COMMAND_S)
 
     def _send(self, order: Order, stdin: IO[bytes] | None, stdout: IO[bytes], stderr: IO[bytes]) -> None:
@@ -134,6 +145,35 @@ class Program:
         self.send_signal(signal.SIGKILL)
 
 
+class Captured(Program):
+    """A program whose output is kept until it has ended."""
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        *,
+        stdin: str = "",
+        cwd: Path | None = None,
+        python: str | None = None,
+    ) -> None:
+        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115  # as long as this
+        with tempfile.TemporaryFile() as given:
+            given.write(stdin.encode())
+            given.seek(0)
+            super().__init__(argv, env=env, stdin=given, stdout=self._out, stderr=self._err, cwd=cwd, python=python)
+
+    def finish(self, timeout_s: float = COMMAND_S) -> Finished:
+        """Wait for its end, and return what it wrote. A program that takes longer is killed, and fails the test."""
+        try:
+            code = self.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            self.wait()
+            raise
+        return Finished(list(self.args), code, _text(self._out), _text(self._err))
+
+
 def run(
     argv: Sequence[str],
     env: Mapping[str, str],
@@ -142,18 +182,8 @@ def run(
     cwd: Path | None = None,
     timeout_s: float = COMMAND_S,
 ) -> Finished:
-    """Run the program to its end, and return what it wrote. A program that takes longer is killed, and fails the test."""
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
-        given.write(stdin.encode())
-        given.seek(0)
-        program = Program(argv, env=env, stdin=given, stdout=stdout, stderr=stderr, cwd=cwd)
-        try:
-            code = program.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.wait()
-            raise
-        return Finished(list(argv), code, _text(stdout), _text(stderr))
+    """Run the program to its end, and return what it wrote."""
+    return Captured(argv, env, stdin=stdin, cwd=cwd).finish(timeout_s)
 
 
 def _text(file: IO[bytes]) -> str:
