@@ -123,17 +123,18 @@ def _take_times_of(settings: Settings, names: Iterable[str], whose: str) -> None
     for future in admin.create_topics([NewTopic(probe, 1, 1)]).values():
         with suppress(KafkaException):  # it is there from the last time
             future.result(30)
-    for each in (*names, probe):
-        entry = ConfigEntry("message.timestamp.type", whose, incremental_operation=AlterConfigOpType.SET)
-        resource = ConfigResource(ResourceType.TOPIC, each, incremental_configs=[entry])
-        for future in admin.incremental_alter_configs([resource]).values():
+    entry = ConfigEntry("message.timestamp.type", whose, incremental_operation=AlterConfigOpType.SET)
+    for changed in (names, [probe]):
+        resources = [ConfigResource(ResourceType.TOPIC, each, incremental_configs=[entry]) for each in changed]
+        for future in admin.incremental_alter_configs(resources).values():
             future.result(30)
     kind = TIMESTAMP_CREATE_TIME if whose == "CreateTime" else TIMESTAMP_LOG_APPEND_TIME
-    until(lambda: _kind_of_time(settings, probe) == kind, f"{whose} of {probe}")
+    producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "linger.ms": 0})
+    until(lambda: _kind_of_time(producer, probe) == kind, f"{whose} of {probe}")
 
 
-def _kind_of_time(settings: Settings, topic: str) -> int:
-    producer, told = Producer({"bootstrap.servers": settings.kafka_bootstrap}), list[int]()
+def _kind_of_time(producer: Producer, topic: str) -> int:
+    told: list[int] = []
     producer.produce(topic, b"", timestamp=1, on_delivery=lambda _, message: told.append(message.timestamp()[0]))
     assert producer.flush(60) == 0
     return told[0]

@@ -123,8 +123,8 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
         ({"log_retention_days": '{"spanfold.traces": -1}'}, "greater than or equal to 0"),
     ],
 )
-def test_a_setting_that_names_what_there_is_not_is_refused(old: Place, named: dict[str, str], words: str) -> None:
-    done = with_settings(old, named, "prune")
+def test_a_setting_that_names_what_there_is_not_is_refused(new: Place, named: dict[str, str], words: str) -> None:
+    done = with_settings(new, named, "prune")
     assert done.returncode == 3, done.stderr
     assert words in done.stderr
 
