@@ -1,6 +1,7 @@
 """Bodies are read within bounds, and what is malformed says so."""
 
 import gzip
+import itertools
 import json
 from contextlib import suppress
 from typing import Any
@@ -80,6 +81,7 @@ def test_json_and_protobuf_are_the_same_message() -> None:
         json.dumps(an_export(a_span(startTimeUnixNano="-1"))).encode(),
         json.dumps(an_export(a_span(kind=[]))).encode(),
     ],
+    ids=itertools.count(),
 )  # fmt: skip
 def test_malformed_json_says_so(body: bytes) -> None:
     with pytest.raises(InvalidInput):
