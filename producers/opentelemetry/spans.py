@@ -29,6 +29,7 @@ def events_at_start(span: ReadableSpan) -> Iterator[TraceEvent]:
             service_name=service_of(span.resource.attributes),
             operation_name=text_of(span.name),
             start_time=start,
+            span_id=format_span_id(_context(span).span_id),
             tags=tags_of(span.attributes),
         )
 

@@ -23,6 +23,13 @@ def why_no_error(fields: Fields) -> str | None:
     return None
 
 
+def why_no_root(fields: Fields) -> str | None:
+    """What is wrong with a TraceCompleted or a TraceFailed, or None."""
+    if (fields["span_id"] is None) is not (fields["start_time"] is None):
+        return "span_id and start_time are the root span's: both or neither"
+    return None
+
+
 def why_no_point(fields: Fields) -> str | None:
     """What is wrong with a MetricUpdated, or None."""
     kind = fields["kind"]
@@ -61,5 +68,7 @@ def _why_not_counted(counts: Sequence[int]) -> str | None:
 CHECKS: Final[Mapping[str, Callable[[Fields], str | None]]] = {
     "ErrorLogged": why_no_error,
     "MetricUpdated": why_no_point,
+    "TraceCompleted": why_no_root,
+    "TraceFailed": why_no_root,
 }
 """By event type: why these fields cannot become a row, or None if they can."""

@@ -21,7 +21,7 @@ from spanfold.application.queries import (
 from spanfold.language.json_values import number_text
 from spanfold.projections.queries.micros import Time
 from spanfold.projections.queries.reader import Question, Reader, Row, bounded
-from spanfold.projections.traces.fold import ROLLUP_NAME_CHARACTERS
+from spanfold.projections.traces.spans import ROLLUP_NAME_CHARACTERS
 
 PROJECTION: Final = "traces"
 
@@ -200,28 +200,12 @@ SELECT parent, child, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
 """
 
 STATS: Final = """
-WITH minutes AS (
-     SELECT service_name, operation_name, calls, errors, duration_ms_sum, duration_histogram
-       FROM spanfold.operation_minutes
-      WHERE {where}),
-     buckets AS (
-     SELECT service_name, operation_name, key, sum(value::numeric) AS calls
-       FROM minutes
-      CROSS JOIN LATERAL jsonb_each_text(duration_histogram)
-      GROUP BY service_name, operation_name, key),
-     histograms AS (
-     SELECT service_name, operation_name, jsonb_object_agg(key, calls) AS histogram
-       FROM buckets
-      GROUP BY service_name, operation_name),
-     totals AS (
-     SELECT service_name, operation_name, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors,
-            sum(duration_ms_sum) AS duration_ms_sum
-       FROM minutes
-      GROUP BY service_name, operation_name)
-SELECT service_name, operation_name, calls, errors, duration_ms_sum,
-       spanfold.quantile(histogram, 0.5) AS p50_ms,
-       spanfold.quantile(histogram, 0.95) AS p95_ms,
-       spanfold.quantile(histogram, 0.99) AS p99_ms
-  FROM totals
-  JOIN histograms USING (service_name, operation_name)
+SELECT service_name, operation_name, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors,
+       sum(duration_ms_sum) AS duration_ms_sum,
+       spanfold.p50(duration_histogram) AS p50_ms,
+       spanfold.p95(duration_histogram) AS p95_ms,
+       spanfold.p99(duration_histogram) AS p99_ms
+  FROM spanfold.operation_minutes
+ WHERE {where}
+ GROUP BY service_name, operation_name
 """

@@ -1,122 +1,137 @@
-"""Which service called which: pairs of a parent span and its child in another service. Every pair counts once.
+"""Which service called which: a span and, for each role that a parent can have, at most one parent of it in another service.
 
-The parent may come before the child or after it, in the same batch or another. A batch's new pairs are those among its own
-spans, and those between its spans and the ones that its traces had before.
+The parent may come before the child or after it, in the same batch or another, and a span may be recorded again. So what a
+batch changes is the difference between the calls among the spans around it before and after.
 
-Zipkin's client and server may share one span id. The server's half is then the callee of its own parent, like any span; only
-if it has no parent is it the callee of the client's half. A client's half never calls what happens inside the callee.
+Zipkin's client and server may share one span id. Then the server's half is the callee of its own parent like any span; only
+if it has no parent is it the callee of the client's half. And a client's half is no caller of what happens inside the callee.
 
-Two spans whose ends are more than MAX_CALL_DAYS apart are not a call. So old spans can be deleted: no span that is still to
-come makes a pair with them.
+Of several spans with a parent's id only the least (start, service, kind) of each role is the parent, so that calls grow with
+the number of spans and not with its square. Two spans whose ends lie further apart than MAX_CALL_DAYS are no call: old spans
+can be let go of, for no span that is still to come makes a pair with them.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from spanfold.language.topics import US_PER_DAY
-from spanfold.postgres.copying import PG_EPOCH_US
-from spanfold.projections.traces.fold import ROLLUP_NAME_CHARACTERS, US_PER_MINUTE
-from spanfold.projections.traces.tables import MAX_CALL_DAYS, SPANS_TABLE
+from spanfold.projections.traces.spans import (
+    MAX_CALL_US,
+    ROLLUP_NAME_CHARACTERS,
+    Rollup,
+    Span,
+    minute_of,
+)
+from spanfold.projections.traces.tables import SPANS_TABLE
 
-_CALLERS: Final = frozenset({"client", "producer"})
-_CALLEES: Final = frozenset({"server", "consumer"})
-_MAX_CALL_US: Final = MAX_CALL_DAYS * US_PER_DAY
+_ROLES: Final = {"client": "caller", "producer": "caller", "server": "callee", "consumer": "callee"}
+_OTHER: Final = "other"
 
+Call = tuple[str, str, int, bool, int]
+"""(parent service, child service, minute from 2000, is_error, duration in µs); minute, error and duration are the child's."""
 
-class Span(NamedTuple):
-    """The part of a span that decides whether it is in a pair; `end_us` counts from Postgres' epoch."""
+Calls = Counter[Call]
 
-    trace_id: str
-    span_id: str
-    parent_span_id: str | None
-    service_name: str
-    kind: str
-    status: str
-    end_us: int
-
-
-Calls = dict[tuple[str, str, int], list[int]]
-"""[calls, errors] by (parent service, child service, minute in which the child ended, from Postgres' epoch)."""
+CallsByMinute = dict[tuple[str, str, int], Rollup]
+"""(parent service, child service, minute from 2000) to what the calls add up to."""
 
 
-def calls_between(parent: Span, child: Span) -> bool:
-    """Whether `parent` called `child`. It depends on the two alone, so the order of arrival does not matter."""
-    if parent.service_name == child.service_name or abs(parent.end_us - child.end_us) > _MAX_CALL_US:
-        return False
-    if child.parent_span_id == parent.span_id:
-        return parent.kind not in _CALLERS or child.kind in _CALLEES
-    return (
-        child.parent_span_id is None
-        and child.span_id == parent.span_id
-        and parent.kind in _CALLERS
-        and child.kind in _CALLEES
-    )
-
-
-def of_batch(cursor: Cursor[Any], schema: str, rows: Sequence[tuple[Any, ...]], grown: Sequence[str]) -> Calls:
-    """The new pairs of a batch whose span rows are not in the table yet. `grown` are its traces that already have spans there."""
-    fresh = [_of_row(row) for row in rows]
-    calls: Calls = {}
-    _count_pairs(calls, fresh, fresh)
-    if grown:
-        growing = set(grown)
-        affected = [span for span in fresh if span.trace_id in growing]
-        earlier = _earlier(cursor, schema, grown, affected)
-        _count_pairs(calls, affected, earlier)
-        _count_pairs(calls, earlier, affected)
-    return calls
-
-
-def among(spans: Sequence[Span]) -> Calls:
-    """The pairs among these spans. For all spans of a trace, that is what the trace contributes."""
-    calls: Calls = {}
-    _count_pairs(calls, spans, spans)
-    return calls
-
-
-def rows(calls: Calls, partition: int) -> Iterator[tuple[Any, ...]]:
-    """Rows of DEPENDENCIES_TABLE."""
-    for (parent, child, minute), counts in calls.items():
-        yield (partition, parent, child, minute, *counts)
-
-
-def _of_row(row: tuple[Any, ...]) -> Span:
-    return Span(row[0], row[1], row[2], row[3], row[5], row[6], row[9])
-
-
-def _count_pairs(calls: Calls, parents: Iterable[Span], children: Iterable[Span]) -> None:
+def calls_among(spans: Iterable[Span]) -> Calls:
+    """The calls among these spans: a function of the set, so that no order matters."""
     by_id: dict[tuple[str, str], list[Span]] = {}
-    for span in parents:
+    children = []
+    for span in spans:
         by_id.setdefault((span.trace_id, span.span_id), []).append(span)
+        children.append(span)
+    calls: Calls = Counter()
     for child in children:
         parent_id = child.span_id if child.parent_span_id is None else child.parent_span_id
-        for parent in by_id.get((child.trace_id, parent_id), ()):
-            if calls_between(parent, child):
-                _count(calls, parent, child)
+        for parent in _parents(child, by_id.get((child.trace_id, parent_id), ())):
+            calls[_call(parent, child)] += 1
+    return calls
 
 
-def _count(calls: Calls, parent: Span, child: Span) -> None:
-    minute = (child.end_us + PG_EPOCH_US) // US_PER_MINUTE * US_PER_MINUTE - PG_EPOCH_US
-    key = (parent.service_name[:ROLLUP_NAME_CHARACTERS], child.service_name[:ROLLUP_NAME_CHARACTERS], minute)
-    counts = calls.setdefault(key, [0, 0])
-    counts[0] += 1
-    counts[1] += child.status == "error"
+def _parents(child: Span, candidates: Sequence[Span]) -> Iterator[Span]:
+    """Those that called the child: of each role the least of the candidates, if it is in another service."""
+    least: dict[str, Span] = {}
+    for span in candidates:
+        if abs(span.end - child.end) > MAX_CALL_US:
+            continue
+        role = _ROLES.get(span.kind, _OTHER)
+        rival = least.get(role)
+        if rival is None or _order(span) < _order(rival):
+            least[role] = span
+    return (parent for role, parent in least.items() if _calls(role, parent, child))
 
 
-def _earlier(cursor: Cursor[Any], schema: str, traces: Sequence[str], spans: Sequence[Span]) -> list[Span]:
-    """Spans of these traces that are in the table and may be a parent, a child or the other half of one of `spans`."""
+def _order(span: Span) -> tuple[int, str, str]:
+    return (span.start, span.service_name, span.kind)
+
+
+def _calls(role: str, parent: Span, child: Span) -> bool:
+    if parent.service_name == child.service_name:
+        return False
+    takes = _ROLES.get(child.kind) == "callee"
+    if child.parent_span_id is None:
+        return role == "caller" and takes
+    return takes or role != "caller"
+
+
+def _call(parent: Span, child: Span) -> Call:
+    return (
+        parent.service_name[:ROLLUP_NAME_CHARACTERS], child.service_name[:ROLLUP_NAME_CHARACTERS],
+        minute_of(child.end), child.status == "error", child.end - child.start,
+    )  # fmt: skip
+
+
+def by_minute(calls: Calls) -> CallsByMinute:
+    """What calls add up to; each is there as often as it is counted."""
+    minutes: CallsByMinute = {}
+    for (parent, child, minute, is_error, duration_us), times in calls.items():
+        minutes.setdefault((parent, child, minute), Rollup()).add(duration_us, is_error, times)
+    return minutes
+
+
+def related_spans(cursor: Cursor[Any], schema: str, traces: Sequence[str], spans: Sequence[Span]) -> list[Span]:
+    """Spans of these traces in the table that may be the same as one of `spans`, its parent, its child or its other half."""
     ids = {span.span_id for span in spans}
     parents = {span.parent_span_id for span in spans if span.parent_span_id is not None}
+    return _select(cursor, schema, traces, ids | parents, ids)
+
+
+def parents_in_table(cursor: Cursor[Any], schema: str, spans: Sequence[Span]) -> list[Span]:
+    """Spans in the table that may be a parent of one of `spans`."""
+    parents = {span.parent_span_id for span in spans if span.parent_span_id is not None}
+    return _select(cursor, schema, list({span.trace_id for span in spans}), parents, set())
+
+
+def _select(
+    cursor: Cursor[Any], schema: str, traces: Sequence[str], ids: Iterable[str], parents: Iterable[str]
+) -> list[Span]:
     table = sql.Identifier(schema, SPANS_TABLE.name)
-    cursor.execute(sql.SQL(RELATED).format(table=table), (list(traces), list(ids | parents), list(ids)))
-    return [Span(*row) for row in cursor]
+    cursor.execute(sql.SQL(RELATED).format(table=table), (list(traces), list(ids), list(parents)))
+    return spans_of(cursor)
 
 
-RELATED: Final = """
-SELECT trace_id, span_id, parent_span_id, service_name, kind, status,
-       (extract(epoch FROM end_time - timestamptz '2000-01-01Z') * 1000000)::bigint
-  FROM {table}
+def spans_of(rows: Iterable[Sequence[Any]]) -> list[Span]:
+    """Rows of COUNTED_COLUMNS as spans."""
+    return [Span._make((*columns, event_id.bytes, version, ())) for *columns, event_id, version in rows]
+
+
+def _since_2000(column: str) -> str:
+    return f"(extract(epoch FROM {column} - timestamptz '2000-01-01Z') * 1000000)::bigint"
+
+
+COUNTED_COLUMNS: Final = f"""
+       trace_id, span_id, parent_span_id, service_name, operation_name, kind, status,
+       {_since_2000("start_time")}, {_since_2000("end_time")}, {_since_2000("coalesce(occurred_at, end_time)")},
+       CASE WHEN jsonb_typeof(tags -> 'http.route') = 'string' THEN tags ->> 'http.route' ELSE '' END, event_id, version"""
+"""A Span's fields, in their order."""
+
+RELATED: Final = f"""
+SELECT {COUNTED_COLUMNS}
+  FROM {{table}}
  WHERE trace_id = ANY (%s) AND (span_id = ANY (%s) OR parent_span_id = ANY (%s))
 """

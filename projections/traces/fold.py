@@ -1,41 +1,57 @@
 """The fold: facts to partials. Pure and commutative.
 
-An event type sets columns of its own. Where two events set the same ones (two completions, or a completion and a failure), the
-later event time wins, and on a tie the greater event id. Counts add up; minima and maxima combine. All events of a trace are in
-one partition, because their key is the trace id.
+A trace's root tells its beginning and its end in two halves, TraceCreated and TraceCompleted or TraceFailed. Of several roots the
+one with the least (start_time, span_id) is the trace's; facts without a span id come before all others. Of several facts about
+one root the later event time wins, ties go to the greater event id. Spans that are recorded again are one span (spans.py).
+Every event of a trace lies in one partition, because its key is the trace id.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, assert_never, cast
+from dataclasses import dataclass, field, replace
+from typing import Final, NamedTuple, TypeVar, assert_never, cast
 
 from spanfold.language.topics import TraceEventType
-from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.facts import Fact
-from spanfold.projections.traces.duration_histogram import bucket_of
+from spanfold.projections.traces.spans import Identity, Operations, Span, operations_of, span_of
 from spanfold.schemas.codec import Fields
 
-US_PER_MINUTE: Final = 60_000_000
+RootKey = tuple[int, int, str]
+"""NO_SPAN, or (1, start_time in µs since 1970, span_id) of the root span; the least key is the trace's root."""
 
-ROLLUP_NAME_CHARACTERS: Final = 200
-"""The length of names in the keys of rollups, which cut off the rest: a B-tree key holds 2,704 bytes."""
+NO_SPAN: Final[RootKey] = (0, 0, "")
+"""The root of facts that name no span."""
 
-CreatedColumns = tuple[int, bytes, str, str, int, bytes]
-"""(occurred_at, event_id, service_name, operation_name, start_time, tags)."""
 
-ClosedColumns = tuple[int, bytes, str, str | None, int, bytes]
-"""(occurred_at, event_id, status, error, end_time, tags)."""
+class Created(NamedTuple):
+    """The first half of a root; times in µs since 1970."""
 
-OperationKey = tuple[str, str, int, int]
-"""(service_name, operation_name, minute in µs since 1970, duration bucket)."""
+    root: RootKey
+    occurred_at: int
+    event_id: bytes
+    service_name: str
+    operation_name: str
+    start_time: int
+    tags: bytes
+
+
+class Closed(NamedTuple):
+    """The second half of a root; times in µs since 1970."""
+
+    root: RootKey
+    occurred_at: int
+    event_id: bytes
+    status: str
+    error: str | None
+    end_time: int
+    tags: bytes
 
 
 @dataclass(slots=True)
 class TracePartial:
-    """What some events add to one trace; a commutative monoid under `combine`."""
+    """What some events say of one trace. Times of events in µs since 1970, those of spans since 2000."""
 
-    created: CreatedColumns | None = None
-    closed: ClosedColumns | None = None
+    created: Created | None = None
+    closed: Closed | None = None
     span_count: int = 0
     error_count: int = 0
     first_span_start: int | None = None
@@ -43,19 +59,24 @@ class TracePartial:
     version: int = 0
     last_event_at: int = -(1 << 63)
 
+    @property
+    def root(self) -> RootKey | None:
+        """The trace's root, None if no half of one is there."""
+        return min((half.root for half in (self.created, self.closed) if half is not None), default=None)
+
 
 @dataclass(slots=True)
 class TracesPartial:
-    """What some events add to the tables: traces by id, spans as rows of SPANS_TABLE, and [calls, errors, duration in µs] by
-    operation, minute and duration bucket.
+    """What some events say: traces by id, spans by their identity, and what those add to the operations. A commutative monoid
+    under `combine`; for spans an idempotent one.
     """
 
     traces: dict[str, TracePartial] = field(default_factory=dict)
-    spans: list[tuple[Any, ...]] = field(default_factory=list)
-    operations: dict[OperationKey, list[int]] = field(default_factory=dict)
+    spans: dict[Identity, Span] = field(default_factory=dict)
+    operations: Operations = field(default_factory=dict)
 
 
-Columns = TypeVar("Columns", CreatedColumns, ClosedColumns)
+Half = TypeVar("Half", Created, Closed)
 
 
 def fold(facts: Sequence[Fact]) -> TracesPartial:
@@ -73,91 +94,84 @@ def fold(facts: Sequence[Fact]) -> TracesPartial:
             trace.last_event_at = fields["occurred_at"]
         match cast(TraceEventType, event_type):
             case "TraceCreated":
-                trace.created = _later(trace.created, _created(fields))
+                trace.created = better_half(trace.created, _created(fields))
             case "TraceCompleted":
-                trace.closed = _later(trace.closed, _closed(fields, fields["status"], None))
+                trace.closed = better_half(trace.closed, _closed(fields, fields["status"], None))
             case "TraceFailed":
-                trace.closed = _later(trace.closed, _closed(fields, "failed", fields["error"]))
+                trace.closed = better_half(trace.closed, _closed(fields, "failed", fields["error"]))
             case "SpanRecorded":
-                _count_span(trace, fields)
-                count_call(partial.operations, fields)
-                partial.spans.append(_span_row(offset, fields))
+                _keep(partial, span_of(offset, fields))
             case unknown:
                 assert_never(unknown)
+    partial.operations = operations_of(partial.spans.values())
     return partial
 
 
 def combine(one: TracesPartial, other: TracesPartial) -> TracesPartial:
-    """The partial of the facts of both. Commutative and associative, except for the order of spans."""
-    traces = dict(one.traces)
-    for trace_id, trace in other.traces.items():
-        traces[trace_id] = _combine(traces[trace_id], trace) if trace_id in traces else trace
-    operations = {key: list(counts) for key, counts in one.operations.items()}
-    for key, counts in other.operations.items():
-        operations[key] = [a + b for a, b in zip(operations.get(key, (0, 0, 0)), counts, strict=True)]
-    return TracesPartial(traces, one.spans + other.spans, operations)
+    """What both say together."""
+    traces = {trace_id: replace(trace) for trace_id, trace in one.traces.items()}
+    partial = TracesPartial(traces, dict(one.spans))
+    absorb(partial, other)
+    partial.operations = operations_of(partial.spans.values())
+    return partial
 
 
-def _later(one: Columns | None, other: Columns) -> Columns:
-    return other if one is None or other[:2] > one[:2] else one
+def absorb(partial: TracesPartial, other: TracesPartial) -> None:
+    """Add to the partial what the other one says, but for the operations."""
+    for trace_id, new in other.traces.items():
+        trace = partial.traces.setdefault(trace_id, TracePartial())
+        if new.created is not None:
+            trace.created = better_half(trace.created, new.created)
+        if new.closed is not None:
+            trace.closed = better_half(trace.closed, new.closed)
+        trace.version = max(trace.version, new.version)
+        trace.last_event_at = max(trace.last_event_at, new.last_event_at)
+    for span in other.spans.values():
+        _keep(partial, span)
 
 
-def _created(fields: Fields) -> CreatedColumns:
-    return (
-        fields["occurred_at"], fields["event_id"], fields["service_name"], fields["operation_name"],
-        fields["start_time"], fields["tags"],
+def better_half(one: Half | None, other: Half) -> Half:
+    """Of two halves the one of the lesser root; of one root's the later one."""
+    if one is None or other.root < one.root:
+        return other
+    is_later = other.root == one.root and (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id)
+    return other if is_later else one
+
+
+def root_key(span_id: str | None, start_time: int | None) -> RootKey:
+    """The key of the root that a fact names; times in µs since 1970."""
+    return NO_SPAN if span_id is None or start_time is None else (1, start_time, span_id)
+
+
+def _created(fields: Fields) -> Created:
+    return Created(
+        root_key(fields["span_id"], fields["start_time"]), fields["occurred_at"], fields["event_id"],
+        fields["service_name"], fields["operation_name"], fields["start_time"], fields["tags"],
     )  # fmt: skip
 
 
-def _closed(fields: Fields, status: str, error: str | None) -> ClosedColumns:
-    return (fields["occurred_at"], fields["event_id"], status, error, fields["end_time"], fields["tags"])
-
-
-def _count_span(trace: TracePartial, fields: Fields) -> None:
-    trace.span_count += 1
-    if fields["status"] == "error":
-        trace.error_count += 1
-    start, end = fields["start_time"], fields["end_time"]
-    if trace.first_span_start is None or start < trace.first_span_start:
-        trace.first_span_start = start
-    if trace.last_span_end is None or end > trace.last_span_end:
-        trace.last_span_end = end
-
-
-def count_call(operations: dict[OperationKey, list[int]], fields: Fields) -> None:
-    """Count the span with these fields among the calls of its operation and minute."""
-    duration, minute = fields["end_time"] - fields["start_time"], fields["occurred_at"] // US_PER_MINUTE * US_PER_MINUTE
-    service, operation = fields["service_name"], fields["operation_name"]
-    key = (service[:ROLLUP_NAME_CHARACTERS], operation[:ROLLUP_NAME_CHARACTERS], minute, bucket_of(duration))
-    counts = operations.get(key)
-    if counts is None:
-        counts = operations[key] = [0, 0, 0]
-    counts[0] += 1
-    counts[1] += fields["status"] == "error"
-    counts[2] += duration
-
-
-def _span_row(offset: int, fields: Fields) -> tuple[Any, ...]:
-    occurred_at = fields["occurred_at"]
-    return (
-        fields["aggregate_id"], fields["span_id"], fields["parent_span_id"], fields["service_name"],
-        fields["operation_name"], fields["kind"], fields["status"], fields["status_message"],
-        fields["start_time"] - PG_EPOCH_US, fields["end_time"] - PG_EPOCH_US,
-        fields["tags"], fields["events"], fields["links"], offset + 1,
-        None if occurred_at == fields["end_time"] else occurred_at - PG_EPOCH_US,
+def _closed(fields: Fields, status: str, error: str | None) -> Closed:
+    return Closed(
+        root_key(fields["span_id"], fields["start_time"]), fields["occurred_at"], fields["event_id"],
+        status, error, fields["end_time"], fields["tags"],
     )  # fmt: skip
 
 
-def _combine(one: TracePartial, other: TracePartial) -> TracePartial:
-    return TracePartial(
-        created=one.created if other.created is None else _later(one.created, other.created),
-        closed=one.closed if other.closed is None else _later(one.closed, other.closed),
-        span_count=one.span_count + other.span_count,
-        error_count=one.error_count + other.error_count,
-        first_span_start=min(
-            (t for t in (one.first_span_start, other.first_span_start) if t is not None), default=None
-        ),
-        last_span_end=max((t for t in (one.last_span_end, other.last_span_end) if t is not None), default=None),
-        version=max(one.version, other.version),
-        last_event_at=max(one.last_event_at, other.last_event_at),
-    )
+def _keep(partial: TracesPartial, span: Span) -> None:
+    """Keep the span, and count it with its trace, unless another record of it wins. Extremes only grow: of two records of a span
+    the start is the same, and the later end wins.
+    """
+    identity, trace = span.identity, partial.traces[span.trace_id]
+    rival = partial.spans.get(identity)
+    if rival is None:
+        trace.span_count += 1
+    elif span.replaces(rival):
+        trace.error_count -= rival.status == "error"
+    else:
+        return
+    partial.spans[identity] = span
+    trace.error_count += span.status == "error"
+    if trace.first_span_start is None or span.start < trace.first_span_start:
+        trace.first_span_start = span.start
+    if trace.last_span_end is None or span.end > trace.last_span_end:
+        trace.last_span_end = span.end

@@ -1,85 +1,163 @@
 """Writes a partial into a generation's tables: set-based, in the caller's transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
-from spanfold.projections.traces import dependencies
-from spanfold.projections.traces.fold import OperationKey, TracePartial, TracesPartial
-from spanfold.projections.traces.tables import DEPENDENCIES_TABLE, OPERATIONS_TABLE, SPANS_TABLE, TRACES_TABLE
+from spanfold.postgres.copying import MINUS_INFINITY_US, PG_EPOCH_US, CopyTarget
+from spanfold.projections.traces import rollups
+from spanfold.projections.traces.dependencies import calls_among, parents_in_table, related_spans
+from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, RootKey, TracePartial, TracesPartial
+from spanfold.projections.traces.spans import Span, operations_of, row_of
+from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
-    """Write the partial. Traces are merged first, which tells which of them already had spans: so calls between services are
-    counted whether the parent or the child arrived first.
+    """Merge traces first: what that returns tells which of them had spans before."""
+    if not partial.traces:
+        return
+    grown = set(_merge_traces(cursor, schema, partial.traces))
+    spans = partial.spans
+    if not spans:
+        return
+    growing = [span for span in spans.values() if span.trace_id in grown]
+    if not growing:
+        _add_spans(cursor, schema, partial, partition)
+        return
+    held = related_spans(cursor, schema, list(grown), growing)
+    lost, replaced = _told_again(spans.values(), held)
+    if lost or replaced:
+        _take_back(cursor, schema, lost, replaced)
+        held += parents_in_table(cursor, schema, replaced)
+    held = list({(span.trace_id, span.version): span for span in held}.values())
+    _add_to_held(cursor, schema, partial, partition, held, lost, replaced)
+
+
+def _add_spans(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
+    """Of traces that had no span before."""
+    spans = partial.spans.values()
+    _SPANS.copy(cursor, schema, map(row_of, spans))
+    rollups.add_operations(cursor, schema, partition, partial.operations)
+    rollups.add_calls(cursor, schema, partition, calls_among(spans))
+
+
+def _add_to_held(
+    cursor: Cursor[Any],
+    schema: str,
+    partial: TracesPartial,
+    partition: int,
+    held: Sequence[Span],
+    lost: Sequence[Span],
+    replaced: Sequence[Span],
+) -> None:
+    """Of traces that had some: `held` are the spans around the new ones. The rollups change by the difference."""
+    gone = {(span.trace_id, span.version) for span in (*lost, *replaced)}
+    added = [span for span in partial.spans.values() if (span.trace_id, span.version) not in gone]
+    _SPANS.copy(cursor, schema, map(row_of, added))
+    rollups.add_operations(cursor, schema, partition, operations_of(added) if lost else partial.operations)
+    rollups.subtract_operations(cursor, schema, partition, operations_of(replaced))
+    before = calls_among(held)
+    after = calls_among([*(span for span in held if (span.trace_id, span.version) not in gone), *added])
+    rollups.add_calls(cursor, schema, partition, after - before)
+    rollups.subtract_calls(cursor, schema, partition, before - after)
+
+
+def _told_again(spans: Iterable[Span], held: Iterable[Span]) -> tuple[list[Span], list[Span]]:
+    """The new records of spans that lose against the row that is there, and the rows that lose against them."""
+    rows = {span.identity: span for span in held}
+    lost: list[Span] = []
+    replaced: list[Span] = []
+    for span in spans:
+        row = rows.get(span.identity)
+        if row is None:
+            continue
+        if span.replaces(row):
+            replaced.append(row)
+        else:
+            lost.append(span)
+    return lost, replaced
+
+
+def _take_back(cursor: Cursor[Any], schema: str, lost: Sequence[Span], replaced: Sequence[Span]) -> None:
+    """Delete the rows that are replaced, and count the spans that were told twice once. Extremes stay: of two records of a span
+    the start is the same, and the later end stays.
     """
-    if partial.traces:
-        grown = _merge_traces(cursor, schema, partial.traces)
-    if partial.spans:
-        calls = dependencies.of_batch(cursor, schema, partial.spans, grown)
-        _SPANS.copy(cursor, schema, partial.spans)
-        _add(cursor, schema, OPERATIONS, MERGE_OPERATIONS, operation_rows(partial.operations, partition))
-        _add(cursor, schema, DEPENDENCIES, MERGE_DEPENDENCIES, dependencies.rows(calls, partition))
+    counts: Counter[str] = Counter(span.trace_id for span in (*lost, *replaced))
+    errors: Counter[str] = Counter(span.trace_id for span in (*lost, *replaced) if span.status == "error")
+    traces = list(counts)
+    cursor.execute(
+        sql.SQL(COUNT_ONCE).format(table=sql.Identifier(schema, TRACES_TABLE.name)),
+        (traces, [counts[trace_id] for trace_id in traces], [errors[trace_id] for trace_id in traces]),
+    )
+    if replaced:
+        cursor.execute(
+            sql.SQL(DELETE_SPANS).format(table=sql.Identifier(schema, SPANS_TABLE.name)),
+            ([span.trace_id for span in replaced], [span.version for span in replaced]),
+        )
 
 
 def _merge_traces(cursor: Cursor[Any], schema: str, traces: Mapping[str, TracePartial]) -> list[str]:
-    """Upsert; returns the ids of traces with new spans that already had some."""
+    """Upsert; returns the ids of those with new spans that had some before."""
     incoming = _TRACES.copy_incoming(cursor, schema, _trace_rows(traces))
     table = sql.Identifier(schema, TRACES_TABLE.name)
     cursor.execute(sql.SQL(MERGE_TRACES).format(table=table, incoming=incoming))
     return [trace_id for trace_id, count in cursor if 0 < traces[trace_id].span_count < count]
 
 
-def _add(cursor: Cursor[Any], schema: str, target: CopyTarget, statement: str, rows: Iterator[Sequence[Any]]) -> None:
-    incoming = target.copy_incoming(cursor, schema, rows)
-    cursor.execute(sql.SQL(statement).format(table=sql.Identifier(schema, target.name), incoming=incoming))
-
-
-def operation_rows(operations: Mapping[OperationKey, list[int]], partition: int) -> Iterator[tuple[Any, ...]]:
-    """Rows of OPERATIONS_TABLE."""
-    for (service, operation, minute, bucket), counts in operations.items():
-        yield (partition, service, operation, minute - PG_EPOCH_US, bucket, *counts)
-
-
-_NO_CREATED: Final = (None,) * 6
-_NO_CLOSED: Final = (None,) * 6
+_NO_HALF: Final = (None,) * 8
 
 
 def _trace_rows(traces: Mapping[str, TracePartial]) -> Iterator[tuple[Any, ...]]:
     """Rows of TRACES_TABLE, times shifted to Postgres' epoch."""
-    shift = PG_EPOCH_US
     for trace_id, trace in traces.items():
-        created: tuple[Any, ...] = _NO_CREATED
-        if trace.created is not None:
-            at, event_id, service, operation, start, tags = trace.created
-            created = (at - shift, event_id, service, operation, start - shift, tags)
-        closed: tuple[Any, ...] = _NO_CLOSED
-        if trace.closed is not None:
-            at, event_id, status, error, end, tags = trace.closed
-            closed = (at - shift, event_id, status, error, end - shift, tags)
-        first, last = trace.first_span_start, trace.last_span_end
         yield (
-            trace_id, *created, *closed, trace.span_count, trace.error_count,
-            None if first is None else first - shift, None if last is None else last - shift,
-            trace.version, trace.last_event_at - shift,
+            trace_id, *_created_columns(trace.created), *_closed_columns(trace.closed),
+            trace.span_count, trace.error_count, trace.first_span_start, trace.last_span_end,
+            trace.version, trace.last_event_at - PG_EPOCH_US,
         )  # fmt: skip
 
 
-def _later_columns(owner: str, columns: Sequence[str]) -> str:
-    """SET clauses for the columns of one event type: the later event time wins, and on a tie the greater id."""
-    wins = f"t.{owner}_at IS NULL OR (excluded.{owner}_at, excluded.{owner}_id) > (t.{owner}_at, t.{owner}_id)"
-    clauses = [f"{name} = CASE WHEN {wins} THEN excluded.{name} ELSE t.{name} END" for name in columns]
-    return ",\n    ".join(clauses)
+def _created_columns(half: Created | None) -> tuple[Any, ...]:
+    if half is None:
+        return _NO_HALF
+    return (
+        half.occurred_at - PG_EPOCH_US, half.event_id, *_root_columns(half.root), half.service_name,
+        half.operation_name, half.start_time - PG_EPOCH_US, half.tags,
+    )  # fmt: skip
+
+
+def _closed_columns(half: Closed | None) -> tuple[Any, ...]:
+    if half is None:
+        return _NO_HALF
+    return (
+        half.occurred_at - PG_EPOCH_US, half.event_id, *_root_columns(half.root), half.status,
+        half.error, half.end_time - PG_EPOCH_US, half.tags,
+    )  # fmt: skip
+
+
+def _root_columns(root: RootKey) -> tuple[int, str | None]:
+    """Start and id of the root span; -infinity and null without one, so that it comes first."""
+    return (MINUS_INFINITY_US, None) if root == NO_SPAN else (root[1] - PG_EPOCH_US, root[2])
+
+
+def _half(owner: str, columns: Sequence[str]) -> str:
+    """SET clauses of the columns of one half: the lesser root wins, then the later event time, then the greater id."""
+    new = f"(excluded.{owner}_root_start, coalesce(excluded.{owner}_root_id, ''))"
+    old = f"(t.{owner}_root_start, coalesce(t.{owner}_root_id, ''))"
+    is_later = f"(excluded.{owner}_at, excluded.{owner}_id) > (t.{owner}_at, t.{owner}_id)"
+    wins = f"t.{owner}_at IS NULL OR {new} < {old} OR ({new} = {old} AND {is_later})"
+    names = (f"{owner}_at", f"{owner}_id", f"{owner}_root_start", f"{owner}_root_id", *columns)
+    return ",\n    ".join(f"{name} = CASE WHEN {wins} THEN excluded.{name} ELSE t.{name} END" for name in names)
 
 
 MERGE_TRACES: Final = f"""
 INSERT INTO {{table}} AS t
 SELECT * FROM {{incoming}}
 ON CONFLICT (trace_id) DO UPDATE SET
-    {_later_columns("created", ("created_at", "created_id", "service_name", "operation_name", "start_time", "created_tags"))},
-    {_later_columns("closed", ("closed_at", "closed_id", "status", "error", "end_time", "closed_tags"))},
+    {_half("created", ("service_name", "operation_name", "start_time", "created_tags"))},
+    {_half("closed", ("status", "error", "end_time", "closed_tags"))},
     span_count = t.span_count + excluded.span_count,
     error_count = t.error_count + excluded.error_count,
     first_span_start = least(t.first_span_start, excluded.first_span_start),
@@ -89,24 +167,18 @@ ON CONFLICT (trace_id) DO UPDATE SET
 RETURNING trace_id, span_count
 """
 
-MERGE_OPERATIONS: Final = """
-INSERT INTO {table} AS t
-SELECT * FROM {incoming}
-ON CONFLICT (partition, service_name, operation_name, minute, bucket) DO UPDATE SET
-    calls = t.calls + excluded.calls,
-    errors = t.errors + excluded.errors,
-    duration_us = t.duration_us + excluded.duration_us
+COUNT_ONCE: Final = """
+UPDATE {table} t
+   SET span_count = t.span_count - twice.spans, error_count = t.error_count - twice.errors
+  FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS twice (trace_id, spans, errors)
+ WHERE t.trace_id = twice.trace_id
 """
 
-MERGE_DEPENDENCIES: Final = """
-INSERT INTO {table} AS t
-SELECT * FROM {incoming}
-ON CONFLICT (partition, parent, child, minute) DO UPDATE SET
-    calls = t.calls + excluded.calls,
-    errors = t.errors + excluded.errors
+DELETE_SPANS: Final = """
+DELETE FROM {table} t
+ USING unnest(%s::text[], %s::bigint[]) AS replaced (trace_id, version)
+ WHERE (t.trace_id, t.version) = (replaced.trace_id, replaced.version)
 """
 
 _TRACES: Final = CopyTarget(TRACES_TABLE)
 _SPANS: Final = CopyTarget(SPANS_TABLE)
-OPERATIONS: Final = CopyTarget(OPERATIONS_TABLE)
-DEPENDENCIES: Final = CopyTarget(DEPENDENCIES_TABLE)

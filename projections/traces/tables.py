@@ -18,6 +18,7 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import JSONB
 
+from spanfold.postgres.copying import Histogram
 from spanfold.projections.projection import NEEDED_BY_FOLD
 from spanfold.projections.retention.rules import Retained
 
@@ -26,18 +27,42 @@ metadata = MetaData()
 MAX_CALL_DAYS: Final = 7
 """Two spans are a call only if their ends are at most this far apart."""
 
+MAX_SPAN_DAYS: Final = 7
+"""A span that is recorded again is the same span only if its end is at most this long after its start."""
+
+_CREATED_ROOT: Final = "(created_root_start, coalesce(created_root_id, ''))"
+_CLOSED_ROOT: Final = "(closed_root_start, coalesce(closed_root_id, ''))"
+
+IS_CREATED: Final = f"(created_at IS NOT NULL AND (closed_at IS NULL OR {_CREATED_ROOT} <= {_CLOSED_ROOT}))"
+"""Whether the first half is the root's: a half is shown only if it names the root's span."""
+
+IS_CLOSED: Final = f"(closed_at IS NOT NULL AND (created_at IS NULL OR {_CLOSED_ROOT} <= {_CREATED_ROOT}))"
+"""Whether the second half is the root's."""
+
+SHOWN_START: Final = f"""
+CASE WHEN {IS_CREATED} THEN start_time
+     WHEN {IS_CLOSED} AND closed_root_id IS NOT NULL THEN closed_root_start
+     ELSE first_span_start
+END
+"""
+"""The start of a trace as the view shows it."""
+
 TRACES_TABLE: Final = Table(
     "traces",
     metadata,
     Column("trace_id", Text(collation="C"), primary_key=True),
     Column("created_at", TIMESTAMP(timezone=True)),
     Column("created_id", Uuid),
+    Column("created_root_start", TIMESTAMP(timezone=True)),
+    Column("created_root_id", Text(collation="C")),
     Column("service_name", Text),
     Column("operation_name", Text),
     Column("start_time", TIMESTAMP(timezone=True)),
     Column("created_tags", JSONB),
     Column("closed_at", TIMESTAMP(timezone=True)),
     Column("closed_id", Uuid),
+    Column("closed_root_start", TIMESTAMP(timezone=True)),
+    Column("closed_root_id", Text(collation="C")),
     Column("status", Text),
     Column("error", Text),
     Column("end_time", TIMESTAMP(timezone=True)),
@@ -49,7 +74,7 @@ TRACES_TABLE: Final = Table(
     Column("version", BigInteger, nullable=False),
     Column("last_event_at", TIMESTAMP(timezone=True), nullable=False),
     # for pages of traces, the latest first: the same expression as in the view
-    Index("traces_start", text("coalesce(start_time, first_span_start) DESC NULLS LAST")),
+    Index("traces_start", text(f"({SHOWN_START}) DESC NULLS LAST")),
     # room for the updates of an open trace on its own page
     postgresql_with={"fillfactor": 75},
 )
@@ -71,6 +96,7 @@ SPANS_TABLE: Final = Table(
     Column("events", JSONB, nullable=False),
     Column("links", JSONB, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("event_id", Uuid, nullable=False),
     # the event's time, by which operation_minutes counts; null if it equals end_time, as it should
     Column("occurred_at", TIMESTAMP(timezone=True)),
     # the fold looks up parents and children that arrived earlier
@@ -88,11 +114,14 @@ OPERATIONS_TABLE: Final = Table(
     Column("partition", SmallInteger, primary_key=True),
     Column("service_name", Text(collation="C"), primary_key=True),
     Column("operation_name", Text(collation="C"), primary_key=True),
+    Column("kind", Text(collation="C"), primary_key=True),
+    Column("route", Text(collation="C"), primary_key=True),
     Column("minute", TIMESTAMP(timezone=True), primary_key=True),
-    Column("bucket", SmallInteger, primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("duration_us", Numeric, nullable=False),
+    Column("durations", Histogram, nullable=False),
+    Index("operation_minutes_minute", "minute"),
     info={"retained": Retained(("minute",), counted_from=("spans", 0))},
 )
 
@@ -105,5 +134,8 @@ DEPENDENCIES_TABLE: Final = Table(
     Column("minute", TIMESTAMP(timezone=True), primary_key=True),
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
+    Column("duration_us", Numeric, nullable=False),
+    Column("durations", Histogram, nullable=False),
+    Index("service_dependencies_minute", "minute"),
     info={"retained": Retained(("minute",), counted_from=("spans", MAX_CALL_DAYS))},
 )

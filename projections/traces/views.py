@@ -3,40 +3,63 @@
 from typing import Final
 
 from spanfold.projections.projection import View
+from spanfold.projections.traces.tables import IS_CLOSED, IS_CREATED, SHOWN_START
 
 VIEWS: Final = (
     View(
         name="traces",
         comment="One row per trace, folded from its accepted events.",
-        select="""
+        select=f"""
             SELECT t.trace_id,
-                   t.service_name,
-                   t.operation_name,
-                   coalesce(t.status, 'started') AS status,
-                   coalesce(t.start_time, t.first_span_start) AS start_time,
-                   t.end_time,
-                   ((extract(epoch FROM t.end_time)
-                     - extract(epoch FROM coalesce(t.start_time, t.first_span_start))) * 1000)
+                   coalesce(t.shown_service_name, e.service_name) AS service_name,
+                   coalesce(t.shown_operation_name, e.operation_name) AS operation_name,
+                   t.shown_status AS status,
+                   t.shown_start AS start_time,
+                   t.shown_end AS end_time,
+                   ((extract(epoch FROM t.shown_end) - extract(epoch FROM t.shown_start)) * 1000)
                        ::double precision AS duration_ms,
-                   coalesce(t.created_tags, '{{}}') || coalesce(t.closed_tags, '{{}}') AS tags,
+                   t.shown_tags AS tags,
                    t.span_count,
                    t.error_count,
-                   t.error,
-                   CASE WHEN t.last_span_end > t.end_time
-                        THEN (SELECT count(*) FROM {schema}.spans s
-                               WHERE s.trace_id = t.trace_id AND s.end_time > t.end_time)
+                   t.shown_error AS error,
+                   t.has_root,
+                   CASE WHEN t.last_span_end > t.shown_end
+                        THEN (SELECT count(*) FROM {{schema}}.spans s
+                               WHERE s.trace_id = t.trace_id AND s.end_time > t.shown_end)
                         ELSE 0
                    END AS late_events,
                    t.version,
                    t.last_event_at
-              FROM {schema}.traces t""",
+              FROM (SELECT trace_id, span_count, error_count, last_span_end, version, last_event_at,
+                           created_at IS NOT NULL OR closed_at IS NOT NULL AS has_root,
+                           CASE WHEN {IS_CREATED} THEN service_name END AS shown_service_name,
+                           CASE WHEN {IS_CREATED} THEN operation_name END AS shown_operation_name,
+                           CASE WHEN {IS_CLOSED} THEN status
+                                WHEN {IS_CREATED} THEN 'started'
+                                ELSE 'incomplete'
+                           END AS shown_status,
+                           {SHOWN_START} AS shown_start,
+                           CASE WHEN {IS_CLOSED} THEN end_time
+                                WHEN created_at IS NULL AND closed_at IS NULL THEN last_span_end
+                           END AS shown_end,
+                           CASE WHEN {IS_CREATED} THEN created_tags ELSE '{{{{}}}}' END
+                               || CASE WHEN {IS_CLOSED} THEN closed_tags ELSE '{{{{}}}}' END AS shown_tags,
+                           CASE WHEN {IS_CLOSED} THEN error END AS shown_error
+                      FROM {{schema}}.traces) t
+              LEFT JOIN LATERAL (
+                    SELECT s.service_name, s.operation_name
+                      FROM {{schema}}.spans s
+                     WHERE NOT t.has_root AND s.trace_id = t.trace_id
+                     ORDER BY s.start_time, s.span_id, s.service_name, s.kind, s.end_time, s.event_id
+                     LIMIT 1) e ON true""",
         comments={
             "trace_id": "Id of the trace; 32 hex digits with OpenTelemetry.",
-            "service_name": "Service of the root operation; null until TraceCreated has arrived.",
-            "operation_name": "Name of the root operation; null until TraceCreated has arrived.",
-            "status": "started; once the trace has ended, the status in TraceCompleted (by default completed), or failed.",
-            "start_time": "From TraceCreated; until that has arrived, the earliest start of its spans.",
-            "end_time": "From TraceCompleted or TraceFailed, whichever event is later; null while the trace is open.",
+            "service_name": "Service of the root span, null until TraceCreated has come; without a root that of the first span.",
+            "operation_name": "Name of the root span, null until TraceCreated has come; without a root that of the first span.",
+            "status": "started, then what TraceCompleted says (usually completed), or failed; incomplete without a root.",
+            "start_time": "Start of the root span, else the earliest start of its spans.",
+            "end_time": "End of the root span, null while the trace is open; without a root the latest end of its spans.",
+            "has_root": "Whether TraceCreated, TraceCompleted or TraceFailed has come; of several roots the first is shown.",
             "duration_ms": "end_time - start_time in milliseconds; negative if the two were set by clocks that disagree.",
             "tags": "Attributes of TraceCreated, overridden by those of TraceCompleted or TraceFailed.",
             "span_count": "Number of its spans, including old ones that were deleted (see spanfold.retention_horizons).",
@@ -88,43 +111,52 @@ VIEWS: Final = (
     ),
     View(
         name="operation_minutes",
-        comment="Calls of each operation by minute. Names are cut to 200 characters.",
+        comment="Calls of each operation in each minute. Names are cut to 200 characters.",
         select="""
-            SELECT b.service_name,
-                   b.operation_name,
-                   b.minute,
-                   sum(b.calls)::bigint AS calls,
-                   sum(b.errors)::bigint AS errors,
-                   (sum(b.duration_us) / 1000)::double precision AS duration_ms_sum,
-                   jsonb_object_agg(b.upper_ms, b.calls) AS duration_histogram
-              FROM (SELECT service_name, operation_name, minute, spanfold_core.bucket_upper_ms(bucket) AS upper_ms,
-                           sum(calls) AS calls, sum(errors) AS errors, sum(duration_us) AS duration_us
-                      FROM {schema}.operation_minutes
-                     GROUP BY service_name, operation_name, minute, bucket) b
-             GROUP BY b.service_name, b.operation_name, b.minute""",
+            SELECT service_name,
+                   operation_name,
+                   kind,
+                   route,
+                   minute,
+                   sum(calls)::bigint AS calls,
+                   sum(errors)::bigint AS errors,
+                   (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
+                   spanfold_core.concatenate(durations) AS duration_histogram
+              FROM {schema}.operation_minutes
+             GROUP BY service_name, operation_name, kind, route, minute""",
         comments={
             "service_name": "OpenTelemetry service.name.",
             "operation_name": "Name of the spans.",
-            "minute": "Start of the minute in which the spans ended.",
-            "calls": "Number of spans.",
-            "errors": "Number of spans with status error.",
-            "duration_ms_sum": "Sum of the spans' durations in milliseconds.",
-            "duration_histogram": "Number of spans by the upper bound of their duration in milliseconds; for spanfold.quantile.",
+            "kind": "internal, server, client, producer or consumer.",
+            "route": "Attribute http.route of the spans; empty if they have none.",
+            "minute": "The minute in which they ended.",
+            "calls": "How many there were.",
+            "errors": "Those of them with status error.",
+            "duration_ms_sum": "Sum of their durations in milliseconds.",
+            "duration_histogram": "Their durations: spanfold.p99(duration_histogram), spanfold.quantile(0.9, …).",
         },
     ),
     View(
         name="service_dependencies",
-        comment="Calls from one service to another by minute, derived from spans and their parents.",
+        comment="Calls from one service to another in each minute, from spans and their parents.",
         select="""
-            SELECT parent, child, minute, sum(calls)::bigint AS calls, sum(errors)::bigint AS errors
+            SELECT parent,
+                   child,
+                   minute,
+                   sum(calls)::bigint AS calls,
+                   sum(errors)::bigint AS errors,
+                   (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
+                   spanfold_core.concatenate(durations) AS duration_histogram
               FROM {schema}.service_dependencies
              GROUP BY parent, child, minute""",
         comments={
-            "parent": "Name of the service that called, cut to 200 characters.",
-            "child": "Name of the service that was called, cut to 200 characters.",
-            "minute": "Start of the minute in which the called span ended.",
-            "calls": "Number of calls.",
-            "errors": "Number of calls whose called span has status error.",
+            "parent": "The service that called.",
+            "child": "The service that was called.",
+            "minute": "The minute in which the called span ended.",
+            "calls": "How many calls; of a span's parents at most one of each role (caller, callee, other) counts.",
+            "errors": "Those whose called span has status error.",
+            "duration_ms_sum": "Sum of the called spans' durations in milliseconds.",
+            "duration_histogram": "The called spans' durations: spanfold.p99(duration_histogram).",
         },
     ),
 )

@@ -6,12 +6,14 @@ from spanfold.application.domain.spans import Span
 from spanfold.application.domain.traces import Trace, TraceStatus
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 
+SpanKey = tuple[str, str, str, int]
+
 
 def trace_of(state: TraceState) -> Trace | None:
-    """The trace with this state; None without a TraceCreated. Facts that violate a rule of the domain (an end before the start)
-    are kept as they are.
+    """The trace with this state; None without its root's TraceCreated. Facts that violate a rule of the domain (an end before
+    the start) are kept as they are.
     """
-    created, closed = state.created, state.closed
+    created, closed = state.root_created, state.root_closed
     if created is None:
         return None
     spans = sorted(state.spans.values(), key=lambda span: (span.start_time, span.event_id))
@@ -51,16 +53,25 @@ def facts_to_add(trace: Trace, state: TraceState, source: str) -> list[TraceEven
     that the log already has stay as they are.
     """
     facts: list[TraceEvent] = []
-    if state.created is None:
-        facts.append(_created(trace, source))
-    known = {span.identity() for span in state.spans.values()}
-    facts += [fact for span in trace.spans if (fact := _recorded(trace, span, source)).identity() not in known]
-    if trace.end is not None and state.closed is None:
-        facts.append(_closed(trace, trace.end, source))
+    root = state.root_created or state.root_closed
+    span_id = root.span_id if root is not None else None
+    if state.root_created is None:
+        facts.append(_created(trace, source, span_id))
+    ends: dict[SpanKey, int] = {}
+    for held in state.spans.values():
+        ends[_key(held)] = max(held.end_time, ends.get(_key(held), held.end_time))
+    recorded = [_recorded(trace, span, source) for span in trace.spans]
+    facts += [fact for fact in recorded if ends.get(_key(fact), fact.end_time - 1) < fact.end_time]
+    if trace.end is not None and state.root_closed is None:
+        facts.append(_closed(trace, trace.end, source, span_id))
     return facts
 
 
-def _created(trace: Trace, source: str) -> TraceCreated:
+def _key(span: SpanRecorded) -> SpanKey:
+    return (span.span_id, span.kind, span.service_name, span.start_time)
+
+
+def _created(trace: Trace, source: str, span_id: str | None) -> TraceCreated:
     return TraceCreated(
         aggregate_id=trace.id,
         occurred_at=trace.start,
@@ -68,6 +79,7 @@ def _created(trace: Trace, source: str) -> TraceCreated:
         service_name=trace.service_id,
         operation_name=trace.operation_name,
         start_time=trace.start,
+        span_id=span_id,
         tags=trace.tags,
     )
 
@@ -90,7 +102,8 @@ def _recorded(trace: Trace, span: Span, source: str) -> SpanRecorded:
     )
 
 
-def _closed(trace: Trace, end: int, source: str) -> TraceCompleted | TraceFailed:
+def _closed(trace: Trace, end: int, source: str, span_id: str | None) -> TraceCompleted | TraceFailed:
+    start = trace.start if span_id is not None else None
     if trace.status == TraceStatus.FAILED:
         return TraceFailed(
             aggregate_id=trace.id,
@@ -98,6 +111,8 @@ def _closed(trace: Trace, end: int, source: str) -> TraceCompleted | TraceFailed
             source=source,
             error=trace.error or "",
             end_time=end,
+            span_id=span_id,
+            start_time=start,
             tags=trace.closing_tags,
         )
     return TraceCompleted(
@@ -106,5 +121,7 @@ def _closed(trace: Trace, end: int, source: str) -> TraceCompleted | TraceFailed
         source=source,
         status=str(trace.status),
         end_time=end,
+        span_id=span_id,
+        start_time=start,
         tags=trace.closing_tags,
     )

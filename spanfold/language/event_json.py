@@ -78,9 +78,13 @@ _READERS: Final[dict[str, Reader]] = {
     "links": list_of(object_of({"trace_id": _NAME, "span_id": _NAME, "attributes": tags}, _NO_TAGS)),
 }
 
+_ROOT: Final[dict[str, Reader]] = {"span_id": or_null(_NAME), "start_time": or_null(time_us)}
+
 _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     "SpanRecorded": {"status": choice("unset", "ok", "error")},
-    "TraceCompleted": {"status": _NAME},
+    "TraceCreated": {"span_id": or_null(_NAME)},
+    "TraceCompleted": {"status": _NAME, **_ROOT},
+    "TraceFailed": _ROOT,
     "ServiceRegistered": {"status": SERVICE_STATUS},
     "ServiceHealthChanged": {"status": SERVICE_STATUS},
     "MetricUpdated": {"name": _NAME, **metric_json.READERS},
@@ -94,6 +98,8 @@ _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
 }
 
 _TIMES: Final = ("start_time", "end_time")
+
+_CLOSING: Final = ("TraceCompleted", "TraceFailed")
 
 PUBLISHABLE: Final = tuple(name for name in EVENT_TYPES if name not in (*NOT_FOLDED, BATCH))
 """The event types that anyone may publish."""
@@ -215,6 +221,8 @@ def _complete(event_type: str, data: dict[str, Any]) -> None:
     refuse_missing(data, required, f"event_data of {event_type}")
     if event_type == SpanRecorded.__name__ and data["end_time"] < data["start_time"]:
         raise InvalidInput("event_data: end_time is before start_time")
+    if event_type in _CLOSING and (data.get("span_id") is None) is not (data.get("start_time") is None):
+        raise InvalidInput("event_data: span_id and start_time are the root span's: give both or neither")
     if event_type == MetricUpdated.__name__:
         metric_json.refuse_incoherent(data)
 

@@ -59,13 +59,17 @@ class DomainEvent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceCreated(DomainEvent):
-    """A trace has started: its root operation started at `start_time`."""
+    """A trace has started: its root operation started at `start_time`. `span_id` is the root span's, if it is known."""
 
     home: ClassVar[Topic | None] = TRACES
     service_name: str
     operation_name: str
     start_time: int
+    span_id: str | None = None
     tags: Tags = field(default_factory=dict)
+
+    def identity(self) -> tuple[str, ...]:
+        return _root_identity(self.span_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,22 +99,32 @@ class SpanRecorded(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceCompleted(DomainEvent):
-    """The trace's root operation ended without an error."""
+    """The trace's root operation ended without an error. `span_id` and `start_time` are the root span's: both or neither."""
 
     home: ClassVar[Topic | None] = TRACES
     end_time: int
     status: str = "completed"
+    span_id: str | None = None
+    start_time: int | None = None
     tags: Tags = field(default_factory=dict)
+
+    def identity(self) -> tuple[str, ...]:
+        return _root_identity(self.span_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceFailed(DomainEvent):
-    """The trace's root operation ended with an error."""
+    """The trace's root operation ended with an error; `span_id` and `start_time` as with TraceCompleted."""
 
     home: ClassVar[Topic | None] = TRACES
     error: str
     end_time: int
+    span_id: str | None = None
+    start_time: int | None = None
     tags: Tags = field(default_factory=dict)
+
+    def identity(self) -> tuple[str, ...]:
+        return _root_identity(self.span_id)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -272,6 +286,10 @@ class TraceErased(DomainEvent):
     """
 
     why: str = ""
+
+
+def _root_identity(span_id: str | None) -> tuple[str, ...]:
+    return () if span_id is None else (span_id,)
 
 
 TraceEvent = TraceCreated | SpanRecorded | TraceCompleted | TraceFailed

@@ -17,10 +17,23 @@ from sqlalchemy.dialects import postgresql
 PG_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01, where Postgres starts to count, in µs since 1970."""
 
+MINUS_INFINITY_US: Final = -(1 << 63)
+"""-infinity as a timestamp in Postgres' binary format."""
+
 PG_EPOCH_DAYS: Final = 10_957
 """2000-01-01 in days since 1970."""
 
 _FLUSH_BYTES: Final = 64 * 1024 * 1024
+
+
+class Histogram(types.UserDefinedType[Any]):
+    """The composite type spanfold.histogram."""
+
+    cache_ok = True
+
+    def get_col_spec(self, **_: Any) -> str:
+        return "spanfold.histogram"
+
 
 _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     types.Text: "text",
@@ -36,10 +49,14 @@ _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     postgresql.JSONB: "bytea",
     postgresql.DOUBLE_PRECISION: "float8",
     postgresql.ARRAY: "bytea",
+    Histogram: "bytea",
 }
 
 _FLOAT8_OID: Final = 701
 _INT8_OID: Final = 20
+_INT8_ARRAY_OID: Final = 1016
+_INT2_OID: Final = 21
+_INT2_ARRAY_OID: Final = 1005
 
 
 def wire_types(table: Table) -> list[str]:
@@ -57,12 +74,23 @@ def int8_array(values: Sequence[int]) -> bytes:
     return _array(_INT8_OID, "q", values)
 
 
+def histogram(buckets: Sequence[int], counts: Sequence[int]) -> bytes:
+    """The counts by bucket as spanfold.histogram takes them: the number of fields, type and length of each (record_recv)."""
+    one, other = _array(_INT2_OID, "h", buckets), _array(_INT8_OID, "q", counts)
+    return b"".join(
+        (
+            struct.pack(">iIi", 2, _INT2_ARRAY_OID, len(one)), one,
+            struct.pack(">Ii", _INT8_ARRAY_OID, len(other)), other,
+        )
+    )  # fmt: skip
+
+
 def _array(oid: int, code: str, values: Sequence[float]) -> bytes:
     """Dimensions, no nulls, the elements' type; length and lower bound; length and bytes of each element (array_recv)."""
     if not values:
         return struct.pack(">3i", 0, 0, oid)
     length = len(values)
-    elements: list[float] = [8] * (2 * length)
+    elements: list[float] = [struct.calcsize(code)] * (2 * length)
     elements[1::2] = values
     return _array_layout(code, length).pack(1, 0, oid, length, 1, *elements)
 

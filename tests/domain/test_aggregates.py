@@ -129,14 +129,13 @@ def test_the_state_says_what_the_read_model_says(events: list[TraceEvent]) -> No
     partial = fold(facts).traces.get("t-1", TracePartial())
     state = state_of(events)
     assert [state.created and state.created.event_id, state.closed and state.closed.event_id] == [
-        partial.created and partial.created[1],
-        partial.closed and partial.closed[1],
+        partial.created and partial.created.event_id,
+        partial.closed and partial.closed.event_id,
     ]
-    assert (state.status, state.error) == (
-        (partial.closed[2], partial.closed[3]) if partial.closed else ("started", None)
-    )
+    assert [state.root_created is not None, state.root_closed is not None] == [
+        half is not None and half.root == partial.root for half in (partial.created, partial.closed)
+    ]
     assert len(state.spans) == partial.span_count
-    assert state.start_time == (partial.created[4] if partial.created else partial.first_span_start)
 
 
 @lawful
@@ -154,7 +153,7 @@ def test_what_the_log_tells_of_a_trace_need_not_be_told_again(events: list[Trace
     state = state_of(events)
     trace = trace_of(state)
     if trace is None:
-        assert state.created is None
+        assert state.root_created is None
     else:
         assert facts_to_add(trace, state, "test") == []
 

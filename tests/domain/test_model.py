@@ -109,9 +109,15 @@ def test_a_span_is_added_once_also_when_it_is_late() -> None:
 
 def test_a_span_with_other_content_is_another_span() -> None:
     with pytest.raises(CommandRefused, match=r"has a different span s-1 of kind internal.*another id"):
-        STARTED.add_span(span()).add_span(span(end=NOON + 9))
+        STARTED.add_span(span()).add_span(span(operation_name="another"))
     halves = STARTED.add_span(span(kind="client")).add_span(span(kind="server"))
     assert len(halves.spans) == 2
+
+
+def test_a_span_that_is_added_again_with_a_later_end_is_the_same_span() -> None:
+    longer = span(end=NOON + 900)
+    assert STARTED.add_span(span()).add_span(longer).spans == (longer,)
+    assert STARTED.add_span(longer).add_span(span()).spans == (longer,)
 
 
 def test_tags_of_the_end_lie_over_those_of_the_start() -> None:

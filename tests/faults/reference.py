@@ -8,7 +8,7 @@ mapping of row to how often it is there.
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -283,31 +283,65 @@ def _trace_tables(events: Sequence[Event]) -> dict[str, Table]:
     traces = defaultdict[str, list[Event]](list)
     for event in events:
         traces[event.fields["aggregate_id"]].append(event)
-    spans = [event for event in events if event.type == "SpanRecorded"]
+    spans = _once([event for event in events if event.type == "SpanRecorded"])
+    spans_of = defaultdict[str, list[dict[str, Any]]](list)
+    for span in spans:
+        spans_of[span.fields["aggregate_id"]].append(span.fields)
     return {
-        "traces": {trace_id: _trace_row(told) for trace_id, told in traces.items()},
+        "traces": {trace_id: _trace_row(own, spans_of[trace_id]) for trace_id, own in traces.items()},
         "spans": Counter(map(_span_row, spans)),
         "operation_minutes": _operation_rows([event.fields for event in spans]),
-        "service_dependencies": _dependency_rows(traces.values()),
+        "service_dependencies": _dependency_rows(spans_of.values()),
     }
 
 
-def _trace_row(told: Sequence[Event]) -> tuple[Any, ...]:
-    def last(*types: str) -> tuple[str, dict[str, Any]] | None:
-        ours = [(each.type, each.fields) for each in told if each.type in types]
-        return max(ours, key=lambda each: (each[1]["occurred_at"], each[1]["event_id"]), default=None)
+def _once(events: Sequence[Event]) -> list[Event]:
+    """Each span once: of its records the one that ends last, of those the one with the greatest event id. What ends more than a
+    week after its start is a span of its own.
+    """
+    groups = defaultdict[Any, list[Event]](list)
+    for event in events:
+        f = event.fields
+        is_long = f["end_time"] - f["start_time"] > 7 * DAY
+        name = (f["aggregate_id"], f["span_id"], f["kind"], f["service_name"], f["start_time"])
+        groups[*name, f["event_id"] if is_long else None].append(event)
+    return [
+        max(group, key=lambda event: (event.fields["end_time"], event.fields["event_id"])) for group in groups.values()
+    ]
 
-    spans = [each.fields for each in told if each.type == "SpanRecorded"]
+
+def _root(fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What names no span comes before all else; then the earlier start, then the lesser span id."""
+    return (0,) if fields["span_id"] is None else (1, fields["start_time"], fields["span_id"])
+
+
+def _trace_row(events: Sequence[Event], spans: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    halves = [event for event in events if event.type != "SpanRecorded"]
+    root = min((_root(event.fields) for event in halves), default=None)
+
+    def last(*types: str) -> Event | None:
+        own = [event for event in halves if event.type in types and _root(event.fields) == root]
+        return max(own, key=lambda event: (event.fields["occurred_at"], event.fields["event_id"]), default=None)
+
     created, closed = last("TraceCreated"), last("TraceCompleted", "TraceFailed")
-    first = created[1] if created else {}
-    final = closed[1] if closed else {}
-    start = first.get("start_time", min((span["start_time"] for span in spans), default=None))
-    end = final.get("end_time")
-    failed = closed is not None and closed[0] == "TraceFailed"
+    first = created.fields if created else {}
+    final = closed.fields if closed else {}
+    earliest = min(
+        spans,
+        key=lambda span: (
+            span["start_time"], span["span_id"], span["service_name"], span["kind"], span["end_time"], span["event_id"],
+        ),
+        default=None,
+    )  # fmt: skip
+    named = first or (earliest if root is None and earliest else {})
+    start = first.get("start_time") or final.get("start_time") or (earliest["start_time"] if earliest else None)
+    end = final.get("end_time") if root is not None else max((span["end_time"] for span in spans), default=None)
+    failed = closed is not None and closed.type == "TraceFailed"
+    status = "incomplete" if root is None else "started" if closed is None else final.get("status", "failed")
     return (
-        first.get("service_name"),
-        first.get("operation_name"),
-        "failed" if failed else final.get("status", "started"),
+        named.get("service_name"),
+        named.get("operation_name"),
+        status,
         start,
         end,
         None if start is None or end is None else (end - start) / 1000,
@@ -315,9 +349,10 @@ def _trace_row(told: Sequence[Event]) -> tuple[Any, ...]:
         len(spans),
         len([span for span in spans if span["status"] == "error"]),
         final.get("error") if failed else None,
+        root is not None,
         0 if end is None else len([span for span in spans if span["end_time"] > end]),
-        max(each.record.offset + 1 for each in told),
-        max(each.fields["occurred_at"] for each in told),
+        max(event.record.offset + 1 for event in events),
+        max(event.fields["occurred_at"] for event in events),
     )
 
 
@@ -401,15 +436,18 @@ def _minute_row(points: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
 
 
 def _operation_rows(spans: Sequence[Mapping[str, Any]]) -> Table:
-    rows: dict[Any, tuple[int, int, int, Counter[Decimal]]] = {}
+    groups = defaultdict[Any, list[Mapping[str, Any]]](list)
     for span in spans:
-        minute = span["occurred_at"] // MINUTE * MINUTE
-        key = (span["service_name"][:NAME], span["operation_name"][:NAME], minute)
-        calls, errors, total, histogram = rows.get(key, (0, 0, 0, Counter()))
-        duration = span["end_time"] - span["start_time"]
-        histogram[_upper_ms(duration)] += 1
-        rows[key] = (calls + 1, errors + (span["status"] == "error"), total + duration, histogram)
-    return {key: (calls, errors, total / 1000, dict(rest)) for key, (calls, errors, total, rest) in rows.items()}
+        minute, route = span["occurred_at"] // MINUTE * MINUTE, span["tags"].get("http.route")
+        route = route[:NAME] if isinstance(route, str) else ""
+        groups[span["service_name"][:NAME], span["operation_name"][:NAME], span["kind"], route, minute].append(span)
+    return {key: _rollup(group) for key, group in groups.items()}
+
+
+def _rollup(spans: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    durations = [span["end_time"] - span["start_time"] for span in spans]
+    errors = [span for span in spans if span["status"] == "error"]
+    return (len(spans), len(errors), sum(durations) / 1000, dict(Counter(map(_upper_ms, durations))))
 
 
 def _upper_ms(duration: int) -> Decimal:
@@ -420,28 +458,42 @@ def _upper_ms(duration: int) -> Decimal:
     return Decimal(duration // width * width + width - 1) / 1000
 
 
-def _dependency_rows(traces: Any) -> Table:
-    rows: dict[Any, tuple[int, int]] = {}
-    for told in traces:
-        spans = [each.fields for each in told if each.type == "SpanRecorded"]
-        for parent in spans:
-            for child in spans:
-                if _calls(parent, child):
-                    minute = child["end_time"] // MINUTE * MINUTE
-                    key = (parent["service_name"][:NAME], child["service_name"][:NAME], minute)
-                    calls, errors = rows.get(key, (0, 0))
-                    rows[key] = (calls + 1, errors + (child["status"] == "error"))
-    return rows
+def _dependency_rows(traces: Iterable[Sequence[Mapping[str, Any]]]) -> Table:
+    groups = defaultdict[Any, list[Mapping[str, Any]]](list)
+    for spans in traces:
+        for child in spans:
+            for parent in _callers(child, spans):
+                minute = child["end_time"] // MINUTE * MINUTE
+                groups[parent["service_name"][:NAME], child["service_name"][:NAME], minute].append(child)
+    return {key: _rollup(group) for key, group in groups.items()}
+
+
+def _callers(child: Mapping[str, Any], spans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Among the spans with the parent's id, at most a week away, the first that sends, the first that takes and the first other
+    one; those of them that called the child.
+    """
+    parent_id = child["span_id"] if child["parent_span_id"] is None else child["parent_span_id"]
+    parents = [
+        span for span in spans
+        if span["span_id"] == parent_id and abs(span["end_time"] - child["end_time"]) <= 7 * DAY
+    ]  # fmt: skip
+    callers = []
+    for kinds in (("client", "producer"), ("server", "consumer"), ("internal",)):
+        own = [span for span in parents if span["kind"] in kinds]
+        first = min(own, key=lambda span: (span["start_time"], span["service_name"], span["kind"]), default=None)
+        if first is not None and _calls(first, child):
+            callers.append(first)
+    return callers
 
 
 def _calls(parent: Mapping[str, Any], child: Mapping[str, Any]) -> bool:
-    if parent["service_name"] == child["service_name"] or abs(parent["end_time"] - child["end_time"]) > 7 * DAY:
+    if parent["service_name"] == child["service_name"]:
         return False
     sends, takes = parent["kind"] in ("client", "producer"), child["kind"] in ("server", "consumer")
     if child["parent_span_id"] is None:
         # Zipkin's two halves of one span
-        return bool(child["span_id"] == parent["span_id"] and sends and takes)
-    return bool(child["parent_span_id"] == parent["span_id"] and (takes or not sends))
+        return bool(sends and takes)
+    return bool(takes or not sends)
 
 
 def _document(value: Any) -> str:
@@ -471,14 +523,15 @@ QUERIES: Final = {
         SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection <> 'journal' AND live""",
     "traces": f"""
         SELECT trace_id, service_name, operation_name, status, {_us("start_time")}, {_us("end_time")}, duration_ms, tags,
-               span_count, error_count, error, late_events, version, {_us("last_event_at")}
+               span_count, error_count, error, has_root, late_events, version, {_us("last_event_at")}
           FROM spanfold.traces""",
     "spans": f"""
         SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, status, status_message,
                {_us("start_time")}, {_us("end_time")}, duration_ms, tags, events, links, version
           FROM spanfold.spans""",
     "operation_minutes": f"""
-        SELECT service_name, operation_name, {_us("minute")}, calls, errors, duration_ms_sum, duration_histogram
+        SELECT service_name, operation_name, kind, route, {_us("minute")}, calls, errors, duration_ms_sum,
+               spanfold.histogram_bounds(duration_histogram)
           FROM spanfold.operation_minutes""",
     "error_logs": f"""
         SELECT replace(event_id::text, '-', ''), service_name, severity, message, logger, exception_type,
@@ -494,12 +547,13 @@ QUERIES: Final = {
     "metric_minutes": f"""
         SELECT series_id, {_us("minute")}, points, count, sum, min, max, buckets FROM spanfold.metric_minutes""",
     "service_dependencies": f"""
-        SELECT parent, child, {_us("minute")}, calls, errors FROM spanfold.service_dependencies""",
+        SELECT parent, child, {_us("minute")}, calls, errors, duration_ms_sum, spanfold.histogram_bounds(duration_histogram)
+          FROM spanfold.service_dependencies""",
 }
 
 KEYS: Final = {
     "journal": 3, "parked_records": 3, "checkpoints": 3, "projections' checkpoints": 2, "traces": 1,
-    "operation_minutes": 3, "service_dependencies": 3, "metric_points": 2, "metrics": 1, "metric_minutes": 2,
+    "operation_minutes": 5, "service_dependencies": 3, "metric_points": 2, "metrics": 1, "metric_minutes": 2,
 }  # fmt: skip
 """How many columns are the key; a table that is not named has none, and its rows are counted."""
 
@@ -515,9 +569,10 @@ def shown(connection: Connection) -> dict[str, Table]:
             rows = [tuple(map(_plain, row)) for row in connection.execute(query.encode())]
             tables[name] = _by_key(rows, KEYS[name]) if name in KEYS else Counter(rows)
     tables["parked_records"] = {key: Parked(*row) for key, row in tables["parked_records"].items()}
-    for key, row in tables["operation_minutes"].items():
-        histogram = {Decimal(upper): calls for upper, calls in json.loads(row[-1]).items()}
-        tables["operation_minutes"][key] = (*row[:-1], histogram)  # type: ignore[index]
+    for name in ("operation_minutes", "service_dependencies"):
+        for key, row in tables[name].items():
+            histogram = {Decimal(upper): calls for upper, calls in json.loads(row[-1]).items()}
+            tables[name][key] = (*row[:-1], histogram)  # type: ignore[index]
     return tables
 
 

@@ -3,7 +3,6 @@
 What the rows must be is said by `reference.told`, one event after the other in the dumbest way.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from decimal import Decimal
@@ -15,13 +14,25 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
 from spanfold.projections.traces import PROJECTION, TracesPartial
-from tests.support.strategies import CODEC, LOG_TIME_MS, NOW, Record, batch_of_events, calls, distinct_events, logs
+from tests.support.strategies import (
+    CODEC,
+    LOG_TIME_MS,
+    NOW,
+    Record,
+    batch_of_events,
+    calls,
+    distinct_events,
+    logs,
+    retold,
+    rooted,
+)
 from tests.support.trace_rows import checkpoints, document, empty, shown, told, verdicts
 
 PURE = settings(max_examples=100, deadline=None)
@@ -37,8 +48,8 @@ def facts_of(events: Sequence[TraceEvent]) -> list[Fact]:
 
 
 def normal(partial: TracesPartial) -> tuple[Any, ...]:
-    """The partial without the order of its spans, which nobody asks for."""
-    return partial.traces, Counter(partial.spans), partial.operations
+    """The partial as a tuple that can be compared."""
+    return partial.traces, partial.spans, partial.operations
 
 
 def in_three(data: st.DataObject) -> tuple[list[Fact], list[Fact], list[Fact]]:
@@ -95,17 +106,18 @@ def test_the_partial_says_what_the_events_tell(events: list[TraceEvent]) -> None
     partial = PROJECTION.fold(facts_of(events))
     traces, spans, operations, _ = told(events)
     assert sum(spans.values()) == len(partial.spans)
-    assert sum(counts[0] for counts in partial.operations.values()) == sum(row["calls"] for row in operations.values())
+    assert {key: rollup.calls for key, rollup in partial.operations.items()} == {
+        (*key[:4], key[4] - PG_EPOCH_US): row["calls"] for key, row in operations.items()
+    }
     assert partial.traces.keys() == traces.keys()
     for trace_id, trace in partial.traces.items():
         row = traces[trace_id]
         assert (trace.span_count, trace.error_count) == (row["span_count"], row["error_count"])
         assert trace.last_event_at == row["last_event_at"]
-        assert (trace.created[2:4] if trace.created else (None, None)) == (row["service_name"], row["operation_name"])
-        assert (trace.closed[2:5] if trace.closed else ("started", None, None)) == (
-            row["status"], row["error"], row["end_time"],
-        )  # fmt: skip
-        assert (trace.created[4] if trace.created else trace.first_span_start) == row["start_time"]
+        assert (trace.root is not None) == row["has_root"]
+        closed = trace.closed if trace.closed and trace.closed.root == trace.root else None
+        if closed is not None:
+            assert (closed.status, closed.error, closed.end_time) == (row["status"], row["error"], row["end_time"])
         of_trace = [event for event in events if event.aggregate_id == trace_id]
         assert trace.version == 1 + max(map(events.index, of_trace))
 
@@ -179,6 +191,41 @@ def test_who_called_whom_is_counted_once_whichever_came_first(
     assert shown(ledger).dependencies == told(events).dependencies
 
 
+@settings(THROUGH_POSTGRES, max_examples=150)
+@given(logs(max_events=9, events=retold))
+def test_a_span_that_is_recorded_again_is_one_span_with_one_call(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]]
+) -> None:
+    events, _, batches = log
+    empty(ledger)
+    fold(ledger, batches)
+    assert shown(ledger) == told(events)
+
+
+@settings(THROUGH_POSTGRES, max_examples=100)
+@given(logs(max_events=8, events=rooted))
+def test_of_several_roots_the_first_is_shown_whole(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]]
+) -> None:
+    events, _, batches = log
+    empty(ledger)
+    fold(ledger, batches)
+    assert shown(ledger).traces == told(events).traces
+
+
+@settings(THROUGH_POSTGRES, max_examples=75)
+@given(logs(max_events=9, events=retold), st.sets(st.sampled_from(["a", "b"]), min_size=1))
+def test_erasing_takes_off_what_spans_told_again_have_added(
+    ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]], erased: set[str]
+) -> None:
+    events, _, batches = log
+    empty(ledger)
+    fold(ledger, batches)
+    with ledger.transaction(), ledger.cursor() as cursor:
+        PROJECTION.erase(cursor, "traces_g1", list(erased), 0)
+    assert shown(ledger) == told([event for event in events if event.aggregate_id not in erased])
+
+
 @settings(THROUGH_POSTGRES, max_examples=25)
 @given(st.permutations([_completed(NOW, "s", "ok"), _failed(NOW), _completed(NOW + 1, "s", "late"), _failed(NOW - 1)]))
 @example([_failed(NOW), _completed(NOW, "s", "ok")])
@@ -209,12 +256,11 @@ def test_the_dumb_fold_itself_says_what_one_expects() -> None:
         "a": {
             "service_name": "shop", "operation_name": "pay", "status": "completed", "start_time": 1_000,
             "end_time": 5_000, "duration_ms": 4.0, "tags": document({"a": 1, "b": 2}), "span_count": 2,
-            "error_count": 2, "error": None, "late_events": 2, "last_event_at": 9,
+            "error_count": 2, "error": None, "has_root": True, "late_events": 2, "last_event_at": 9,
         }
     }  # fmt: skip
     assert len(spans) == 2
-    assert operations["bank", "pay", 0] == {
-        "calls": 1, "errors": 1, "duration_ms_sum": 5.032, "duration_histogram": {Decimal("5.119"): 1},
-    }  # fmt: skip
-    assert dependencies == {("shop", "bank", 0): (1, 1)}
+    rollup = {"calls": 1, "errors": 1, "duration_ms_sum": 5.032, "duration_histogram": {Decimal("5.119"): 1}}
+    assert operations["bank", "pay", "internal", "", 0] == rollup
+    assert dependencies == {("shop", "bank", 0): rollup}
     assert LOG_TIME_MS * 1000 == NOW

@@ -63,17 +63,17 @@ def fits(trace: TraceReadModel, query: FindTraces) -> bool:
 
 def dependencies(rows: Rows, query: GetServiceDependencies) -> tuple[ServiceDependency, ...]:
     sums: dict[tuple[str, str], list[int]] = {}
-    for (parent, child, minute), (calls, errors) in rows.dependencies.items():
+    for (parent, child, minute), row in rows.dependencies.items():
         if _within(minute, query):
             total = sums.setdefault((parent, child), [0, 0])
-            total[0] += calls
-            total[1] += errors
+            total[0] += row["calls"]
+            total[1] += row["errors"]
     return tuple(ServiceDependency(parent=p, child=c, calls=n, errors=e) for (p, c), (n, e) in sorted(sums.items()))
 
 
 def stats(rows: Rows, query: GetOperationStats) -> tuple[OperationStats, ...]:
     groups: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
-    for (service, operation, minute), row in rows.operations.items():
+    for (service, operation, _, _, minute), row in rows.operations.items():
         wanted = (query.service_name or service)[:200], (query.operation_name or operation)[:200]
         if (service, operation) == wanted and _within(minute, query):
             groups.setdefault((service, operation), []).append(row)

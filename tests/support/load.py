@@ -6,7 +6,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final
 
@@ -66,25 +66,48 @@ def events(rng: random.Random, now_us: int, again: float = 1 / 30) -> Iterator[D
 
 def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
     start = now_us - rng.randrange(600 * SECOND) - rng.choice((0, 0, 0, 0, 0, 0, 0, 1, 12, 29)) * DAY
-    said: dict[str, Any] = {"aggregate_id": f"{rng.getrandbits(128):032x}", "source": "load"}
-    spans = _spans(rng, said, start)
-    end = start + rng.randrange(5 * SECOND)
-    where: dict[str, Any] = {"service_name": rng.choice(SERVICES), "operation_name": "root"}
-    created = TraceCreated(
-        occurred_at=start, start_time=start, tags={"user": rng.randrange(9), "n": 0.5}, **where, **said
-    )
-    closed: list[DomainEvent] = [
-        TraceFailed(occurred_at=end, end_time=end, error="no", tags={"n": "two"}, **said)
-        if rng.random() < 0.2
-        else TraceCompleted(occurred_at=end, end_time=end, tags={"ok": True}, **said)
-        for _ in range(rng.choice((0, 1, 1, 1, 1, 2)))
-    ]
+    common: dict[str, Any] = {"aggregate_id": f"{rng.getrandbits(128):032x}", "source": "load"}
+    spans = _spans(rng, common, start)
     logs = [
         ErrorLogged(occurred_at=span.end_time, service_name=span.service_name, message="broke", span_id=span.span_id,
-                    trace_id=span.aggregate_id, exception_type="ValueError", tags={"try": rng.randrange(3)}, **said)
+                    trace_id=span.aggregate_id, exception_type="ValueError", tags={"try": rng.randrange(3)}, **common)
         for span in spans if span.status == "error"
     ]  # fmt: skip
-    return [*([created] if rng.random() < 0.95 else []), *spans, *closed, *logs]
+    roots = [root for number in range(rng.choice((1, 1, 1, 2))) for root in _root(rng, common, start, number)]
+    return [*roots, *spans, *_retold(rng, spans), *logs]
+
+
+def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -> list[DomainEvent]:
+    """The facts of one root of a trace, most of which name the root's span."""
+    begin, end = start + number * rng.randrange(3), start + rng.randrange(5 * SECOND)
+    names_span = rng.random() < 0.7
+    span_id = f"{number:016x}" if names_span else None
+    closing: dict[str, Any] = {"span_id": span_id, "start_time": begin if names_span else None, **common}
+    created = TraceCreated(
+        occurred_at=begin, start_time=begin, span_id=span_id, service_name=rng.choice(SERVICES), operation_name="root",
+        tags={"user": rng.randrange(9), "n": 0.5}, **common,
+    )  # fmt: skip
+    closed: list[DomainEvent] = [
+        TraceFailed(occurred_at=end, end_time=end, error="no", tags={"n": "two"}, **closing)
+        if rng.random() < 0.2
+        else TraceCompleted(occurred_at=end, end_time=end, tags={"ok": True}, **closing)
+        for _ in range(rng.choice((0, 1, 1, 1, 1, 2)))
+    ]
+    return [*([created] if rng.random() < 0.9 else []), *closed]
+
+
+def _retold(rng: random.Random, spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
+    """Some of the spans again, with an earlier or a later end, and some with another parent or status."""
+    again = []
+    for span in spans:
+        if rng.random() < 0.1:
+            end = max(span.start_time, span.end_time + rng.choice((-SECOND, 1, SECOND, 90 * SECOND)))
+            parent = rng.choice((span.parent_span_id, spans[0].span_id, None))
+            status = rng.choice((span.status, "error"))
+            again.append(
+                replace(span, end_time=end, occurred_at=end, parent_span_id=parent, status=status, event_id=b"")
+            )
+    return again
 
 
 def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRecorded]:
@@ -103,7 +126,7 @@ def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRec
                 occurred_at=end, span_id=span_id, parent_span_id=parent_id, kind=kind,
                 service_name=rng.choice(SERVICES), operation_name=rng.choice(("pay", "ship", "ask")),
                 start_time=begin, end_time=end, status=rng.choice(("unset", "ok", "ok", "error")),
-                tags={"http": [200, 404], "rate": rng.random(), "who": "ü"},
+                tags={"http": [200, 404], "rate": rng.random(), "who": "ü", "http.route": rng.choice(("/a", "/b", 1))},
                 events=({"name": "retry", "time": begin, "attributes": {"n": number}},) if number % 3 == 0 else (),
                 **said,
             )

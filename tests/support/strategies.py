@@ -39,6 +39,11 @@ any_times = event_times | st.sampled_from([MIN_TIME, -1, 0, MAX_TIME]) | st.inte
 scalars = texts | st.integers(-(1 << 63), (1 << 63) - 1) | st.floats() | st.booleans()
 tags = st.dictionaries(texts, scalars | st.lists(scalars, max_size=3), max_size=3)
 
+root_ids = st.sampled_from(["1", "2", ""])
+root_starts = st.sampled_from([NOW, NOW + 1]) | any_times
+roots = st.none() | st.tuples(root_ids, root_starts)
+"""Of a closing fact: the root span's id and start, or nothing."""
+
 traces_created = st.builds(
     TraceCreated,
     aggregate_id=trace_ids,
@@ -46,27 +51,29 @@ traces_created = st.builds(
     source=texts,
     service_name=texts,
     operation_name=texts,
-    start_time=any_times,
+    start_time=root_starts,
+    span_id=st.none() | root_ids,
     tags=tags,
 )
-traces_completed = st.builds(
-    TraceCompleted,
-    aggregate_id=trace_ids,
-    occurred_at=event_times,
-    source=texts,
-    end_time=any_times,
-    status=st.just("completed") | texts,
-    tags=tags,
-)
-traces_failed = st.builds(
-    TraceFailed,
-    aggregate_id=trace_ids,
-    occurred_at=event_times,
-    source=texts,
-    end_time=any_times,
-    error=texts,
-    tags=tags,
-)
+
+
+@st.composite
+def _closed(draw: st.DrawFn, event_type: type[Any], **own: st.SearchStrategy[Any]) -> Any:
+    root = draw(roots)
+    return event_type(
+        aggregate_id=draw(trace_ids),
+        occurred_at=draw(event_times),
+        source=draw(texts),
+        end_time=draw(any_times),
+        span_id=root and root[0],
+        start_time=root and root[1],
+        tags=draw(tags),
+        **{name: draw(strategy) for name, strategy in own.items()},
+    )
+
+
+traces_completed = _closed(TraceCompleted, status=st.just("completed") | texts)
+traces_failed = _closed(TraceFailed, error=texts)
 
 
 service_names = st.sampled_from(["shop", "bank", "n" * 200 + "1", "n" * 200 + "2"]) | texts
@@ -111,10 +118,30 @@ calls = st.builds(
     operation_name=st.just("pay"),
     kind=kinds,
     status=st.sampled_from(["ok", "error"]),
-    start_time=st.just(NOW),
+    start_time=st.sampled_from([NOW, NOW, NOW - 1]),
     end_time=st.sampled_from([NOW, NOW, NOW, NOW + 60_000_000, NOW + 7 * DAY, NOW + 7 * DAY + 1]),
 )
 """Spans that call each other in every way, also round in circles."""
+
+retold = st.builds(
+    SpanRecorded,
+    aggregate_id=st.sampled_from(["a", "a", "b"]),
+    occurred_at=st.integers(NOW, NOW + 3) | st.just(NOW + 60_000_000),
+    source=st.just(""),
+    span_id=st.sampled_from(["1", "2"]),
+    parent_span_id=st.sampled_from([None, "1", "2", "3"]),
+    service_name=st.sampled_from(["shop", "shop", "bank"]),
+    operation_name=st.sampled_from(["pay", "ship"]),
+    kind=st.sampled_from(["server", "client"]),
+    status=st.sampled_from(["ok", "error"]),
+    start_time=st.sampled_from([NOW, NOW, NOW + 1]),
+    end_time=st.sampled_from([NOW + 1, NOW + 2, NOW + 60_000_000, NOW + 7 * DAY, NOW + 7 * DAY + 1, NOW + 8 * DAY]),
+    tags=st.sampled_from([{}, {"http.route": "/a"}, {"http.route": 7}]),
+)
+"""Few spans, recorded again and again, with other ends, parents and names."""
+
+rooted = traces_created | traces_completed | traces_failed | retold
+"""Halves of several roots in few traces, and some spans."""
 
 events = spans_recorded | traces_created | traces_completed | traces_failed
 

@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple, assert_never
 
@@ -20,13 +20,13 @@ WEEK = 7 * 86_400_000_000
 
 class Rows(NamedTuple):
     """What the views show, but for versions: traces by id; spans with how often each is there; operations by service,
-    operation and minute; calls and errors between services by parent, child and minute.
+    operation, kind, route and minute; calls between services by parent, child and minute.
     """
 
     traces: dict[str, Row]
     spans: Counter[Any]
-    operations: dict[tuple[str, str, int], Row]
-    dependencies: dict[tuple[str, str, int], tuple[int, int]]
+    operations: dict[tuple[str, str, str, str, int], Row]
+    dependencies: dict[tuple[str, str, int], Row]
 
 
 def told(events: Iterable[TraceEvent]) -> Rows:
@@ -35,19 +35,21 @@ def told(events: Iterable[TraceEvent]) -> Rows:
     spans: list[SpanRecorded] = []
     for event in events:
         trace = traces.setdefault(
-            event.aggregate_id, {"created": None, "closed": None, "spans": [], "last_event_at": event.occurred_at}
+            event.aggregate_id, {"created": [], "closed": [], "spans": [], "last_event_at": event.occurred_at}
         )
         trace["last_event_at"] = max(trace["last_event_at"], event.occurred_at)
         match event:
             case SpanRecorded():
-                trace["spans"].append(event)
                 spans.append(event)
             case TraceCreated():
-                trace["created"] = _later(trace["created"], event)
+                trace["created"].append(event)
             case TraceCompleted() | TraceFailed():
-                trace["closed"] = _later(trace["closed"], event)
+                trace["closed"].append(event)
             case unknown:
                 assert_never(unknown)
+    spans = once(spans)
+    for span in spans:
+        traces[span.aggregate_id]["spans"].append(span)
     return Rows(
         {trace_id: _trace_row(trace) for trace_id, trace in traces.items()},
         Counter(map(_span_row, spans)),
@@ -56,20 +58,53 @@ def told(events: Iterable[TraceEvent]) -> Rows:
     )
 
 
-def _later(one: TraceEvent | None, other: TraceEvent) -> TraceEvent:
-    return other if one is None or (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id) else one
+def once(spans: list[SpanRecorded]) -> list[SpanRecorded]:
+    """Each span once: of its records the one that ends last, and of those the one with the greatest event id."""
+    groups: dict[tuple[Any, ...], list[SpanRecorded]] = {}
+    for span in spans:
+        name = (span.aggregate_id, span.span_id, span.kind, span.service_name, span.start_time)
+        long = span.end_time - span.start_time > WEEK
+        groups.setdefault((*name, span.event_id if long else None), []).append(span)
+    return [max(group, key=lambda span: (span.end_time, span.event_id)) for group in groups.values()]
+
+
+def _root_of(event: TraceCreated | TraceCompleted | TraceFailed) -> tuple[int, int, str]:
+    """Facts that name no span come before all others; then the earliest root, then the least span id."""
+    if event.span_id is None or event.start_time is None:
+        return (0, 0, "")
+    return (1, event.start_time, event.span_id)
+
+
+def _half(events: list[Any], root: tuple[int, int, str] | None) -> Any:
+    """The latest of the events that name the root's span."""
+    own = [event for event in events if _root_of(event) == root]
+    return max(own, key=lambda event: (event.occurred_at, event.event_id), default=None)
 
 
 def _trace_row(trace: Row) -> Row:
-    created: TraceCreated | None = trace["created"]
-    closed: TraceCompleted | TraceFailed | None = trace["closed"]
+    root = min(map(_root_of, [*trace["created"], *trace["closed"]]), default=None)
+    created: TraceCreated | None = _half(trace["created"], root)
+    closed: TraceCompleted | TraceFailed | None = _half(trace["closed"], root)
     spans: list[SpanRecorded] = trace["spans"]
-    start = created.start_time if created else min((span.start_time for span in spans), default=None)
+    first = min(
+        spans,
+        key=lambda span: (
+            span.start_time, span.span_id, span.service_name, span.kind, span.end_time, span.event_id,
+        ),
+        default=None,
+    )  # fmt: skip
+    named = created or (first if root is None else None)
+    start = next(
+        (half.start_time for half in (created, closed) if half is not None and half.start_time is not None),
+        first and first.start_time,
+    )
     end = closed.end_time if closed else None
+    if root is None:
+        end = max((span.end_time for span in spans), default=None)
     return {
-        "service_name": created.service_name if created else None,
-        "operation_name": created.operation_name if created else None,
-        "status": _status(closed),
+        "service_name": named.service_name if named else None,
+        "operation_name": named.operation_name if named else None,
+        "status": _status(root, closed),
         "start_time": start,
         "end_time": end,
         "duration_ms": None if start is None or end is None else (end - start) / 1000,
@@ -77,12 +112,15 @@ def _trace_row(trace: Row) -> Row:
         "span_count": len(spans),
         "error_count": len([span for span in spans if span.status == "error"]),
         "error": closed.error if isinstance(closed, TraceFailed) else None,
+        "has_root": root is not None,
         "late_events": 0 if end is None else len([span for span in spans if span.end_time > end]),
         "last_event_at": trace["last_event_at"],
     }
 
 
-def _status(closed: TraceCompleted | TraceFailed | None) -> str:
+def _status(root: Any, closed: TraceCompleted | TraceFailed | None) -> str:
+    if root is None:
+        return "incomplete"
     if closed is None:
         return "started"
     return closed.status if isinstance(closed, TraceCompleted) else "failed"
@@ -107,20 +145,26 @@ def _span_row(span: SpanRecorded) -> tuple[Any, ...]:
     )
 
 
-def _operations(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], Row]:
-    groups: dict[tuple[str, str, int], list[SpanRecorded]] = {}
+def _operations(spans: list[SpanRecorded]) -> dict[tuple[str, str, str, str, int], Row]:
+    groups: dict[tuple[str, str, str, str, int], list[SpanRecorded]] = {}
     for span in spans:
-        key = (span.service_name[:200], span.operation_name[:200], span.occurred_at // MINUTE * MINUTE)
+        route = span.tags.get("http.route")
+        key = (
+            span.service_name[:200], span.operation_name[:200], span.kind, route[:200] if isinstance(route, str) else "",
+            span.occurred_at // MINUTE * MINUTE,
+        )  # fmt: skip
         groups.setdefault(key, []).append(span)
+    return {key: _rollup(group) for key, group in groups.items()}
+
+
+def _rollup(spans: list[SpanRecorded]) -> Row:
+    durations = [span.end_time - span.start_time for span in spans]
     return {
-        key: {
-            "calls": len(group),
-            "errors": len([span for span in group if span.status == "error"]),
-            # the view divides and rounds once more
-            "duration_ms_sum": pytest.approx(sum(span.end_time - span.start_time for span in group) / 1000, rel=1e-12),
-            "duration_histogram": dict(Counter(_upper_ms(span.end_time - span.start_time) for span in group)),
-        }
-        for key, group in groups.items()
+        "calls": len(spans),
+        "errors": len([span for span in spans if span.status == "error"]),
+        # the view divides and rounds once more
+        "duration_ms_sum": pytest.approx(sum(durations) / 1000, rel=1e-12),
+        "duration_histogram": dict(Counter(map(_upper_ms, durations))),
     }
 
 
@@ -132,25 +176,44 @@ def _upper_ms(duration_us: int) -> Decimal:
     return Decimal(duration_us // width * width + width - 1) / 1000
 
 
-def _dependencies(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], tuple[int, int]]:
-    found: dict[tuple[str, str, int], tuple[int, int]] = {}
-    for parent in spans:
-        for child in spans:
-            if parent.aggregate_id == child.aggregate_id and _calls(parent, child):
-                key = (parent.service_name[:200], child.service_name[:200], child.end_time // MINUTE * MINUTE)
-                calls, errors = found.get(key, (0, 0))
-                found[key] = (calls + 1, errors + (child.status == "error"))
-    return found
+def _dependencies(spans: list[SpanRecorded]) -> dict[tuple[str, str, int], Row]:
+    groups: dict[tuple[str, str, int], list[SpanRecorded]] = {}
+    for child in spans:
+        for parent in _callers(child, spans):
+            key = (parent.service_name[:200], child.service_name[:200], child.end_time // MINUTE * MINUTE)
+            groups.setdefault(key, []).append(child)
+    return {key: _rollup(group) for key, group in groups.items()}
+
+
+def _callers(child: SpanRecorded, spans: list[SpanRecorded]) -> list[SpanRecorded]:
+    """Of all spans with the parent's id, a week around the child at most, the first that sends, the first that takes and
+    the first that does neither; those of them that called the child.
+    """
+    parent_id = child.span_id if child.parent_span_id is None else child.parent_span_id
+    parents = [
+        span
+        for span in spans
+        if span.aggregate_id == child.aggregate_id
+        and span.span_id == parent_id
+        and abs(span.end_time - child.end_time) <= WEEK
+    ]
+    callers = []
+    for kinds in (("client", "producer"), ("server", "consumer"), ("internal",)):
+        of_role = [span for span in parents if span.kind in kinds]
+        if of_role:
+            first = min(of_role, key=lambda span: (span.start_time, span.service_name, span.kind))
+            callers += [first] if _calls(first, child) else []
+    return callers
 
 
 def _calls(parent: SpanRecorded, child: SpanRecorded) -> bool:
-    if parent.service_name == child.service_name or abs(parent.end_time - child.end_time) > WEEK:
+    if parent.service_name == child.service_name:
         return False
     sends, takes = parent.kind in ("client", "producer"), child.kind in ("server", "consumer")
     if child.parent_span_id is None:
         # Zipkin's two halves of one span
-        return child.span_id == parent.span_id and sends and takes
-    return child.parent_span_id == parent.span_id and (takes or not sends)
+        return sends and takes
+    return takes or not sends
 
 
 def document(value: Any) -> Any:
@@ -179,7 +242,7 @@ TRACES = """
 SELECT trace_id, service_name, operation_name, status,
        (extract(epoch FROM start_time) * 1000000)::bigint,
        (extract(epoch FROM end_time) * 1000000)::bigint,
-       duration_ms, tags::text, span_count, error_count, error, late_events,
+       duration_ms, tags::text, span_count, error_count, error, has_root, late_events,
        (extract(epoch FROM last_event_at) * 1000000)::bigint
   FROM spanfold.traces
 """
@@ -193,18 +256,20 @@ SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, st
 """
 
 OPERATIONS = """
-SELECT service_name, operation_name, (extract(epoch FROM minute) * 1000000)::bigint,
-       calls, errors, duration_ms_sum, duration_histogram
+SELECT service_name, operation_name, kind, route, (extract(epoch FROM minute) * 1000000)::bigint,
+       calls, errors, duration_ms_sum, spanfold.histogram_bounds(duration_histogram)
   FROM spanfold.operation_minutes
 """
 
 DEPENDENCIES = """
-SELECT parent, child, (extract(epoch FROM minute) * 1000000)::bigint, calls, errors FROM spanfold.service_dependencies
+SELECT parent, child, (extract(epoch FROM minute) * 1000000)::bigint,
+       calls, errors, duration_ms_sum, spanfold.histogram_bounds(duration_histogram)
+  FROM spanfold.service_dependencies
 """
 
 TRACE_COLUMNS = (
     "service_name", "operation_name", "status", "start_time", "end_time", "duration_ms", "tags", "span_count",
-    "error_count", "error", "late_events", "last_event_at",
+    "error_count", "error", "has_root", "late_events", "last_event_at",
 )  # fmt: skip
 
 
@@ -216,20 +281,19 @@ def shown(ledger: psycopg.Connection[Any]) -> Rows:
     return Rows(
         traces,
         Counter((*row[:11], *map(_parsed, row[11:])) for row in ledger.execute(SPANS)),
-        {
-            (service, operation, minute): {
-                "calls": calls,
-                "errors": errors,
-                "duration_ms_sum": duration,
-                "duration_histogram": {Decimal(upper): count for upper, count in histogram.items()},
-            }
-            for service, operation, minute, calls, errors, duration, histogram in ledger.execute(OPERATIONS)
-        },
-        {
-            (parent, child, minute): (calls, errors)
-            for parent, child, minute, calls, errors in ledger.execute(DEPENDENCIES)
-        },
+        {tuple(row[:5]): _rollup_row(row[5:]) for row in ledger.execute(OPERATIONS)},
+        {tuple(row[:3]): _rollup_row(row[3:]) for row in ledger.execute(DEPENDENCIES)},
     )
+
+
+def _rollup_row(columns: Sequence[Any]) -> Row:
+    calls, errors, duration_ms_sum, histogram = columns
+    return {
+        "calls": calls,
+        "errors": errors,
+        "duration_ms_sum": duration_ms_sum,
+        "duration_histogram": {Decimal(upper): count for upper, count in histogram.items()},
+    }
 
 
 def _parsed(text: str) -> Any:

@@ -1,13 +1,14 @@
 """The aggregate of a trace, on a telemetry topic: its events are facts and arrive in any order.
 
 Appends expect no version. A command is refused if it contradicts the known state. If two commands do not see each other, both
-become facts; of two completions, or a completion and a failure, the one with the greater (occurred_at, event_id) wins, as in
-the read models (spanfold.projections.traces.fold).
+become facts. The read models share the rule by which facts count (projections/traces/fold.py, spans.py): of several roots, the
+one with the least (start_time, span_id), and facts without a span id before all others; of one root's facts, the one with the
+greatest (occurred_at, event_id); of several records of a span, the one with the greatest (end_time, event_id).
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, assert_never, cast
+from typing import Any, Final, TypeVar, assert_never, cast
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.application.messages import DomainCommand, Micros
@@ -23,7 +24,7 @@ from spanfold.language.events import (
     TraceFailed,
     event_classes,
 )
-from spanfold.language.topics import TRACES
+from spanfold.language.topics import TRACES, US_PER_DAY
 
 Closing = TraceCompleted | TraceFailed
 
@@ -72,58 +73,101 @@ class AddSpan(DomainCommand):
     tags: Mapping[str, TagValue] = field(default_factory=dict)
 
 
-Identity = tuple[int, bytes]
-"""What distinguishes events: (occurred_at, event_id)."""
+MAX_SPAN_US: Final = 7 * US_PER_DAY
+"""A span that is recorded again is the same span only if it ends at most so long after its start."""
+
+RootKey = tuple[int, int, str]
+"""(0, 0, "") without a span id, else (1, start_time, span_id) of the root span; the least key is the trace's root."""
+
+SpanKey = tuple[str, str, str, int, bytes]
+"""(span_id, kind, service_name, start_time, event_id of a span that is longer than MAX_SPAN_US else b"")."""
 
 TraceCommand = StartTrace | CompleteTrace | FailTrace | AddSpan
 
 
 @dataclass(frozen=True, slots=True)
 class TraceState:
-    """The state of a trace, the same for every order of its events: the winning creation and end, all spans by the identity of
-    their event, and the latest event time. `versions` has the versions of spans whose records are in the log.
+    """The state of a trace, the same for every order of its events: the winning halves of a root, all spans, and the latest event
+    time. `versions` has the versions of spans whose records are in the log. `created` and `closed` may belong to two roots;
+    `root_created` and `root_closed` are those of the trace's root.
     """
 
     trace_id: str
     created: TraceCreated | None = None
     closed: Closing | None = None
-    spans: Mapping[Identity, SpanRecorded] = field(default_factory=dict)
+    spans: Mapping[SpanKey, SpanRecorded] = field(default_factory=dict)
     last_event_at: int | None = None
-    versions: Mapping[Identity, int] = field(default_factory=dict, compare=False)
+    versions: Mapping[SpanKey, int] = field(default_factory=dict, compare=False)
+
+    @property
+    def root_created(self) -> TraceCreated | None:
+        """The root's beginning, if that is known."""
+        held, other = self.created, self.closed
+        return held if held is not None and (other is None or root_key(held) <= root_key(other)) else None
+
+    @property
+    def root_closed(self) -> Closing | None:
+        """The root's end, if that is known."""
+        held, other = self.closed, self.created
+        return held if held is not None and (other is None or root_key(held) <= root_key(other)) else None
 
     @property
     def status(self) -> str:
-        """started; once it has ended, the status in TraceCompleted, or failed."""
-        if self.closed is None:
-            return "started"
-        return self.closed.status if isinstance(self.closed, TraceCompleted) else "failed"
+        """started; once it has ended, the status in TraceCompleted, or failed; incomplete without a root."""
+        closed = self.root_closed
+        if closed is None:
+            return "incomplete" if self.created is None and self.spans else "started"
+        return closed.status if isinstance(closed, TraceCompleted) else "failed"
 
     @property
     def error(self) -> str | None:
-        return self.closed.error if isinstance(self.closed, TraceFailed) else None
+        return self.root_closed.error if isinstance(self.root_closed, TraceFailed) else None
 
     @property
     def start_time(self) -> int | None:
-        """From TraceCreated, else the earliest start of the spans; µs since 1970 UTC."""
-        if self.created is not None:
-            return self.created.start_time
+        """The start of the root span, else the earliest start of the spans; µs since 1970 UTC."""
+        root = self.root_created or self.root_closed
+        if root is not None and root.start_time is not None:
+            return root.start_time
         return min((span.start_time for span in self.spans.values()), default=None)
 
     @property
     def end_time(self) -> int | None:
-        return None if self.closed is None else self.closed.end_time
+        """The root span's; without a root the latest end of its spans."""
+        if self.created is None and self.closed is None:
+            return max((span.end_time for span in self.spans.values()), default=None)
+        return None if self.root_closed is None else self.root_closed.end_time
 
     @property
     def tags(self) -> Tags:
-        """The tags of its creation, overridden by those of its end."""
-        return {**(self.created.tags if self.created else {}), **(self.closed.tags if self.closed else {})}
+        """The tags of the root's beginning, overridden by those of its end."""
+        created, closed = self.root_created, self.root_closed
+        return {**(created.tags if created else {}), **(closed.tags if closed else {})}
 
 
-E_ = TypeVar("E_", TraceCreated, Closing)
+Half = TypeVar("Half", TraceCreated, Closing)
 
 
-def _later(one: E_ | None, other: E_) -> E_:
-    return other if one is None or (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id) else one
+def root_key(half: TraceCreated | Closing) -> RootKey:
+    """The key of the root that the fact names."""
+    return (0, 0, "") if half.span_id is None or half.start_time is None else (1, half.start_time, half.span_id)
+
+
+def span_key(span: SpanRecorded) -> SpanKey:
+    """What makes two records the same span of a trace."""
+    is_long = span.end_time - span.start_time > MAX_SPAN_US
+    return (span.span_id, span.kind, span.service_name, span.start_time, span.event_id if is_long else b"")
+
+
+def _better_half(one: Half | None, other: Half) -> Half:
+    if one is None or root_key(other) < root_key(one):
+        return other
+    is_later = (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id)
+    return other if is_later and root_key(other) == root_key(one) else one
+
+
+def _replaces(span: SpanRecorded, other: SpanRecorded | None) -> bool:
+    return other is None or (span.end_time, span.event_id) > (other.end_time, other.event_id)
 
 
 class TraceAggregate(Aggregate[TraceState]):
@@ -178,16 +222,12 @@ class TraceAggregate(Aggregate[TraceState]):
 
     @classmethod
     def evolve_all(cls, state: TraceState, recorded: Sequence[tuple[DomainEvent, int]]) -> TraceState:
-        versions = {
-            (event.occurred_at, event.event_id): version
-            for event, version in recorded
-            if isinstance(event, SpanRecorded)
-        }
+        versions = {event.event_id: version for event, version in recorded if isinstance(event, SpanRecorded)}
         return _evolved(state, [cast(TraceEvent, event) for event, _ in recorded], versions)
 
     @staticmethod
     def is_closed(state: TraceState) -> bool:
-        return state.closed is not None
+        return state.root_closed is not None
 
     @staticmethod
     def as_plain(state: TraceState) -> Mapping[str, Any]:
@@ -214,29 +254,31 @@ class TraceAggregate(Aggregate[TraceState]):
         for entry in plain["spans"]:
             fields = entry["span"]
             span = SpanRecorded(**{**fields, "events": tuple(fields["events"]), "links": tuple(fields["links"])})
-            identity = (span.occurred_at, span.event_id)
-            spans[identity] = span
+            spans[span_key(span)] = span
             if entry["version"]:
-                versions[identity] = entry["version"]
+                versions[span_key(span)] = entry["version"]
         return TraceState(plain["trace_id"], created, closed, spans, plain["last_event_at"], versions)
 
 
-def _evolved(state: TraceState, events: Sequence[TraceEvent], versions: Mapping[Identity, int]) -> TraceState:
-    """The state after these events, in any order. `versions` has the versions of their spans."""
+def _evolved(state: TraceState, events: Sequence[TraceEvent], version_of: Mapping[bytes, int]) -> TraceState:
+    """The state after these events, in any order. `version_of` has the versions of their spans by event id."""
     created, closed, last = state.created, state.closed, state.last_event_at
-    spans: dict[Identity, SpanRecorded] = {}
+    spans: dict[SpanKey, SpanRecorded] = {}
     for event in events:
         if last is None or event.occurred_at > last:
             last = event.occurred_at
         match event:
             case SpanRecorded():
-                spans[event.occurred_at, event.event_id] = event
+                key = span_key(event)
+                if _replaces(event, spans.get(key) or state.spans.get(key)):
+                    spans[key] = event
             case TraceCreated():
-                created = _later(created, event)
+                created = _better_half(created, event)
             case TraceCompleted() | TraceFailed():
-                closed = _later(closed, event)
+                closed = _better_half(closed, event)
             case unknown:
                 assert_never(unknown)
+    versions = {key: version_of[span.event_id] for key, span in spans.items() if span.event_id in version_of}
     return TraceState(
         state.trace_id,
         created,
@@ -255,47 +297,66 @@ def _start(state: TraceState, command: StartTrace) -> Sequence[TraceEvent]:
         service_name=command.service_name,
         operation_name=command.operation_name,
         start_time=command.start_time,
+        span_id=_root_span_id(state, command.start_time),
         tags=command.tags,
     )
-    if state.created is None:
-        if state.closed is not None and state.closed.end_time < command.start_time:
-            raise _ends_before_start(state.trace_id, command.start_time, state.closed.end_time)
+    held = state.root_created
+    if held is None:
+        if state.root_closed is not None and state.root_closed.end_time < command.start_time:
+            raise _ends_before_start(state.trace_id, command.start_time, state.root_closed.end_time)
         return [created]
-    if _differs(state.created, created):
+    if _differs(held, created):
         raise CommandRefused(
-            f"trace {state.trace_id} was already started by {state.created.service_name} as {state.created.operation_name} at "
-            f"{state.created.start_time}: use another id for another trace"
+            f"trace {state.trace_id} was already started by {held.service_name} as {held.operation_name} at "
+            f"{held.start_time}: use another id for another trace"
         )
     return []
 
 
+def _root_span_id(state: TraceState, start_time: int) -> str | None:
+    """The id of the root span, if it is known. CommandRefused when that started at another time."""
+    root = state.root_created or state.root_closed
+    if root is None or root.span_id is None:
+        return None
+    if root.start_time != start_time:
+        raise CommandRefused(
+            f"the root span {root.span_id} of trace {state.trace_id} started at {root.start_time}, not at {start_time}: "
+            "start another trace under an id of its own"
+        )
+    return root.span_id
+
+
 def _close(state: TraceState, command: CompleteTrace | FailTrace) -> Sequence[TraceEvent]:
-    closed = _closing(state.trace_id, command)
-    if state.closed is not None:
-        if _differs(state.closed, closed):
+    closed, held = _closing(state, command), state.root_closed
+    if held is not None:
+        if _differs(held, closed):
             raise CommandRefused(
-                f"trace {state.trace_id} already ended as {state.status} at {state.closed.end_time}: it can't end again, "
+                f"trace {state.trace_id} already ended as {state.status} at {held.end_time}: it can't end again, "
                 "and only takes late spans"
             )
         return []
-    if state.created is not None and command.end_time < state.created.start_time:
-        raise _ends_before_start(state.trace_id, state.created.start_time, command.end_time)
+    if state.root_created is not None and command.end_time < state.root_created.start_time:
+        raise _ends_before_start(state.trace_id, state.root_created.start_time, command.end_time)
     return [closed]
 
 
-def _closing(trace_id: str, command: CompleteTrace | FailTrace) -> Closing:
+def _closing(state: TraceState, command: CompleteTrace | FailTrace) -> Closing:
+    root = state.root_created or state.root_closed
+    span_id = root.span_id if root is not None else None
     fields: dict[str, Any] = {
-        "aggregate_id": trace_id,
+        "aggregate_id": state.trace_id,
         "occurred_at": command.end_time,
         "source": command.source,
         "end_time": command.end_time,
+        "span_id": span_id,
+        "start_time": root.start_time if root is not None and span_id is not None else None,
         "tags": command.tags,
     }
     if isinstance(command, FailTrace):
         return TraceFailed(error=command.error, **fields)
-    if command.status in ("", "started", "failed"):
+    if command.status in ("", "started", "failed", "incomplete"):
         raise CommandRefused(
-            f"trace {trace_id} can't be completed as {command.status!r}: fail it, or use another status"
+            f"trace {state.trace_id} can't be completed as {command.status!r}: fail it, or use another status"
         )
     return TraceCompleted(status=command.status, **fields)
 
@@ -320,15 +381,15 @@ def _add_span(state: TraceState, command: AddSpan) -> Sequence[TraceEvent]:
         status_message=command.status_message,
         tags=command.tags,
     )
-    for known in state.spans.values():
-        if known.identity() == span.identity():
-            if _differs(known, span):
-                raise CommandRefused(
-                    f"trace {state.trace_id} has a different span {span.span_id} of kind {span.kind} and service "
-                    f"{span.service_name}: a span can't change after it has ended, give the new one another id"
-                )
-            return []
-    return [span]
+    held = state.spans.get(span_key(span))
+    if held is None or span.end_time > held.end_time:
+        return [span]
+    if span.end_time == held.end_time and _differs(held, span):
+        raise CommandRefused(
+            f"trace {state.trace_id} has a different span {span.span_id} of kind {span.kind} and service "
+            f"{span.service_name}: a span can't change after it has ended, give the new one another id"
+        )
+    return []
 
 
 def _differs(known: TraceEvent, requested: TraceEvent) -> bool:

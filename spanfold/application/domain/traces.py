@@ -19,7 +19,7 @@ class TraceStatus(StrEnum):
 
 
 Tags = Mapping[str, TagValue]
-SpanKey = tuple[str, str, str]
+SpanKey = tuple[str, str, str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +42,15 @@ class Trace:
     closing_tags: Tags = field(default_factory=dict)
 
     def add_span(self, span: Span) -> "Trace":
-        """The trace with this span. Adding the same span again changes nothing. A trace that has ended takes spans too: they
-        may be late. CommandRefused when the trace has a different span with this id.
+        """The trace with this span. Adding the same span again changes nothing; adding it with a later end replaces it. A trace
+        that has ended takes spans too: they may be late. CommandRefused when the trace has a different span with this id.
         """
         present = {self.key_of(other): other for other in self.spans}.get(self.key_of(span))
         if present is None:
             return replace(self, spans=(*self.spans, span))
-        if self.with_service(present) != self.with_service(span):
+        if span.end > present.end:
+            return replace(self, spans=tuple(span if other is present else other for other in self.spans))
+        if span.end == present.end and self.with_service(present) != self.with_service(span):
             raise CommandRefused(
                 f"trace {self.id} has a different span {span.id} of kind {span.kind}: a span can't change after it has ended, "
                 "give the new one another id"
@@ -93,7 +95,7 @@ class Trace:
 
     def key_of(self, span: Span) -> SpanKey:
         """What distinguishes spans of this trace. Zipkin's client and server share a span id, but are two spans."""
-        return (span.id, span.kind, self.service_of(span))
+        return (span.id, span.kind, self.service_of(span), span.start)
 
     def with_service(self, span: Span) -> Span:
         """The span with its service filled in."""

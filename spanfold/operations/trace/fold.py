@@ -3,7 +3,7 @@
 Rows have the columns of spanfold.traces and spanfold.spans; times are µs since 1970 UTC.
 """
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,8 +17,8 @@ from spanfold.operations.trace.log import ACCEPTED, LoggedRecord
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import JSONB_VERSION, storable
 from spanfold.projections.facts import Fact
-from spanfold.projections.traces.fold import TracePartial, TracesPartial, combine, fold
-from spanfold.projections.traces.tables import SPANS_TABLE
+from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, TracePartial, TracesPartial, absorb, fold
+from spanfold.projections.traces.spans import Span
 from spanfold.schemas.codec import Codec
 
 Row = dict[str, Any]
@@ -53,23 +53,35 @@ class FoldedTrace:
 def fold_trace(trace_id: str, records: Sequence[LoggedRecord]) -> FoldedTrace:
     """Fold these records of one trace. Misconfigured when this version cannot read one that has been folded."""
     facts_at, fate_of = _facts_by_place(Codec(), records), _fates(records)
-    whole, ends, spans, steps = TracesPartial(), list[int](), list[Row](), list[Step]()
+    whole, ends, steps = TracesPartial(), list[int](), list[Step]()
     row: Row | None = None
     for record in records:
         facts = facts_at.get((record.partition, record.kafka_offset), [])
         partial = fold(facts)
-        new_spans = [_span_row(span) for span in partial.spans]
-        spans += new_spans
-        for span in new_spans:
-            insort(ends, span["end_time"])
-        # without the spans, which would be copied at each step
-        whole = combine(whole, TracesPartial(traces=partial.traces))
-        after = _trace_row(trace_id, whole.traces[trace_id], ends) if facts else row
+        new_spans = _new_spans(whole, partial, ends)
+        absorb(whole, partial)
+        after = _trace_row(trace_id, whole, ends) if facts else row
         folds = [replace(record.position, offset=offset) for offset, _, _ in facts]
-        steps.append(Step(record, *fate_of[record.position], folds, _changes(row, after), new_spans))
+        span_rows = [_span_row(span) for span in new_spans]
+        steps.append(Step(record, *fate_of[record.position], folds, _changes(row, after), span_rows))
         row = after
+    spans = [_span_row(span) for span in whole.spans.values()]
     spans.sort(key=lambda span: (span["start_time"], -span["end_time"], span["span_id"], span["version"]))
     return FoldedTrace(row, spans, steps)
+
+
+def _new_spans(whole: TracesPartial, partial: TracesPartial, ends: list[int]) -> list[Span]:
+    """The spans of `partial` that are new, or replace the record of a span that was there; `ends`, sorted, follows them."""
+    new_spans = []
+    for identity, span in partial.spans.items():
+        held = whole.spans.get(identity)
+        if held is not None and not span.replaces(held):
+            continue
+        if held is not None:
+            del ends[bisect_left(ends, held.end)]
+        insort(ends, span.end)
+        new_spans.append(span)
+    return new_spans
 
 
 def _facts_by_place(codec: Codec, records: Sequence[LoggedRecord]) -> dict[tuple[int, int], list[Fact]]:
@@ -124,39 +136,72 @@ def _changes(before: Row | None, after: Row | None) -> dict[str, tuple[Any, Any]
     }
 
 
-def _trace_row(trace_id: str, trace: TracePartial, ends: Sequence[int]) -> Row:
-    """As the view spanfold.traces has it; `ends` are the ends of the trace's spans, sorted."""
-    service = operation = error = end = None
-    start, status, created_tags, closed_tags = trace.first_span_start, "started", b"{}", b"{}"
-    if trace.created is not None:
-        _, _, service, operation, start, created_tags = trace.created
-    if trace.closed is not None:
-        _, _, status, error, end, closed_tags = trace.closed
+def _trace_row(trace_id: str, whole: TracesPartial, ends: Sequence[int]) -> Row:
+    """As the view spanfold.traces has it; `ends` are the ends of the trace's spans, sorted, in µs since 2000."""
+    trace = whole.traces[trace_id]
+    created = trace.created if trace.created is not None and trace.created.root == trace.root else None
+    closed = trace.closed if trace.closed is not None and trace.closed.root == trace.root else None
+    earliest = None if trace.root is not None else min(whole.spans.values(), key=_order, default=None)
+    named = created or earliest
+    start, end = _start(trace, created, closed), _end(trace, closed)
     return {
         "trace_id": trace_id,
-        "service_name": service,
-        "operation_name": operation,
-        "status": status,
+        "service_name": named and named.service_name,
+        "operation_name": named and named.operation_name,
+        "status": closed.status if closed else "started" if created else "incomplete",
         "start_time": start,
         "end_time": end,
         "duration_ms": None if start is None or end is None else (end - start) / 1000,
-        "tags": _json(created_tags) | _json(closed_tags),
+        "tags": (_json(created.tags) if created else {}) | (_json(closed.tags) if closed else {}),
         "span_count": trace.span_count,
         "error_count": trace.error_count,
-        "error": error,
-        "late_events": 0 if end is None else len(ends) - bisect_right(ends, end),
+        "error": closed and closed.error,
+        "has_root": trace.root is not None,
+        "late_events": 0 if end is None else len(ends) - bisect_right(ends, end - PG_EPOCH_US),
         "version": trace.version,
         "last_event_at": trace.last_event_at,
     }
 
 
-def _span_row(columns: Sequence[Any]) -> Row:
-    """As the view spanfold.spans has it, from a row of its table."""
-    row = dict(zip((str(column.name) for column in SPANS_TABLE.columns), columns, strict=True))
-    del row["occurred_at"]
-    start, end = row["start_time"] + PG_EPOCH_US, row["end_time"] + PG_EPOCH_US
-    documents = {name: _json(row[name]) for name in ("tags", "events", "links")}
-    return row | documents | {"start_time": start, "end_time": end, "duration_ms": (end - start) / 1000}
+def _order(span: Span) -> tuple[int, str, str, str, int, bytes]:
+    return (span.start, span.span_id, span.service_name, span.kind, span.end, span.event_id)
+
+
+def _start(trace: TracePartial, created: Created | None, closed: Closed | None) -> int | None:
+    if created is not None:
+        return created.start_time
+    if closed is not None and closed.root != NO_SPAN:
+        return closed.root[1]
+    return None if trace.first_span_start is None else trace.first_span_start + PG_EPOCH_US
+
+
+def _end(trace: TracePartial, closed: Closed | None) -> int | None:
+    if closed is not None:
+        return closed.end_time
+    return None if trace.root is not None or trace.last_span_end is None else trace.last_span_end + PG_EPOCH_US
+
+
+def _span_row(span: Span) -> Row:
+    """As the view spanfold.spans has it."""
+    status_message, tags, events, links = span.columns
+    start, end = span.start + PG_EPOCH_US, span.end + PG_EPOCH_US
+    return {
+        "trace_id": span.trace_id,
+        "span_id": span.span_id,
+        "parent_span_id": span.parent_span_id,
+        "service_name": span.service_name,
+        "operation_name": span.operation_name,
+        "kind": span.kind,
+        "status": span.status,
+        "status_message": status_message,
+        "start_time": start,
+        "end_time": end,
+        "tags": _json(tags),
+        "events": _json(events),
+        "links": _json(links),
+        "version": span.version,
+        "duration_ms": (end - start) / 1000,
+    }
 
 
 def _json(document: bytes) -> Any:
