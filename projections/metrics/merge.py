@@ -9,12 +9,9 @@ from psycopg import Cursor, errors, sql
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
 from spanfold.projections.commit.reading import JSONB_VERSION
 from spanfold.projections.metrics.fold import MetricsPartial, Point, PointKey, latest
-from spanfold.projections.metrics.minutes import Minute, MinuteKey, difference, exact
+from spanfold.projections.metrics.minutes import CHAIN_US, Minute, MinuteKey, TimedPoint, difference, exact, is_chained
 from spanfold.projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SERIES_TABLE
 from spanfold.schemas.codec import Fields
-
-Removed = tuple[str, int, dict[str, Any]]
-"""A point that was replaced: series_id, time in µs since 1970, and its columns by name."""
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
@@ -25,13 +22,16 @@ def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
     if won:
         points = [(series_id, time, partial[series_id, time]) for series_id, time in latest(won).items()]
         _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*point) for point in points))
-        added = ((series_id, time, partial[series_id, time].fields) for series_id, time in won)
-        _upsert(cursor, schema, _MINUTES, MERGE_MINUTES, _minute_rows(difference(added, removed)))
+        added = [(series_id, time, partial[series_id, time].fields) for series_id, time in won]
+        neighbors = _neighbors(cursor, schema, added, removed)
+        changes = difference([*added, *neighbors], [*removed, *neighbors])
+        if changes:
+            _upsert(cursor, schema, _MINUTES, MERGE_MINUTES, _minute_rows(changes))
 
 
 def _merge_points(
     cursor: Cursor[Any], schema: str, partial: MetricsPartial
-) -> tuple[Collection[PointKey], list[Removed]]:
+) -> tuple[Collection[PointKey], list[TimedPoint]]:
     """The keys of the points that are new or win against the one in the table, and the points that they replace."""
     try:
         with cursor.connection.transaction():
@@ -41,12 +41,32 @@ def _merge_points(
         pass
     _upsert(cursor, schema, _POINTS, MERGE_POINTS, _point_rows(partial))
     won: list[PointKey] = []
-    removed: list[Removed] = []
+    removed: list[TimedPoint] = []
     for series_id, time, replaced, *columns in cursor:
         won.append((series_id, time))
         if replaced:
             removed.append((series_id, time, dict(zip(_COUNTED, columns, strict=True))))
     return won, removed
+
+
+def _neighbors(
+    cursor: Cursor[Any], schema: str, added: Collection[TimedPoint], removed: Collection[TimedPoint]
+) -> list[TimedPoint]:
+    """The points next to these in their chains, but for the added ones: the predecessors, and those whose predecessor changes."""
+    keys = [
+        (series_id, point["kind"], point["start_time"], time)
+        for series_id, time, point in (*added, *removed)
+        if is_chained(point)
+    ]
+    if not keys:
+        return []
+    own = {(series_id, time) for series_id, time, _ in added}
+    cursor.execute(
+        sql.SQL(NEIGHBORS).format(table=sql.Identifier(schema, POINTS_TABLE.name)),
+        (*map(list, zip(*keys, strict=True)), CHAIN_US, CHAIN_US),
+    )
+    points = {(row[0], row[1]): dict(zip(_COUNTED, row[2:], strict=True)) for row in cursor}
+    return [(*key, point) for key, point in points.items() if key not in own]
 
 
 def _upsert(
@@ -61,7 +81,8 @@ def _point_rows(partial: MetricsPartial) -> Iterator[tuple[Any, ...]]:
     for (series_id, time), point in sorted(partial.items()):
         fields = point.fields
         yield (
-            series_id, time - PG_EPOCH_US, point.event_id, fields["kind"], fields["temporality"], *_measured(fields),
+            series_id, time - PG_EPOCH_US, point.event_id, fields["kind"], fields["temporality"],
+            fields["monotonic"], *_measured(fields),
             *_buckets(fields), 1 - point.age,
         )  # fmt: skip
 
@@ -114,7 +135,7 @@ def _minute_rows(minutes: Mapping[MinuteKey, Minute]) -> Iterator[tuple[Any, ...
 _NONE: Final = (None,) * 8
 
 _COUNTED: Final = (
-    "kind", "temporality", "value", "count", "sum", "bounds", "bucket_counts", "scale", "zero_count",
+    "kind", "temporality", "monotonic", "start_time", "value", "count", "sum", "bounds", "bucket_counts", "scale", "zero_count",
     "positive_offset", "positive_counts", "negative_offset", "negative_counts",
 )  # fmt: skip
 """The columns of a point that count in its minute."""
@@ -126,9 +147,48 @@ def _set(table: Any) -> str:
     )
 
 
+def _counted(table: str) -> str:
+    """The columns of _COUNTED, times in µs since 1970."""
+    start = f"(extract(epoch FROM {table}.start_time) * 1000000)::bigint AS start_time"
+    return ", ".join(start if name == "start_time" else f"{table}.{name}" for name in _COUNTED)
+
+
+def _timestamp(us: str) -> str:
+    """µs since 1970 as a timestamp. Days apart from the rest: an interval is multiplied in double precision."""
+    day, rest = f"{us} / 86400000000 * interval '24 hours'", f"mod({us}, 86400000000) * interval '1 microsecond'"
+    return f"timestamptz '1970-01-01Z' + {day} + {rest}"
+
+
+_CHAINED: Final = """p.kind = k.kind AND p.temporality = 'cumulative'
+           AND p.start_time IS NOT DISTINCT FROM k.start_time
+           AND (p.value IS NULL OR p.value NOT IN ('NaN', 'Infinity', '-Infinity'))"""
+
+NEIGHBORS: Final = f"""
+WITH keys AS (
+    SELECT series_id, kind, {_timestamp("start_time")} AS start_time, {_timestamp("time")} AS time
+      FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[]) AS k (series_id, kind, start_time, time)
+)
+SELECT p.series_id, (extract(epoch FROM p.time) * 1000000)::bigint, {_counted("p")}
+  FROM keys k
+ CROSS JOIN LATERAL (
+       (SELECT *
+          FROM {{table}} p
+         WHERE p.series_id = k.series_id AND p.time < k.time AND p.time >= k.time - %s * interval '1 microsecond'
+           AND {_CHAINED}
+         ORDER BY p.time DESC
+         LIMIT 1)
+        UNION ALL
+       (SELECT *
+          FROM {{table}} p
+         WHERE p.series_id = k.series_id AND p.time > k.time AND p.time <= k.time + %s * interval '1 microsecond'
+           AND {_CHAINED}
+         ORDER BY p.time
+         LIMIT 1)) p
+"""
+
 MERGE_POINTS: Final = f"""
 WITH replaced AS (
-    SELECT t.series_id, t.time, true AS replaced, {", ".join(f"t.{name}" for name in _COUNTED)}
+    SELECT t.series_id, t.time, true AS replaced, {_counted("t")}
       FROM {{table}} t
       JOIN {{incoming}} i USING (series_id, time)
      WHERE (i.event_id, -i.version) > (t.event_id, -t.version)

@@ -26,6 +26,9 @@ def _measured() -> tuple[Column[Any], ...]:
     )
 
 
+CHAIN_DAYS: Final = 1
+"""A cumulative point counts by the difference to a predecessor at most this far before it."""
+
 POINTS_TABLE: Final = Table(
     "metric_points",
     metadata,
@@ -34,6 +37,7 @@ POINTS_TABLE: Final = Table(
     Column("event_id", Uuid, nullable=False),
     Column("kind", Text, nullable=False),
     Column("temporality", Text),
+    Column("monotonic", Boolean, nullable=False),
     *_measured(),
     Column("bounds", ARRAY(DOUBLE_PRECISION)),
     Column("bucket_counts", ARRAY(BigInteger)),
@@ -44,7 +48,7 @@ POINTS_TABLE: Final = Table(
     Column("negative_offset", BigInteger),
     Column("negative_counts", ARRAY(BigInteger)),
     Column("version", BigInteger, nullable=False),
-    info={"retained": Retained(("time",))},
+    info={"retained": Retained(("time",), looked_up_days=CHAIN_DAYS)},
 )
 
 SERIES_TABLE: Final = Table(

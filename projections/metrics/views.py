@@ -8,8 +8,8 @@ _EXTREME: Final = """(
                        SELECT {extreme}(v.measured)
                          FROM {{schema}}.metric_points p
                         CROSS JOIN LATERAL (
-                              SELECT CASE WHEN p.kind IN ('gauge', 'sum') THEN p.value
-                                          WHEN p.temporality = 'delta' THEN p.{extreme}
+                              SELECT CASE WHEN p.kind = 'gauge' THEN p.value
+                                          WHEN p.temporality = 'delta' AND p.kind <> 'sum' THEN p.{extreme}
                                      END) AS v (measured)
                         WHERE p.series_id = m.series_id
                           AND p.time >= m.minute
@@ -17,6 +17,19 @@ _EXTREME: Final = """(
                           AND v.measured NOT IN ('NaN', 'Infinity', '-Infinity')
                    )"""
 """min or max of a minute, computed from its points: unlike a sum, an extreme can't be subtracted."""
+
+_LAST: Final = """(
+                       SELECT p.value
+                         FROM {schema}.metric_points p
+                        WHERE p.series_id = m.series_id
+                          AND p.kind = 'gauge'
+                          AND p.time >= m.minute
+                          AND p.time < m.minute + interval '1 minute'
+                          AND p.value NOT IN ('NaN', 'Infinity', '-Infinity')
+                        ORDER BY p.time DESC
+                        LIMIT 1
+                   )"""
+"""The last value of a gauge in a minute."""
 
 _SERIES_COMMENTS: Final = {
     "series_id": "Id of the series: a hash of its resource, scope, name and labels.",
@@ -39,6 +52,8 @@ _POINT_COMMENTS: Final = {
     "max": "Greatest of a histogram's measurements; null if unknown.",
     "version": "Version of its event (offset + 1).",
 }
+
+_OF_SERIES: Final = ("series_id", "name", "labels", "service_name", "unit", "kind", "temporality")
 
 VIEWS: Final = (
     View(
@@ -125,30 +140,49 @@ VIEWS: Final = (
                    m.minute,
                    m.points,
                    m.count,
-                   m.sum,
+                   CASE WHEN s.kind <> 'gauge' THEN m.sum END AS sum,
+                   {_LAST} AS last,
                    {_EXTREME.format(extreme="min")} AS min,
                    {_EXTREME.format(extreme="max")} AS max,
+                   CASE WHEN s.kind = 'gauge' THEN m.sum / nullif(m.count, 0) END AS mean,
                    m.buckets,
                    s.labels,
                    s.service_name,
                    s.unit,
-                   s.kind
+                   s.kind,
+                   s.temporality,
+                   s.monotonic
               FROM {{schema}}.metric_minutes m
               JOIN {{schema}}.metrics s USING (series_id)""",
         comments={
-            **{
-                name: _SERIES_COMMENTS[name] for name in ("series_id", "name", "labels", "service_name", "unit", "kind")
-            },
+            **{name: _SERIES_COMMENTS[name] for name in _OF_SERIES},
+            "monotonic": "Whether a sum only grows.",
             "minute": "Start of the minute in which the points were measured.",
             "points": "Number of points of any kind.",
-            "count": "Gauges and sums: number of points with a finite value. Delta histograms: number of measurements. "
-            "Cumulative histograms don't count here, because each contains the ones before it: subtract two points instead.",
-            "sum": "Gauges and sums: sum of the finite values. Delta histograms: sum of the measurements, where it is known and "
-            "finite. Cumulative histograms don't count here.",
-            "min": "Least finite value or min of the points in count, as far as spanfold.metric_points still has them.",
-            "max": "Greatest finite value or max of the points in count, as far as spanfold.metric_points still has them.",
-            "buckets": "Number of measurements of delta histograms by the upper bound of their bucket, Infinity for the last; "
+            "count": "Gauges and sums: number of points with a finite value. Histograms: number of measurements.",
+            "sum": "Sum of the minute; cumulative points count by the difference to the point before. Null for gauges.",
+            "last": "Gauges: the last finite value, if spanfold.metric_points still has it.",
+            "min": "Least finite value of a gauge or min of a delta histogram, if spanfold.metric_points still has it.",
+            "max": "Greatest finite value of a gauge or max of a delta histogram, if spanfold.metric_points still has it.",
+            "mean": "Gauges: the mean of the finite values.",
+            "buckets": "Number of a histogram's measurements by the upper bound of their bucket, Infinity for the last; "
             "for spanfold.quantile and spanfold.histogram_sum. Null if there are none.",
+        },
+    ),
+    View(
+        name="metric_overflows",
+        comment="Series that stand for the ones beyond an SDK's limit on the number of series: their labels are lost.",
+        select="""
+            SELECT s.series_id,
+                   s.name,
+                   s.service_name,
+                   s.scope,
+                   s.time
+              FROM {schema}.metrics s
+             WHERE s.labels @> '{{"otel.metric.overflow": true}}'""",
+        comments={
+            **{name: _SERIES_COMMENTS[name] for name in ("series_id", "name", "service_name", "scope")},
+            "time": "Time of its latest point.",
         },
     ),
 )

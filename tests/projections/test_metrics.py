@@ -54,7 +54,7 @@ common = {
     "unit": st.sampled_from(["s", "By", ""]),
     "scope": texts,
     "labels": tags,
-    "start_time": st.none() | st.integers(NOW - DAY, NOW),
+    "start_time": st.none() | st.sampled_from([NOW - DAY, NOW - 2 * DAY]) | st.integers(NOW - DAY, NOW),
     "monotonic": st.booleans(),
 }
 temporalities = st.sampled_from(["delta", "cumulative", None])
@@ -122,14 +122,46 @@ def told(log: Sequence[MetricUpdated]) -> Rows:
     last: dict[str, MetricUpdated] = {}
     for (series_id, _), event in sorted(winners.items(), key=lambda item: item[0]):
         last[series_id] = event
-    minutes: dict[tuple[str, int], list[MetricUpdated]] = {}
+    minutes: dict[tuple[str, int], list[Counted]] = {}
     for (series_id, time), event in winners.items():
-        minutes.setdefault((series_id, time // MINUTE * MINUTE), []).append(event)
+        counted = Counted(event, _predecessor(event, winners.values()))
+        minutes.setdefault((series_id, time // MINUTE * MINUTE), []).append(counted)
     return Rows(
         {key: _point_row(event, last[key[0]], log) for key, event in winners.items()},
         {series_id: _series_row(event, log) for series_id, event in last.items()},
-        {key: _minute_row(each, last[key[0]]) for key, each in minutes.items()},
+        {key: _minute_row(counted, last[key[0]]) for key, counted in minutes.items()},
     )
+
+
+class Counted(NamedTuple):
+    """A point, and the point before it in its chain."""
+
+    event: MetricUpdated
+    before: MetricUpdated | None
+
+
+def _is_chained(event: MetricUpdated) -> bool:
+    is_finite = event.kind != "sum" or math.isfinite(event.value or 0)
+    return event.temporality == "cumulative" and event.kind != "gauge" and is_finite
+
+
+def _predecessor(event: MetricUpdated, events: Iterable[MetricUpdated]) -> MetricUpdated | None:
+    """The latest earlier one of the same series, kind and start, at most a day before."""
+    if not _is_chained(event):
+        return None
+    chain = [
+        other
+        for other in events
+        if _is_chained(other)
+        and (other.aggregate_id, other.kind, other.start_time) == (event.aggregate_id, event.kind, event.start_time)
+        and 0 < event.occurred_at - other.occurred_at <= DAY
+    ]
+    return max(chain, key=lambda other: other.occurred_at, default=None)
+
+
+def _is_new(event: MetricUpdated) -> bool:
+    """Whether a point without one before it counts whole."""
+    return event.start_time is not None and event.occurred_at - event.start_time <= DAY
 
 
 def _measurement(event: MetricUpdated, log: Sequence[MetricUpdated]) -> Row:
@@ -181,23 +213,75 @@ def _point_row(event: MetricUpdated, last: MetricUpdated, log: Sequence[MetricUp
     }
 
 
-def _minute_row(events: Sequence[MetricUpdated], last: MetricUpdated) -> Row:
-    values = [event.value for event in events if event.kind in ("gauge", "sum") and math.isfinite(event.value or 0)]
+def _minute_row(points: Sequence[Counted], last: MetricUpdated) -> Row:
+    events = [event for event, _ in points]
+    values = [
+        point for point in points if point.event.kind in ("gauge", "sum") and math.isfinite(point.event.value or 0)
+    ]
+    gauges = sorted((point.event.occurred_at, point.event.value) for point in values if point.event.kind == "gauge")
+    histograms = [_histogram_growth(point) for point in points if point.event.kind not in ("gauge", "sum")]
     deltas = [event for event in events if event.kind not in ("gauge", "sum") and event.temporality == "delta"]
-    least, greatest = [*values, *(event.min for event in deltas)], [*values, *(event.max for event in deltas)]
+    total = sum([*map(_value_growth, values), *(growth[1] for growth in histograms)], Fraction())
+    count = len(values) + sum(growth[0] for growth in histograms)
+    is_gauge = last.kind == "gauge"
+    buckets: dict[float, int] = {}
+    for _, _, more in histograms:
+        buckets = {upper: buckets.get(upper, 0) + more.get(upper, 0) for upper in {**buckets, **more}}
+    least = [value for _, value in gauges] + [event.min for event in deltas]
+    greatest = [value for _, value in gauges] + [event.max for event in deltas]
     return {
         "points": len(events),
-        "count": len(values) + sum(event.count or 0 for event in deltas),
-        "sum": sum(map(shortest, [*values, *finite(event.sum for event in deltas)]), Fraction()),
+        "count": count,
+        "sum": None if is_gauge else total,
+        "last": shortest(gauges[-1][1]) if gauges else None,
         "min": min(map(shortest, finite(least)), default=None),
         "max": max(map(shortest, finite(greatest)), default=None),
-        "buckets": _buckets(deltas),
+        "mean": _approximately(total / count) if is_gauge and count else None,
+        "buckets": {upper: number for upper, number in buckets.items() if number} or None,
         "name": last.name,
         "labels": document(last.labels),
         "service_name": last.service_name,
         "unit": last.unit,
         "kind": last.kind,
+        "temporality": last.temporality,
+        "monotonic": last.monotonic,
     }
+
+
+def _approximately(mean: Fraction) -> Any:
+    return pytest.approx(float(mean), rel=1e-9, abs=1e-15)
+
+
+def _value_growth(point: Counted) -> Fraction:
+    event, before = point
+    value = shortest(event.value)
+    if not _is_chained(event):
+        return value
+    if before is None:
+        return value if _is_new(event) else Fraction()
+    is_reset = event.monotonic and value < shortest(before.value)
+    return value if is_reset else value - shortest(before.value)
+
+
+def _histogram_growth(point: Counted) -> tuple[int, Fraction, dict[float, int]]:
+    """Measurements, their sum, and their buckets, as far as the point tells of new ones."""
+    event, before = point
+    if event.temporality is None:
+        return 0, Fraction(), {}
+    whole = (event.count or 0, _known(event.sum), _buckets([event]) or {})
+    if event.temporality == "delta":
+        return whole
+    if before is None or (event.bounds, event.scale) != (before.bounds, before.scale):
+        return whole if _is_new(event) else (0, Fraction(), {})
+    old = _buckets([before]) or {}
+    more = {upper: whole[2].get(upper, 0) - old.get(upper, 0) for upper in {**whole[2], **old}}
+    if whole[0] < (before.count or 0) or min(more.values(), default=0) < 0:
+        return whole
+    return whole[0] - (before.count or 0), whole[1] - _known(before.sum), more
+
+
+def _known(total: float | None) -> Fraction:
+    return Fraction() if total is None or not math.isfinite(total) else shortest(total)
 
 
 def finite(numbers: Iterable[Any]) -> list[Any]:
@@ -259,8 +343,8 @@ SELECT series_id, name, value, unit, {US.format("time")}, labels::text, kind, te
   FROM spanfold.metrics
 """
 MINUTES = f"""
-SELECT series_id, {US.format("minute")}, name, points, count, sum, min, max, buckets::text, labels::text, service_name,
-       unit, kind
+SELECT series_id, {US.format("minute")}, name, points, count, sum, last, min, max, mean, buckets::text, labels::text,
+       service_name, unit, kind, temporality, monotonic
   FROM spanfold.metric_minutes
 """
 
@@ -273,7 +357,8 @@ def shown(ledger: Ledger) -> Rows:
     for row in points:
         row["event_id"] = row["event_id"].bytes
     for row in minutes:
-        row |= {name: row[name] if row[name] is None else Fraction(row[name]) for name in ("sum", "min", "max")}
+        row |= {name: row[name] if row[name] is None else Fraction(row[name]) for name in ("sum", "last", "min", "max")}
+        row["mean"] = row["mean"] and float(row["mean"])
         row["buckets"] = row["buckets"] and {
             float(upper): count for upper, count in json.loads(row["buckets"], parse_float=Decimal).items()
         }
@@ -416,6 +501,10 @@ def gauge(value: Any, at: int = NOW, **changes: Any) -> MetricUpdated:
     return MetricUpdated(occurred_at=at, source="test", **said)
 
 
+def delta(value: Any, at: int = NOW) -> MetricUpdated:
+    return gauge(value, at, kind="sum", temporality="delta")
+
+
 def histogram(at: int = NOW, **changes: Any) -> MetricUpdated:
     said: dict[str, Any] = {
         "aggregate_id": "h", "name": "duration", "service_name": "shop", "unit": "s", "kind": "histogram",
@@ -443,10 +532,10 @@ def test_a_topic_that_is_published_three_times_over_gives_the_rows_of_once(ledge
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_point_that_is_replaced_changes_its_minute_by_the_difference(ledger: Ledger, first: int) -> None:
-    rivals = sorted([gauge(0.1), gauge(0.7)], key=lambda event: event.event_id)
-    fold_one_by_one(ledger, gauge(0.2, NOW + 1), rivals[first], rivals[1 - first])
-    assert one_row(ledger, "SELECT points, count, sum, min, max FROM spanfold.metric_minutes") == (
-        2, 2, exact_sum(0.2, rivals[1].value), *sorted([Decimal("0.2"), Decimal(repr(rivals[1].value))]),
+    rivals = sorted([delta(0.1), delta(0.7)], key=lambda event: event.event_id)
+    fold_one_by_one(ledger, delta(0.2, NOW + 1), rivals[first], rivals[1 - first])
+    assert one_row(ledger, "SELECT points, count, sum FROM spanfold.metric_minutes") == (
+        2, 2, exact_sum(0.2, rivals[1].value),
     )  # fmt: skip
     assert shown(ledger).points["a", NOW]["event_id"] == rivals[1].event_id
 
@@ -457,9 +546,9 @@ def exact_sum(*values: Any) -> Decimal:
 
 @pytest.mark.parametrize("first", [0, 1])
 def test_a_point_that_is_replaced_leaves_no_trailing_zeros(ledger: Ledger, first: int) -> None:
-    fine = gauge(0.12345)
-    coarse = next(rival for rival in map(gauge, range(1, 100)) if rival.event_id > fine.event_id)
-    fold_one_by_one(ledger, gauge(2.0, NOW + 1), (fine, coarse)[first], (fine, coarse)[1 - first])
+    fine = delta(0.12345)
+    coarse = next(rival for rival in map(delta, range(1, 100)) if rival.event_id > fine.event_id)
+    fold_one_by_one(ledger, delta(2.0, NOW + 1), (fine, coarse)[first], (fine, coarse)[1 - first])
     assert one_row(ledger, "SELECT sum::text FROM spanfold.metric_minutes") == (str(2 + int(coarse.value or 0)),)
 
 
@@ -477,6 +566,7 @@ def test_a_kind_that_changes_takes_all_along(ledger: Ledger, first: int) -> None
     rivals = [histogram(), histogram(temporality="cumulative", sum=7.5)]
     rivals.sort(key=lambda event: event.event_id)
     fold_one_by_one(ledger, rivals[first], rivals[1 - first])
+    # a cumulative one without a start has no beginning to count from
     counted = 6 if rivals[1].temporality == "delta" else 0
     assert one_row(ledger, "SELECT points, count FROM spanfold.metric_minutes") == (1, counted)
     assert shown(ledger) == told([rivals[first], rivals[1 - first]])
@@ -487,8 +577,8 @@ def test_numbers_that_are_not_finite_are_kept_in_the_point_and_left_out_of_the_m
     fold(ledger, [batch(records_of(odd))])
     values = ledger.execute("SELECT value::text FROM spanfold.metric_points ORDER BY time").fetchall()
     assert values == [("NaN",), ("Infinity",), ("-Infinity",), ("1.5",)]
-    assert one_row(ledger, "SELECT points, count, sum, min, max FROM spanfold.metric_minutes") == (
-        4, 1, Decimal("1.5"), Decimal("1.5"), Decimal("1.5"),
+    assert one_row(ledger, "SELECT points, count, sum, last, min, max, mean FROM spanfold.metric_minutes") == (
+        4, 1, None, Decimal("1.5"), Decimal("1.5"), Decimal("1.5"), 1.5,
     )  # fmt: skip
 
 
@@ -499,18 +589,16 @@ def test_a_histogram_whose_sum_is_not_finite_still_counts(ledger: Ledger) -> Non
 
 
 def test_integers_of_64_bits_are_exact(ledger: Ledger) -> None:
-    log = [gauge(GREATEST), gauge(GREATEST, NOW + 1), gauge(-GREATEST - 1, NOW + 2), gauge(0.1, NOW + 3)]
+    log = [delta(GREATEST), delta(GREATEST, NOW + 1), delta(-GREATEST - 1, NOW + 2), delta(0.1, NOW + 3)]
     fold(ledger, [batch(records_of(log))])
-    assert one_row(ledger, "SELECT sum, max FROM spanfold.metric_minutes") == (
-        Decimal(GREATEST) - 1 + Decimal("0.1"), GREATEST,
-    )  # fmt: skip
+    assert one_row(ledger, "SELECT sum FROM spanfold.metric_minutes") == (Decimal(GREATEST) - 1 + Decimal("0.1"),)
     fold(ledger, [batch(records_of([histogram(NOW + at, count=GREATEST) for at in range(3)], start=4))])
     found = one_row(ledger, "SELECT count FROM spanfold.metric_minutes WHERE name = 'duration'")
     assert found == (3 * GREATEST,)
 
 
 def test_the_greatest_and_the_least_double_in_one_minute_lose_nothing(ledger: Ledger) -> None:
-    log = [gauge(value, NOW + at) for at, value in enumerate([1.7976931348623157e308, 5e-324, -1.7976931348623157e308])]
+    log = [delta(value, NOW + at) for at, value in enumerate([1.7976931348623157e308, 5e-324, -1.7976931348623157e308])]
     fold_one_by_one(ledger, *log)
     assert one_row(ledger, "SELECT sum = 5e-324 FROM spanfold.metric_minutes") == (True,)
 
@@ -528,10 +616,90 @@ def test_delta_histograms_add_up_and_answer_for_quantiles(ledger: Ledger) -> Non
     )  # fmt: skip
 
 
-def test_cumulative_histograms_count_as_points_alone(ledger: Ledger) -> None:
-    fold_one_by_one(ledger, *(histogram(NOW + at, temporality="cumulative") for at in range(3)))
-    found = one_row(ledger, "SELECT points, count, sum, min, max, buckets FROM spanfold.metric_minutes")
-    assert found == (3, 0, 0, None, None, None)
+def total(value: Any, at: int, **changes: Any) -> MetricUpdated:
+    """A point of a cumulative counter that has counted from NOW on."""
+    fields: dict[str, Any] = {
+        "kind": "sum",
+        "temporality": "cumulative",
+        "monotonic": True,
+        "start_time": NOW,
+    } | changes
+    return gauge(value, at, aggregate_id="c", **fields)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+def test_a_cumulative_counter_counts_by_differences_in_any_order(ledger: Ledger, order: Sequence[int]) -> None:
+    log = [total(5, NOW + 1), total(10, NOW + 2), total(15, NOW + 3)]
+    fold_one_by_one(ledger, *(log[at] for at in order))
+    assert one_row(ledger, "SELECT points, count, sum FROM spanfold.metric_minutes") == (3, 3, 15)
+
+
+def test_a_restarted_counter_begins_anew(ledger: Ledger) -> None:
+    log = [
+        total(5, NOW + 1),
+        total(15, NOW + 2),
+        total(7, NOW + 9, start_time=NOW + 5),
+        total(15, NOW + 10, start_time=NOW + 5),
+    ]
+    fold_one_by_one(ledger, *log)
+    assert one_row(ledger, "SELECT sum FROM spanfold.metric_minutes") == (30,)
+    assert shown(ledger) == told(log)
+
+
+def test_a_counter_that_is_reset_counts_whole(ledger: Ledger) -> None:
+    fold_one_by_one(ledger, total(5, NOW + 1), total(15, NOW + 2), total(3, NOW + 3), total(4, NOW + 4))
+    assert one_row(ledger, "SELECT sum FROM spanfold.metric_minutes") == (19,)
+
+
+def test_the_first_point_of_a_counter_that_began_long_ago_counts_nothing(ledger: Ledger) -> None:
+    long_ago = {"start_time": NOW - 2 * DAY}
+    fold_one_by_one(ledger, total(500, NOW + 1, **long_ago), total(507, NOW + 2, **long_ago))
+    assert one_row(ledger, "SELECT sum FROM spanfold.metric_minutes") == (7,)
+
+
+def test_cumulative_histograms_count_by_differences(ledger: Ledger) -> None:
+    log = [
+        histogram(
+            NOW + at,
+            temporality="cumulative",
+            start_time=NOW,
+            count=6 * at,
+            sum=2.5 * at,
+            bucket_counts=(at, 2 * at, 3 * at),
+        )
+        for at in (1, 2, 3)
+    ]  # fmt: skip
+    fold_one_by_one(ledger, log[2], log[0], log[1])
+    assert one_row(ledger, "SELECT points, count, sum, min, buckets FROM spanfold.metric_minutes") == (
+        3, 18, Decimal("7.5"), None, {"0.005": 3, "1": 6, "Infinity": 9},
+    )  # fmt: skip
+
+
+chained_points = st.builds(
+    MetricUpdated,
+    aggregate_id=st.sampled_from(["a", "a", "b"]),
+    occurred_at=st.sampled_from([NOW + step for step in (0, 1, 2, 3, MINUTE, 2 * MINUTE, -DAY, -DAY - 1)]),
+    source=st.just("test"),
+    name=st.just("n"),
+    service_name=st.just("shop"),
+    kind=st.sampled_from(["sum", "sum", "sum", "gauge"]),
+    temporality=st.sampled_from(["cumulative", "cumulative", "delta"]),
+    monotonic=st.booleans(),
+    start_time=st.sampled_from([NOW - 2 * DAY, NOW - DAY, None]),
+    value=st.integers(0, 9) | st.sampled_from([math.nan, 0.1]),
+)
+
+
+@THROUGH_POSTGRES
+@given(st.lists(chained_points, max_size=10, unique_by=lambda event: event.event_id), st.data())
+def test_differences_are_the_same_in_any_order_and_any_cut(
+    ledger: Ledger, events: list[MetricUpdated], data: st.DataObject
+) -> None:
+    log = data.draw(st.permutations(events))
+    batches = cut(records_of(log), data.draw(st.lists(st.integers(0, len(log)), max_size=6)))
+    empty(ledger)
+    fold(ledger, batches)
+    assert shown(ledger) == told(log)
 
 
 def exponential(at: int = NOW, **changes: Any) -> MetricUpdated:
@@ -582,7 +750,7 @@ def test_the_latest_point_of_a_series_is_the_one_of_the_latest_time(ledger: Ledg
 COLUMNS = "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 ORDER BY attnum"
 
 
-@pytest.mark.parametrize("view", ["metrics", "metric_points", "metric_minutes"])
+@pytest.mark.parametrize("view", ["metrics", "metric_points", "metric_minutes", "metric_overflows"])
 def test_every_column_says_what_it_means(ledger: Ledger, view: str) -> None:
     uncommented = ledger.execute(
         "SELECT attname FROM pg_attribute"
