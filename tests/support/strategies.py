@@ -58,7 +58,7 @@ traces_created = st.builds(
 
 
 @st.composite
-def _closed(draw: st.DrawFn, event_type: type[Any], **own: st.SearchStrategy[Any]) -> Any:
+def _closed(draw: st.DrawFn, /, event_type: type[Any], **own: st.SearchStrategy[Any]) -> Any:
     root = draw(roots)
     return event_type(
         aggregate_id=draw(trace_ids),

@@ -96,7 +96,7 @@ def _trace_row(trace: Row) -> Row:
     named = created or (first if root is None else None)
     start = next(
         (half.start_time for half in (created, closed) if half is not None and half.start_time is not None),
-        first and first.start_time,
+        first.start_time if first else None,
     )
     end = closed.end_time if closed else None
     if root is None:
