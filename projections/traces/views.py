@@ -121,7 +121,7 @@ VIEWS: Final = (
                    sum(calls)::bigint AS calls,
                    sum(errors)::bigint AS errors,
                    (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
-                   spanfold_core.concatenate(durations) AS duration_histogram
+                   spanfold.merge(durations) AS duration_histogram
               FROM {schema}.operation_minutes
              GROUP BY service_name, operation_name, kind, route, minute""",
         comments={
@@ -146,7 +146,7 @@ VIEWS: Final = (
                    sum(calls)::bigint AS calls,
                    sum(errors)::bigint AS errors,
                    (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
-                   spanfold_core.concatenate(durations) AS duration_histogram
+                   spanfold.merge(durations) AS duration_histogram
               FROM {schema}.service_dependencies
              GROUP BY parent, child, minute""",
         comments={

@@ -11,7 +11,7 @@ from typing import Any, Final
 import psycopg
 from confluent_kafka.admin import AdminClient
 
-from spanfold.language.topics import TRACES
+from spanfold.language.topics import TRACES, Topic
 from tests.faults.proxy import Proxy
 from tests.faults.waiting import DidNotBite
 from tests.faults.workers import Worker, Workers
@@ -91,8 +91,8 @@ def zombie(scene: Scene) -> None:
     make_zombie(scene, scene.rng.choice(STOP_POINTS))
 
 
-def make_zombie(scene: Scene, point: str) -> None:
-    """Of any worker, which stops when it is at the point next."""
+def make_zombie(scene: Scene, point: str, topic: Topic = TRACES) -> None:
+    """Of any worker, which stops when it is at the point next, with records of the topic."""
     worker = scene.any_worker()
     scene.workers.settled(len(scene.workers.running))
     others = len(scene.workers.running) - 1
@@ -103,7 +103,7 @@ def make_zombie(scene: Scene, point: str) -> None:
     if point == "anywhere":
         worker.process.send(signal.SIGSTOP)
     else:
-        worker.arm(point, 1, signal.SIGSTOP)
+        worker.arm(point, 1, signal.SIGSTOP, topic)
         until(lambda: worker.bit, f"{point} is reached")
     try:
         scene.workers.settled(others)

@@ -420,17 +420,27 @@ def _series_row(event: Event) -> tuple[Any, ...]:
 
 
 def _minute_row(points: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    """Of one series: values count once each; histograms, all of them deltas here, what they counted."""
-    histogram = points[0]["kind"] == "histogram"
-    buckets = Counter[str]()
-    for f in points if histogram else ():
+    """Of one series: a gauge's values, the increments of a sum, or what the deltas of a histogram counted."""
+    kind, buckets = points[0]["kind"], Counter[str]()
+    if kind == "gauge":
+        values = [_number(f["value"]) or Decimal() for f in points]
+        return (len(points), len(points), None, values[-1], min(values), max(values), None)
+    if kind == "sum":
+        return (
+            len(points),
+            len(points),
+            sum((_number(f["value"]) or Decimal() for f in points), Decimal()),
+            *(None,) * 4,
+        )
+    for f in points:
         buckets.update(dict(zip(("1", "5", "10", "Infinity"), f["bucket_counts"], strict=True)))
     return (
         len(points),
-        sum(f["count"] for f in points) if histogram else len(points),
-        sum((_number(f["sum" if histogram else "value"]) or Decimal() for f in points), Decimal()),
-        min(_number(f["min" if histogram else "value"]) or Decimal() for f in points),
-        max(_number(f["max" if histogram else "value"]) or Decimal() for f in points),
+        sum(f["count"] for f in points),
+        sum((_number(f["sum"]) or Decimal() for f in points), Decimal()),
+        None,
+        min(_number(f["min"]) or Decimal() for f in points),
+        max(_number(f["max"]) or Decimal() for f in points),
         _document(dict(+buckets)) if +buckets else None,
     )
 
@@ -545,7 +555,7 @@ QUERIES: Final = {
         SELECT series_id, name, unit, kind, service_name, labels, {_us("time")}, value, count, sum, version
           FROM spanfold.metrics""",
     "metric_minutes": f"""
-        SELECT series_id, {_us("minute")}, points, count, sum, min, max, buckets FROM spanfold.metric_minutes""",
+        SELECT series_id, {_us("minute")}, points, count, sum, last, min, max, buckets FROM spanfold.metric_minutes""",
     "service_dependencies": f"""
         SELECT parent, child, {_us("minute")}, calls, errors, duration_ms_sum, spanfold.histogram_bounds(duration_histogram)
           FROM spanfold.service_dependencies""",

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
+from spanfold.language.topics import LOGS
 from tests.faults.injuries import make_zombie
 from tests.faults.schedule import Plan, Report, conclude, stage
 from tests.support.victims import Servers
@@ -17,7 +18,9 @@ SELECT count(*) FROM (
 """
 
 ZOMBIE = Plan(106, batch_records=200, events=5_000, clean=True)
-"""Nothing is published twice: all that is counted twice is the zombie's."""
+"""Nothing is published twice: all that is counted twice is the zombie's. It stops at logs: the fold of traces finds a span that
+is recorded again by itself.
+"""
 REPUBLISHING = Plan(107, workers=1, events=3_000)
 
 
@@ -33,7 +36,7 @@ def fold(victims: Servers, plan: Plan, without: str) -> Outcome:
     with stage(victims, plan, without) as (scene, load, report):
         load.start()
         if plan is ZOMBIE:
-            make_zombie(scene, "before_begin")
+            make_zombie(scene, "before_begin", LOGS)
         load.finish()
         conclude(scene, load, report)
         with scene.ledger() as ledger:
@@ -72,7 +75,7 @@ def test_without_checkpoints_and_duplicates_a_zombies_batch_is_counted_twice(out
     report, _, wrong = outcomes["neither compare nor duplicates"]
     assert report.redelivered, report
     assert report.doubled, report
-    assert {"traces", "spans", "operation_minutes"} <= wrong
+    assert "error_logs" in wrong
 
 
 def test_without_checkpoints_accepted_positions_are_judged_again(outcomes: Outcomes) -> None:
@@ -85,4 +88,4 @@ def test_without_checkpoints_accepted_positions_are_judged_again(outcomes: Outco
 def test_without_the_duplicate_check_what_is_published_again_is_counted_again(outcomes: Outcomes) -> None:
     report, _, wrong = outcomes["no duplicates"]
     assert report.doubled, report
-    assert {"traces", "spans", "operation_minutes", "error_logs"} <= wrong
+    assert "error_logs" in wrong

@@ -59,11 +59,11 @@ class Worker:
         said = re.sub(r"\x1b\[[0-9;]*m", "", self.output())
         return len(re.findall(rf"^[^=\n]*\b{event}\b", said, re.MULTILINE))
 
-    def arm(self, point: str, number: int, then: signal.Signals) -> None:
-        """Have it send itself the signal when it reaches the point for the n-th time with records of traces."""
+    def arm(self, point: str, number: int, then: signal.Signals, topic: Topic = TRACES) -> None:
+        """Have it send itself the signal when it reaches the point for the n-th time with records of the topic."""
         self.disarm()
         (self.folder / "bit").unlink(missing_ok=True)
-        (self.folder / "new").write_text(f"{point} {number} {then.name} {TRACES.name}")
+        (self.folder / "new").write_text(f"{point} {number} {then.name} {topic.name}")
         (self.folder / "new").rename(self.folder / "arm")
 
     def disarm(self) -> None:

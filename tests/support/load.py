@@ -79,7 +79,7 @@ def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
 
 def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -> list[DomainEvent]:
     """The facts of one root of a trace, most of which name the root's span."""
-    begin, end = start + number * rng.randrange(3), start + rng.randrange(5 * SECOND)
+    begin, end = start + number, start + rng.randrange(5 * SECOND)
     names_span = rng.random() < 0.7
     span_id = f"{number:016x}" if names_span else None
     closing: dict[str, Any] = {"span_id": span_id, "start_time": begin if names_span else None, **common}

@@ -49,24 +49,6 @@ BEGIN ATOMIC
       FROM spanfold_core.totals(histograms);
 END;
 
-CREATE FUNCTION spanfold_core.concatenated(histograms spanfold.histogram[]) RETURNS spanfold.histogram
-IMMUTABLE PARALLEL SAFE LANGUAGE plpgsql AS $$
-DECLARE
-    buckets smallint[] := '{}';
-    counts bigint[] := '{}';
-    h spanfold.histogram;
-BEGIN
-    IF cardinality(histograms) = 1 THEN
-        RETURN histograms[1];
-    END IF;
-    FOREACH h IN ARRAY histograms LOOP
-        buckets := buckets || h.buckets;
-        counts := counts || h.counts;
-    END LOOP;
-    RETURN ROW(buckets, counts)::spanfold.histogram;
-END
-$$;
-
 CREATE FUNCTION spanfold_core.quantile_of(histograms spanfold.histogram[], q double precision) RETURNS double precision
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
@@ -102,12 +84,6 @@ CREATE AGGREGATE spanfold.merge(spanfold.histogram) (
     sfunc = array_append, stype = spanfold.histogram[], initcond = '{}', finalfunc = spanfold_core.merged
 );
 COMMENT ON AGGREGATE spanfold.merge(spanfold.histogram) IS 'The sum of histograms: their counts by bucket.';
-
-CREATE AGGREGATE spanfold_core.concatenate(spanfold.histogram) (
-    sfunc = array_append, stype = spanfold.histogram[], initcond = '{}', finalfunc = spanfold_core.concatenated
-);
-COMMENT ON AGGREGATE spanfold_core.concatenate(spanfold.histogram) IS
-    'The sum of histograms as the views show it: a bucket may be there several times, which costs less than adding up.';
 
 CREATE AGGREGATE spanfold.p50(spanfold.histogram) (
     sfunc = array_append, stype = spanfold.histogram[], initcond = '{}', finalfunc = spanfold_core.p50_of
