@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from spanfold.postgres.copying import MINUS_INFINITY_US, PG_EPOCH_US, CopyTarget
+from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
 from spanfold.projections.traces import rollups
 from spanfold.projections.traces.dependencies import calls_among, parents_in_table, related_spans
 from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, RootKey, TracePartial, TracesPartial
 from spanfold.projections.traces.spans import Span, operations_of, row_of
-from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE
+from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE, root_of
 
 
 def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
@@ -137,15 +137,14 @@ def _closed_columns(half: Closed | None) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _root_columns(root: RootKey) -> tuple[int, str | None]:
-    """Start and id of the root span; -infinity and null without one, so that it comes first."""
-    return (MINUS_INFINITY_US, None) if root == NO_SPAN else (root[1] - PG_EPOCH_US, root[2])
+def _root_columns(root: RootKey) -> tuple[int | None, str | None]:
+    """Start and id of the root span; null if the fact names none."""
+    return (None, None) if root == NO_SPAN else (root[1] - PG_EPOCH_US, root[2])
 
 
 def _half(owner: str, columns: Sequence[str]) -> str:
     """SET clauses of the columns of one half: the lesser root wins, then the later event time, then the greater id."""
-    new = f"(excluded.{owner}_root_start, coalesce(excluded.{owner}_root_id, ''))"
-    old = f"(t.{owner}_root_start, coalesce(t.{owner}_root_id, ''))"
+    new, old = root_of("excluded.", owner), root_of("t.", owner)
     is_later = f"(excluded.{owner}_at, excluded.{owner}_id) > (t.{owner}_at, t.{owner}_id)"
     wins = f"t.{owner}_at IS NULL OR {new} < {old} OR ({new} = {old} AND {is_later})"
     names = (f"{owner}_at", f"{owner}_id", f"{owner}_root_start", f"{owner}_root_id", *columns)

@@ -30,8 +30,14 @@ MAX_CALL_DAYS: Final = 7
 MAX_SPAN_DAYS: Final = 7
 """A span that is recorded again is the same span only if its end is at most this long after its start."""
 
-_CREATED_ROOT: Final = "(created_root_start, coalesce(created_root_id, ''))"
-_CLOSED_ROOT: Final = "(closed_root_start, coalesce(closed_root_id, ''))"
+
+def root_of(table: str, half: str) -> str:
+    """The key of the root that a half names; a half that names no span comes before all others."""
+    return f"(coalesce({table}{half}_root_start, '-infinity'), coalesce({table}{half}_root_id, ''))"
+
+
+_CREATED_ROOT: Final = root_of("", "created")
+_CLOSED_ROOT: Final = root_of("", "closed")
 
 IS_CREATED: Final = f"(created_at IS NOT NULL AND (closed_at IS NULL OR {_CREATED_ROOT} <= {_CLOSED_ROOT}))"
 """Whether the first half is the root's: a half is shown only if it names the root's span."""

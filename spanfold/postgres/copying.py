@@ -17,9 +17,6 @@ from sqlalchemy.dialects import postgresql
 PG_EPOCH_US: Final = 946_684_800_000_000
 """2000-01-01, where Postgres starts to count, in µs since 1970."""
 
-MINUS_INFINITY_US: Final = -(1 << 63)
-"""-infinity as a timestamp in Postgres' binary format."""
-
 PG_EPOCH_DAYS: Final = 10_957
 """2000-01-01 in days since 1970."""
 
