@@ -123,7 +123,7 @@ def _add_histogram(
 ) -> None:
     if measured["temporality"] not in ("delta", "cumulative"):
         return
-    count, total, buckets = measured["count"], _finite(measured["sum"]), dict(buckets_of(measured))
+    count, total, buckets = measured["count"], _finite(measured["sum"]), _counted(measured)
     if is_chained(measured):
         if predecessor is not None and _same_shape(measured, predecessor):
             count, total, buckets = _growth(count, total, buckets, predecessor)
@@ -139,11 +139,19 @@ def _growth(
     count: int, total: Decimal, buckets: dict[str, int], predecessor: Mapping[str, Any]
 ) -> tuple[int, Decimal, dict[str, int]]:
     """What a cumulative histogram has counted since its predecessor; all of it after a reset."""
-    before = dict(buckets_of(predecessor))
+    before = _counted(predecessor)
     grown = {upper: buckets.get(upper, 0) - before.get(upper, 0) for upper in {**buckets, **before}}
     if count < predecessor["count"] or any(more < 0 for more in grown.values()):
         return count, total, buckets
     return count - predecessor["count"], _EXACT.subtract(total, _finite(predecessor["sum"])), grown
+
+
+def _counted(measured: Mapping[str, Any]) -> dict[str, int]:
+    """The counts by upper bound. Several buckets may share a bound: the least powers round to 0, the greatest to Infinity."""
+    counts: dict[str, int] = {}
+    for upper, count in buckets_of(measured):
+        counts[upper] = counts.get(upper, 0) + count
+    return counts
 
 
 def _same_shape(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

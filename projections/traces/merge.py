@@ -143,10 +143,11 @@ def _root_columns(root: RootKey) -> tuple[int | None, str | None]:
 
 
 def _half(owner: str, columns: Sequence[str]) -> str:
-    """SET clauses of the columns of one half: the lesser root wins, then the later event time, then the greater id."""
+    """SET clauses of the columns of one half: of those that are there the lesser root wins, then the later time."""
     new, old = root_of("excluded.", owner), root_of("t.", owner)
     is_later = f"(excluded.{owner}_at, excluded.{owner}_id) > (t.{owner}_at, t.{owner}_id)"
-    wins = f"t.{owner}_at IS NULL OR {new} < {old} OR ({new} = {old} AND {is_later})"
+    is_better = f"t.{owner}_at IS NULL OR {new} < {old} OR ({new} = {old} AND {is_later})"
+    wins = f"excluded.{owner}_at IS NOT NULL AND ({is_better})"
     names = (f"{owner}_at", f"{owner}_id", f"{owner}_root_start", f"{owner}_root_id", *columns)
     return ",\n    ".join(f"{name} = CASE WHEN {wins} THEN excluded.{name} ELSE t.{name} END" for name in names)
 
