@@ -27,7 +27,7 @@ def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: i
         _add_spans(cursor, schema, partial, partition)
         return
     held = related_spans(cursor, schema, list(grown), growing)
-    lost, replaced = _told_again(spans.values(), held)
+    lost, replaced = _recorded_again(spans.values(), held)
     if lost or replaced:
         _take_back(cursor, schema, lost, replaced)
         held += parents_in_table(cursor, schema, replaced)
@@ -64,7 +64,7 @@ def _add_to_held(
     rollups.subtract_calls(cursor, schema, partition, before - after)
 
 
-def _told_again(spans: Iterable[Span], held: Iterable[Span]) -> tuple[list[Span], list[Span]]:
+def _recorded_again(spans: Iterable[Span], held: Iterable[Span]) -> tuple[list[Span], list[Span]]:
     """The new records of spans that lose against the row that is there, and the rows that lose against them."""
     rows = {span.identity: span for span in held}
     lost: list[Span] = []
@@ -81,7 +81,7 @@ def _told_again(spans: Iterable[Span], held: Iterable[Span]) -> tuple[list[Span]
 
 
 def _take_back(cursor: Cursor[Any], schema: str, lost: Sequence[Span], replaced: Sequence[Span]) -> None:
-    """Delete the rows that are replaced, and count the spans that were told twice once. Extremes stay: of two records of a span
+    """Delete the rows that are replaced, and count spans that were recorded twice once. Extremes stay: of two records of a span
     the start is the same, and the later end stays.
     """
     counts: Counter[str] = Counter(span.trace_id for span in (*lost, *replaced))

@@ -93,7 +93,7 @@ def _late_bounds(context: RetentionContext, retention: TableRetention) -> Iterat
     )
     if slowest is not None:
         late = max(map(late_days, projection.topics))
-        lookup = f", and looks for spans that ended up to {reach} days before" if reach else ""
+        lookup = f", and looks up rows that are up to {reach} days older" if reach else ""
         words = f"an event may come {late} days late, margin included{lookup}; {slowest.words}"
         yield Bound(slowest.at - (late + reach) * US_PER_DAY, words)
 

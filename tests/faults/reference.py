@@ -385,10 +385,15 @@ def _metric_tables(events: Sequence[Event]) -> dict[str, Table]:
         if key not in points or event.fields["event_id"] > points[key].fields["event_id"]:
             points[key] = event
     latest: dict[str, Event] = {}
-    minutes = defaultdict[tuple[str, int], list[dict[str, Any]]](list)
+    minutes = defaultdict[tuple[str, int], list[Mapping[str, Any]]](list)
+    chains: dict[tuple[Any, ...], Mapping[str, Any]] = {}
     for (series, time), event in sorted(points.items()):
         latest[series] = event
-        minutes[series, time // MINUTE * MINUTE].append(event.fields)
+        f = event.fields
+        chain = (series, f["kind"], f["start_time"])
+        counted = _growth(f, chains.get(chain)) if f["temporality"] == "cumulative" else f
+        chains[chain] = f
+        minutes[series, time // MINUTE * MINUTE].append(counted)
     return {
         "metric_points": {key: _point_row(event) for key, event in points.items()},
         "metrics": {series: _series_row(event) for series, event in latest.items()},
@@ -396,8 +401,32 @@ def _metric_tables(events: Sequence[Event]) -> dict[str, Table]:
     }
 
 
-def _number(value: float | None) -> Decimal | None:
-    return None if value is None else Decimal(repr(value))
+def _growth(f: Mapping[str, Any], before: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """What a cumulative point tells of new ones: all of it after a reset, or as the first one within a day of its start."""
+    if before is None or f["occurred_at"] - before["occurred_at"] > DAY:
+        old, is_whole = f, f["occurred_at"] - f["start_time"] <= DAY
+    else:
+        old, is_whole = before, _is_reset(f, before)
+    if is_whole:
+        return {**f, "value": _number(f["value"]), "sum": _number(f["sum"])}
+    return {
+        **f,
+        "value": None if f["value"] is None else Decimal(repr(f["value"])) - Decimal(repr(old["value"])),
+        "sum": None if f["sum"] is None else Decimal(repr(f["sum"])) - Decimal(repr(old["sum"])),
+        "count": None if f["count"] is None else f["count"] - old["count"],
+        "bucket_counts": [new - less for new, less in zip(f["bucket_counts"], old["bucket_counts"], strict=True)],
+    }
+
+
+def _is_reset(f: Mapping[str, Any], before: Mapping[str, Any]) -> bool:
+    if f["kind"] == "sum":
+        return bool(f["monotonic"] and f["value"] < before["value"])
+    lower = [new < old for new, old in zip(f["bucket_counts"], before["bucket_counts"], strict=True)]
+    return f["count"] < before["count"] or any(lower)
+
+
+def _number(value: float | Decimal | None) -> Decimal | None:
+    return Decimal(repr(value)) if isinstance(value, float) else None if value is None else Decimal(value)
 
 
 def _point_row(event: Event) -> tuple[Any, ...]:
@@ -420,7 +449,7 @@ def _series_row(event: Event) -> tuple[Any, ...]:
 
 
 def _minute_row(points: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
-    """Of one series: a gauge's values, the increments of a sum, or what the deltas of a histogram counted."""
+    """Of one series: a gauge's values, the increments of a sum, or what a histogram counted."""
     kind, buckets = points[0]["kind"], Counter[str]()
     if kind == "gauge":
         values = [_number(f["value"]) or Decimal() for f in points]
@@ -439,8 +468,8 @@ def _minute_row(points: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
         sum(f["count"] for f in points),
         sum((_number(f["sum"]) or Decimal() for f in points), Decimal()),
         None,
-        min(_number(f["min"]) or Decimal() for f in points),
-        max(_number(f["max"]) or Decimal() for f in points),
+        min((number for f in points if (number := _number(f["min"])) is not None), default=None),
+        max((number for f in points if (number := _number(f["max"])) is not None), default=None),
         _document(dict(+buckets)) if +buckets else None,
     )
 

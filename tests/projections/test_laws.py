@@ -5,6 +5,7 @@ What the rows must be is said by `reference.told`, one event after the other in 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 from functools import reduce
 from typing import Any
@@ -14,15 +15,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spanfold.language.events import SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
+from spanfold.language.times import as_datetime
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.facts import Fact
 from spanfold.projections.projection import installed
+from spanfold.projections.retention.retention_horizons import trim
 from spanfold.projections.traces import PROJECTION, TracesPartial
 from tests.support.strategies import (
     CODEC,
+    DAY,
     LOG_TIME_MS,
     NOW,
     Record,
@@ -30,10 +34,12 @@ from tests.support.strategies import (
     calls,
     distinct_events,
     logs,
-    retold,
+    rerecorded,
     rooted,
 )
-from tests.support.trace_rows import checkpoints, document, empty, shown, told, verdicts
+from tests.support.trace_rows import Rows, checkpoints, document, empty, shown, told, verdicts
+
+MINUTE = 60_000_000
 
 PURE = settings(max_examples=100, deadline=None)
 THROUGH_POSTGRES = settings(
@@ -192,7 +198,7 @@ def test_who_called_whom_is_counted_once_whichever_came_first(
 
 
 @settings(THROUGH_POSTGRES, max_examples=150)
-@given(logs(max_events=9, events=retold))
+@given(logs(max_events=9, events=rerecorded))
 def test_a_span_that_is_recorded_again_is_one_span_with_one_call(
     ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]]
 ) -> None:
@@ -214,8 +220,8 @@ def test_of_several_roots_the_first_is_shown_whole(
 
 
 @settings(THROUGH_POSTGRES, max_examples=75)
-@given(logs(max_events=9, events=retold), st.sets(st.sampled_from(["a", "b"]), min_size=1))
-def test_erasing_takes_off_what_spans_told_again_have_added(
+@given(logs(max_events=9, events=rerecorded), st.sets(st.sampled_from(["a", "b"]), min_size=1))
+def test_erasing_takes_off_what_spans_recorded_again_have_added(
     ledger: psycopg.Connection[Any], log: tuple[list[TraceEvent], list[Record], list[Any]], erased: set[str]
 ) -> None:
     events, _, batches = log
@@ -224,6 +230,43 @@ def test_erasing_takes_off_what_spans_told_again_have_added(
     with ledger.transaction(), ledger.cursor() as cursor:
         PROJECTION.erase(cursor, "traces_g1", list(erased), 0)
     assert shown(ledger) == told([event for event in events if event.aggregate_id not in erased])
+
+
+honest = rerecorded.map(lambda span: replace(span, occurred_at=span.end_time, event_id=b""))
+horizons = st.sampled_from([NOW, NOW + MINUTE, NOW + 7 * DAY, NOW + 7 * DAY + MINUTE, NOW + 8 * DAY]).map(
+    lambda time: time // MINUTE * MINUTE
+)
+
+
+@settings(THROUGH_POSTGRES, max_examples=100)
+@given(distinct_events(9, honest), st.integers(0, 9), horizons)
+def test_what_comes_after_old_rows_were_deleted_counts_as_if_they_were_there(
+    ledger: psycopg.Connection[Any], events: list[TraceEvent], cut: int, horizon: int
+) -> None:
+    log = [*events[:cut], *(event for event in events[cut:] if event.occurred_at >= horizon)]
+    empty(ledger)
+    fold(ledger, [batch_of_events(log[:cut])])
+    _prune(ledger, horizon)
+    fold(ledger, [batch_of_events([event], offset) for offset, event in enumerate(log[cut:], len(log[:cut]))])
+    assert _since(shown(ledger), horizon) == _since(told(log), horizon)
+
+
+def _prune(ledger: psycopg.Connection[Any], horizon: int) -> None:
+    """Delete what no event from the horizon on looks up or changes."""
+    kept_from = as_datetime(horizon)
+    minutes = dict.fromkeys(("operation_minutes", "service_dependencies"), kept_from)
+    trim(ledger, "traces_g1", PROJECTION.metadata, {"spans": kept_from - timedelta(days=7), **minutes})
+
+
+def _since(rows: Rows, horizon: int) -> Any:
+    """What does not depend on rows that may be gone."""
+    names = ("start_time", "end_time", "span_count", "error_count", "last_event_at")
+    return (
+        {trace_id: [row[name] for name in names] for trace_id, row in rows.traces.items()},
+        {row: count for row, count in rows.spans.items() if row[9] >= horizon - 7 * DAY},
+        {key: row for key, row in rows.operations.items() if key[-1] >= horizon},
+        {key: row for key, row in rows.dependencies.items() if key[-1] >= horizon},
+    )
 
 
 @settings(THROUGH_POSTGRES, max_examples=25)

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal, localcontext
 from fractions import Fraction
 from functools import reduce
@@ -17,6 +18,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from spanfold.language.events import MetricUpdated, TraceCompleted
+from spanfold.language.times import as_datetime
 from spanfold.language.topics import METRICS
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.reading import read
@@ -26,6 +28,7 @@ from spanfold.projections.facts import Fact
 from spanfold.projections.metrics import PROJECTION, MetricsPartial
 from spanfold.projections.metrics.buckets import bound_text, power
 from spanfold.projections.projection import installed
+from spanfold.projections.retention.retention_horizons import trim
 from tests.support.databases import Ledger
 from tests.support.strategies import CODEC, DAY, NOW, Record, batch, cut, records_of, tags, texts
 from tests.support.trace_rows import document
@@ -700,6 +703,26 @@ def test_differences_are_the_same_in_any_order_and_any_cut(
     empty(ledger)
     fold(ledger, batches)
     assert shown(ledger) == told(log)
+
+
+@THROUGH_POSTGRES
+@given(st.lists(chained_points, max_size=10, unique_by=lambda event: event.event_id), st.integers(0, 10), st.data())
+def test_points_that_come_after_old_ones_were_deleted_count_as_if_those_were_there(
+    ledger: Ledger, events: list[MetricUpdated], at: int, data: st.DataObject
+) -> None:
+    horizon = data.draw(st.sampled_from([NOW - DAY, NOW, NOW + MINUTE])) // MINUTE * MINUTE
+    log = [*events[:at], *(event for event in events[at:] if event.occurred_at >= horizon)]
+    written = records_of(log)
+    empty(ledger)
+    fold(ledger, cut(written[:at], []))
+    kept_from = as_datetime(horizon)
+    horizons = {"metric_points": kept_from - timedelta(days=1), "metric_minutes": kept_from}
+    trim(ledger, "metrics_g1", PROJECTION.metadata, horizons)
+    fold(ledger, cut(written[at:], data.draw(st.lists(st.integers(0, len(log)), max_size=3))))
+    since = [
+        {key: row for key, row in rows.minutes.items() if key[1] >= horizon} for rows in (shown(ledger), told(log))
+    ]
+    assert since[0] == since[1]
 
 
 def exponential(at: int = NOW, **changes: Any) -> MetricUpdated:

@@ -31,7 +31,7 @@ from spanfold.projections.traces.states import from_states
 from spanfold.schemas.codec import Codec
 from tests.support.databases import Ledger
 from tests.support.single_events import span
-from tests.support.strategies import Record, batch, calls, logs, record
+from tests.support.strategies import Record, batch, calls, logs, record, rerecorded, rooted
 from tests.support.trace_rows import empty
 
 policies = st.builds(
@@ -63,7 +63,7 @@ def test_a_state_has_the_rows_of_its_events_also_with_numbers_that_json_lacks() 
 @settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-@given(log=logs() | logs(events=calls), policy=policies, data=st.data())
+@given(log=logs() | logs(events=calls | rerecorded | rooted), policy=policies, data=st.data())
 def test_snapshots_and_tail_are_the_whole_log(
     stack_settings: Settings,
     ledger: Ledger,

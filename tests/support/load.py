@@ -74,7 +74,7 @@ def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
         for span in spans if span.status == "error"
     ]  # fmt: skip
     roots = [root for number in range(rng.choice((1, 1, 1, 2))) for root in _root(rng, common, start, number)]
-    return [*roots, *spans, *_retold(rng, spans), *logs]
+    return [*roots, *spans, *_rerecorded(rng, spans), *logs]
 
 
 def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -> list[DomainEvent]:
@@ -96,7 +96,7 @@ def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -
     return [*([created] if rng.random() < 0.9 else []), *closed]
 
 
-def _retold(rng: random.Random, spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
+def _rerecorded(rng: random.Random, spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
     """Some of the spans again, with an earlier or a later end, and some with another parent or status."""
     again = []
     for span in spans:
@@ -143,12 +143,21 @@ def _metrics(rng: random.Random, now_us: int) -> list[DomainEvent]:
         return {"aggregate_id": series_id({"service.name": service}, "", name, labels), "name": name, "labels": labels}
 
     counts = tuple(rng.randrange(5) for _ in range(4))
+    counting = {**said, "start_time": at // (100 * SECOND) * 100 * SECOND - rng.choice((0, 0, 0, 2)) * DAY}
     return [
         MetricUpdated(kind="gauge", value=rng.random() * 100, unit="%", **series("cpu"), **said),
         MetricUpdated(kind="sum", temporality="delta", monotonic=True, value=rng.randrange(50), **series("calls"), **said),
         MetricUpdated(
             kind="histogram", temporality="delta", count=sum(counts), sum=rng.random() * 10, min=0.25, max=9.5,
             bounds=(1.0, 5.0, 10.0), bucket_counts=counts, unit="ms", **series("latency"), **said,
+        ),
+        MetricUpdated(
+            kind="sum", temporality="cumulative", monotonic=rng.random() < 0.8, value=rng.randrange(500),
+            **series("total"), **counting,
+        ),
+        MetricUpdated(
+            kind="histogram", temporality="cumulative", count=sum(counts), sum=rng.random() * 10,
+            bounds=(1.0, 5.0, 10.0), bucket_counts=counts, unit="ms", **series("sizes"), **counting,
         ),
     ]  # fmt: skip
 

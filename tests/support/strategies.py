@@ -123,7 +123,7 @@ calls = st.builds(
 )
 """Spans that call each other in every way, also round in circles."""
 
-retold = st.builds(
+rerecorded = st.builds(
     SpanRecorded,
     aggregate_id=st.sampled_from(["a", "a", "b"]),
     occurred_at=st.integers(NOW, NOW + 3) | st.just(NOW + 60_000_000),
@@ -140,7 +140,7 @@ retold = st.builds(
 )
 """Few spans, recorded again and again, with other ends, parents and names."""
 
-rooted = traces_created | traces_completed | traces_failed | retold
+rooted = traces_created | traces_completed | traces_failed | rerecorded
 """Halves of several roots in few traces, and some spans."""
 
 events = spans_recorded | traces_created | traces_completed | traces_failed
