@@ -8,7 +8,7 @@ RETURN trim_scale(
     END / 1000
 );
 COMMENT ON FUNCTION spanfold_core.bucket_upper_ms IS
-    'The greatest duration, in milliseconds, in a duration bucket of operation_minutes.';
+    'The greatest duration, in milliseconds, in a bucket of a spanfold.histogram.';
 
 CREATE FUNCTION spanfold.quantile(histogram jsonb, q double precision) RETURNS double precision
 IMMUTABLE STRICT PARALLEL SAFE LANGUAGE sql
@@ -23,9 +23,9 @@ BEGIN ATOMIC
      ORDER BY bound
      LIMIT 1;
 END;
-COMMENT ON FUNCTION spanfold.quantile IS
+COMMENT ON FUNCTION spanfold.quantile(jsonb, double precision) IS
     'The q-quantile (0 to 1) of a histogram {upper bound: count}: the upper bound of the bucket that holds it, or null if the '
-    'histogram is empty. For a duration_histogram it is at most 1/16 above the true value.';
+    'histogram is empty.';
 
 CREATE FUNCTION spanfold.histogram_add(one jsonb, other jsonb) RETURNS jsonb
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
@@ -48,4 +48,4 @@ CREATE AGGREGATE spanfold.histogram_sum(jsonb) (
     parallel = safe
 );
 COMMENT ON AGGREGATE spanfold.histogram_sum(jsonb) IS
-    'The sum of histograms: spanfold.quantile(spanfold.histogram_sum(duration_histogram), 0.99).';
+    'The sum of histograms: spanfold.quantile(spanfold.histogram_sum(buckets), 0.99).';
