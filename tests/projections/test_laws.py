@@ -232,9 +232,16 @@ def test_erasing_takes_off_what_spans_recorded_again_have_added(
     assert shown(ledger) == told([event for event in events if event.aggregate_id not in erased])
 
 
-honest = rerecorded.map(lambda span: replace(span, occurred_at=span.end_time, event_id=b""))
-horizons = st.sampled_from([NOW, NOW + MINUTE, NOW + 7 * DAY, NOW + 7 * DAY + MINUTE, NOW + 8 * DAY]).map(
-    lambda time: time // MINUTE * MINUTE
+honest = rerecorded.map(
+    lambda span: replace(
+        span, start_time=span.start_time - 8 * DAY, end_time=span.end_time - 8 * DAY, occurred_at=span.end_time - 8 * DAY,
+        event_id=b"",
+    )
+)  # fmt: skip
+"""Spans of the days before NOW that say when they ended."""
+
+horizons = st.sampled_from([8 * DAY, 8 * DAY - MINUTE, DAY, DAY - MINUTE, 0]).map(
+    lambda before: (NOW - before) // MINUTE * MINUTE
 )
 
 
