@@ -2,25 +2,35 @@
 
 fastavro reads schemas without their logical types: times stay plain longs (µs since 1970 UTC) and ids 16 bytes. Every released
 version of a schema stays readable: a record with an older version is resolved to the latest one.
+
+A string with the property `json` is a document (spanfold/language/documents.py). Documents of events are read as their text,
+those of snapshots as their values; both are written from values.
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import BytesIO
 from typing import Any, Final
 
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
+from spanfold.language.documents import canonical, parsed
 from spanfold.language.errors import InvalidInput, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.schemas.catalogue import SchemaIds, committed
 
 Fields = dict[str, Any]
-"""A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes."""
+"""A decoded event: its fields by name, times in µs since 1970 UTC, event_id as 16 bytes, documents as their text."""
+
+Convert = Callable[[Any, str], Any]
+"""Takes a value and its place in the event; returns the value with its documents converted."""
 
 Reader = tuple[str, Any, Any]
 """Event type, the writer's schema, and the latest schema if that is a different one."""
+
+Writer = tuple[bytes, Any, list[str], Convert | None]
+"""The frame, the schema, the fields in which integers may become doubles, and what turns documents into text."""
 
 MAGIC: Final = 0
 _FRAME: Final = struct.Struct(">bI")
@@ -36,6 +46,40 @@ def plain(schema: Any) -> Any:
     return schema
 
 
+def is_document(schema: Any) -> bool:
+    """Whether values of this schema are the text of a document."""
+    return isinstance(schema, dict) and "json" in schema
+
+
+def _converter(schema: Any, convert: Callable[[Any, str, str], Any]) -> Convert | None:
+    """What converts values of a schema: documents as `convert` says of a document, its shape and its place. None if it has none."""
+    if is_document(schema):
+        shape = schema["json"]
+        return lambda value, where: convert(value, shape, where)
+    if isinstance(schema, list):
+        branch = next(filter(None, (_converter(branch, convert) for branch in schema)), None)
+        return branch and (lambda value, where: None if value is None else branch(value, where))
+    kind = schema["type"] if isinstance(schema, dict) else None
+    if kind == "array":
+        item = _converter(schema["items"], convert)
+        return item and (lambda value, where: [item(one, f"{where}[{index}]") for index, one in enumerate(value)])
+    return _record_converter(schema, convert) if kind == "record" else None
+
+
+def _record_converter(schema: Any, convert: Callable[[Any, str, str], Any]) -> Convert | None:
+    converters = {field["name"]: _converter(field["type"], convert) for field in schema["fields"]}
+    own = [(name, converter) for name, converter in converters.items() if converter]
+
+    def convert_record(value: Any, where: str) -> Any:
+        fields = dict(value)
+        for name, converter in own:
+            if name in fields:
+                fields[name] = converter(fields[name], f"{where}.{name}" if where else name)
+        return fields
+
+    return convert_record if own else None
+
+
 class Codec:
     """Encodes events with their latest schema, and decodes records of every released schema."""
 
@@ -43,14 +87,17 @@ class Codec:
         self._ids = ids or committed()
         self._readers: dict[bytes, Reader] = {}
         self._snapshot_readers: dict[bytes, Reader] = {}
-        self._writers: dict[str, tuple[bytes, Any, list[str]]] = {}
+        self._writers: dict[str, Writer] = {}
+        self._parsers: dict[str, Convert | None] = {}
 
     def encode(self, event_type: str, fields: Mapping[str, Any]) -> bytes:
         """The record's value. InvalidInput names the field that does not fit the schema."""
-        frame, schema, may_round = self._writers.get(event_type) or self._add_writer(event_type)
+        frame, schema, may_round, as_text = self._writers.get(event_type) or self._add_writer(event_type)
         for name in may_round:
             if (where := _beyond_64_bits(fields.get(name))) is not None:
                 raise InvalidInput(f"{event_type}: {name}{where}: publish it as text")
+        if as_text:
+            fields = _with_documents(event_type, as_text, fields)
         out = BytesIO()
         out.write(frame)
         try:
@@ -69,7 +116,19 @@ class Codec:
     def decode_snapshot(self, value: bytes) -> tuple[str, Fields]:
         """The same for an aggregate's state: the name of its Avro record, and its fields."""
         known = self._snapshot_readers.get(value[:FRAME_BYTES])
-        return self._decode(value, known or self._add_reader(value, snapshots=True))
+        record_type, fields = self._decode(value, known or self._add_reader(value, snapshots=True))
+        return record_type, self.with_values(record_type, fields)
+
+    def with_values(self, record_type: str, fields: Fields) -> Fields:
+        """The decoded fields with the values of their documents. PoisonRecord when one is not JSON."""
+        if record_type not in self._parsers:
+            schema = self._ids.latest(record_type).load()
+            self._parsers[record_type] = _converter(schema, lambda text, shape, where: parsed(text))
+        parse = self._parsers[record_type]
+        try:
+            return parse(fields, "") if parse else fields
+        except ValueError as error:
+            raise PoisonRecord(ParkedReason.INVALID, f"not JSON: {error}") from error
 
     def _decode(self, value: bytes, known: Reader) -> tuple[str, Fields]:
         event_type, writer, reader = known
@@ -85,14 +144,14 @@ class Codec:
             )
         return event_type, fields
 
-    def _add_writer(self, event_type: str) -> tuple[bytes, Any, list[str]]:
+    def _add_writer(self, event_type: str) -> Writer:
         try:
             entry = self._ids.latest(event_type)
         except KeyError:
             raise InvalidInput(f"unknown event type {event_type!r}") from None
         schema = plain(entry.load())
         may_round = [field["name"] for field in schema["fields"] if _may_round(field["type"])]
-        writer = (_FRAME.pack(MAGIC, entry.id), parse_schema(schema), may_round)
+        writer = (_FRAME.pack(MAGIC, entry.id), parse_schema(schema), may_round, _converter(schema, canonical))
         self._writers[event_type] = writer
         return writer
 
@@ -115,6 +174,14 @@ class Codec:
         reader = (entry.event_type, parse_schema(plain(entry.load())), resolve)
         (self._snapshot_readers if snapshots else self._readers)[frame] = reader
         return reader
+
+
+def _with_documents(event_type: str, as_text: Convert, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        converted: Mapping[str, Any] = as_text(fields, "")
+    except InvalidInput as error:
+        raise InvalidInput(f"{event_type}: {error}") from error
+    return converted
 
 
 def _is_snapshot(record_type: str) -> bool:

@@ -16,11 +16,14 @@ def events_of(codec: Codec, payload: bytes | None, only: Container[str] | None =
     """
     event_type, fields = codec.decode(payload)
     facts = unpack(fields, codec) if event_type == BATCH else [(event_type, fields)]
-    return [event_of(name, own) for name, own in facts if name not in NOT_FOLDED and (only is None or name in only)]
+    return [
+        event_of(codec, name, own) for name, own in facts if name not in NOT_FOLDED and (only is None or name in only)
+    ]
 
 
-def event_of(event_type: str, fields: Fields) -> DomainEvent:
-    """The event with these decoded fields."""
-    # events are immutable and have tuples where Avro has lists
-    frozen: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in fields.items()}
+def event_of(codec: Codec, event_type: str, fields: Fields) -> DomainEvent:
+    """The event with these decoded fields. PoisonRecord when one of its documents is not JSON."""
+    values = codec.with_values(event_type, fields)
+    # events are immutable and have tuples where Avro and JSON have lists
+    frozen: dict[str, Any] = {name: tuple(value) if type(value) is list else value for name, value in values.items()}
     return event_class(event_type)(**frozen)

@@ -8,18 +8,23 @@ from typing import Final
 from spanfold.schemas.codec import Fields
 
 MAX_SERVICE_NAME_BYTES: Final = 512
-"""The key of an error without a trace is its service's name, and no key is longer than this (verdicts.py)."""
+"""The key of a log record without a trace is its service's name, and no key is longer than this (verdicts.py)."""
+
+MAX_SEVERITY: Final = 24
+"""The greatest SeverityNumber of OpenTelemetry; 0 is unspecified."""
 
 MIN_SCALE: Final = -10
 MAX_SCALE: Final = 20
 """The scales of exponential histograms that OpenTelemetry's data model asks implementations to handle."""
 
 
-def why_no_error(fields: Fields) -> str | None:
-    """What is wrong with an ErrorLogged, or None."""
+def why_no_log(fields: Fields) -> str | None:
+    """What is wrong with a LogRecorded, or None."""
     length = len(fields["service_name"].encode())
     if length > MAX_SERVICE_NAME_BYTES:
         return f"service_name is {length} bytes long; at most {MAX_SERVICE_NAME_BYTES} fit into a key"
+    if not 0 <= fields["severity_number"] <= MAX_SEVERITY:
+        return f"severity_number is {fields['severity_number']}, not in 0 to {MAX_SEVERITY}"
     return None
 
 
@@ -66,7 +71,7 @@ def _why_not_counted(counts: Sequence[int]) -> str | None:
 
 
 CHECKS: Final[Mapping[str, Callable[[Fields], str | None]]] = {
-    "ErrorLogged": why_no_error,
+    "LogRecorded": why_no_log,
     "MetricUpdated": why_no_point,
     "TraceCompleted": why_no_root,
     "TraceFailed": why_no_root,

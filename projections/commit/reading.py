@@ -1,12 +1,13 @@
 """From accepted records to facts that Postgres can hold, or to the reason why not. Pure, and the only place that parks."""
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from itertools import repeat
 from operator import itemgetter, lt
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
+from spanfold.language.documents import Shape, canonical_bytes
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, TopicKind, topic_of
@@ -16,7 +17,7 @@ from spanfold.projections.commit.verdicts import NIL_ID, Judged
 from spanfold.projections.facts import Fact
 from spanfold.schemas.batches import unpack
 from spanfold.schemas.catalogue import committed
-from spanfold.schemas.codec import Codec, Fields
+from spanfold.schemas.codec import Codec, Fields, is_document
 
 JSONB_VERSION: Final = b"\x01"
 """First byte of a jsonb value in Postgres' binary protocol (src/backend/utils/adt/jsonb.c, jsonb_recv)."""
@@ -178,7 +179,7 @@ def _what_fails(event_type: str, group: Sequence[Fields]) -> str | None:
 
 def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
     """Turn the tags and lists of all into jsonb, or none: False if any event might not be storable as it is."""
-    texts, documents, times = _RULES.get(event_type) or _add_rules(event_type)
+    texts, lists, documents, times = _RULES.get(event_type) or _add_rules(event_type)
     for name in texts:
         # filter: an optional text may be None
         if "\0" in "".join(filter(None, map(itemgetter(name), group))):
@@ -188,15 +189,27 @@ def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
             return False
     if event_type == _SPAN and any(map(lt, map(itemgetter("end_time"), group), map(itemgetter("start_time"), group))):
         return False
-    columns = [list(map(orjson.dumps, map(itemgetter(name), group))) for name in documents]
+    columns = [list(map(orjson.dumps, map(itemgetter(name), group))) for name in lists]
     for column in columns:
         joined = b"".join(column)
         if b"null" in joined or b"\\u0000" in joined:
             return False
-    for name, column in zip(documents, columns, strict=True):
+    try:
+        stored = {name: _stored(set(map(itemgetter(name), group)), shape) for name, shape in documents}
+    except ValueError:
+        return False
+    for name, column in zip(lists, columns, strict=True):
         for fields, document in zip(group, column, strict=True):
             fields[name] = JSONB_VERSION + document
+    for name, document_of in stored.items():
+        for fields in group:
+            fields[name] = document_of[fields[name]]
     return True
+
+
+def _stored(texts: Iterable[str], shape: Shape) -> dict[str, bytes]:
+    """These documents as Postgres' jsonb takes them. ValueError says what is wrong with the first bad one."""
+    return {text: JSONB_VERSION + canonical_bytes(text, shape) for text in texts}
 
 
 def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) -> PoisonRecord:
@@ -215,8 +228,7 @@ def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) 
 
 def storable(event_type: str, fields: Fields) -> None:
     """Turn tags and lists into jsonb, in place. PoisonRecord says what Postgres could not hold."""
-    rules = _RULES.get(event_type) or _add_rules(event_type)
-    texts, documents, times = rules
+    texts, lists, documents, times = _RULES.get(event_type) or _add_rules(event_type)
     wrong = _what_fails(event_type, [fields])
     if wrong:
         raise PoisonRecord(ParkedReason.INVALID, wrong)
@@ -224,13 +236,22 @@ def storable(event_type: str, fields: Fields) -> None:
         raise PoisonRecord(
             ParkedReason.INVALID, f"a NUL character in {_first_with_nul(fields, texts)}: Postgres text cannot hold it"
         )
-    for name in documents:
-        fields[name] = to_jsonb(name, fields[name])
+    stored = {name: _document(name, fields[name], shape) for name, shape in documents}
+    for name in lists:
+        stored[name] = to_jsonb(name, fields[name])
     for name in times:
         if (fields[name] or 0) < MIN_TIME_US:
             raise PoisonRecord(ParkedReason.INVALID, f"{name} lies before 4714 BC, where Postgres' time begins")
     if event_type == _SPAN and fields["end_time"] < fields["start_time"]:
         raise PoisonRecord(ParkedReason.INVALID, "end_time lies before start_time")
+    fields.update(stored)
+
+
+def _document(name: str, text: str, shape: Shape) -> bytes:
+    try:
+        return JSONB_VERSION + canonical_bytes(text, shape)
+    except ValueError as error:
+        raise PoisonRecord(ParkedReason.INVALID, f"{name}: {error}") from error
 
 
 def to_jsonb(name: str, value: Any) -> bytes:
@@ -267,8 +288,14 @@ def _is_time(kind: Any) -> bool:
     return isinstance(kind, dict) and kind.get("logicalType") == "timestamp-micros"
 
 
-Rules = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
-"""Names of an event's text fields, its maps and lists of records, its times: read off its schema."""
+class Rules(NamedTuple):
+    """Fields of an event, read off its schema: texts, maps and lists of records, documents with their shape, times."""
+
+    texts: tuple[str, ...]
+    lists: tuple[str, ...]
+    documents: tuple[tuple[str, Shape], ...]
+    times: tuple[str, ...]
+
 
 _RULES: Final[dict[str, Rules]] = {}
 
@@ -279,9 +306,10 @@ def _add_rules(event_type: str) -> Rules:
     def names(belongs: Callable[[Any], bool]) -> tuple[str, ...]:
         return tuple(field["name"] for field in schema["fields"] if belongs(field["type"]))
 
-    _RULES[event_type] = (
+    _RULES[event_type] = Rules(
         names(lambda kind: kind == "string" or (isinstance(kind, list) and "string" in kind)),
         names(lambda kind: isinstance(kind, dict) and (kind["type"] == "map" or isinstance(kind.get("items"), dict))),
+        tuple((field["name"], field["type"]["json"]) for field in schema["fields"] if is_document(field["type"])),
         names(lambda kind: any(map(_is_time, kind)) if isinstance(kind, list) else _is_time(kind)),
     )
     return _RULES[event_type]

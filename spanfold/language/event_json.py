@@ -11,7 +11,7 @@ spanfold.language.events. A time is RFC 3339 text with an offset (digits beyond 
 | occurred_at  | event_data (TraceCreated: start_time, others: end_time), so that a retry is the same event; else now |
 | start_time   | TraceCreated: occurred_at                                                                            |
 | end_time     | TraceCompleted, TraceFailed: occurred_at                                                             |
-| aggregate_id | ErrorLogged: trace_id, else service_name; MetricUpdated: the series of service_name, scope, name and labels |
+| aggregate_id | LogRecorded: trace_id, else service_name; MetricUpdated: the series of resource, scope, name and labels |
 | source       | the caller                                                                                           |
 """
 
@@ -22,10 +22,11 @@ from typing import Any, Final, assert_never, cast
 
 from spanfold.language import metric_json
 from spanfold.language.errors import InvalidInput
-from spanfold.language.events import EVENT_TYPES, ErrorLogged, Event, MetricUpdated, SpanRecorded, series_id
+from spanfold.language.events import EVENT_TYPES, Event, LogRecorded, MetricUpdated, SpanRecorded, series_id
 from spanfold.language.ids import id_text
 from spanfold.language.json_values import (
     Reader,
+    anything,
     choice,
     closest,
     integer,
@@ -76,6 +77,10 @@ _READERS: Final[dict[str, Reader]] = {
     "metadata": texts,
     "reason": text,
     "links": list_of(object_of({"trace_id": _NAME, "span_id": _NAME, "attributes": tags}, _NO_TAGS)),
+    "resource": tags,
+    "scope_name": text,
+    "scope_version": text,
+    "scope_attributes": tags,
 }
 
 _ROOT: Final[dict[str, Reader]] = {"span_id": or_null(_NAME), "start_time": or_null(time_us)}
@@ -88,16 +93,18 @@ _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     "ServiceRegistered": {"status": SERVICE_STATUS},
     "ServiceHealthChanged": {"status": SERVICE_STATUS},
     "MetricUpdated": {"name": _NAME, **metric_json.READERS},
-    "ErrorLogged": {
-        **{name: or_null(text) for name in ("exception_type", "exception_message", "stacktrace")},
+    "LogRecorded": {
         **{name: or_null(_NAME) for name in ("trace_id", "span_id")},
-        "message": text,
-        "severity": _NAME,
-        "logger": text,
+        "severity_number": integer(0, 24),
+        "severity_text": text,
+        "body": anything,
+        "event_name": text,
+        "observed_time": or_null(time_us),
+        "ordinal": integer(0, (1 << 31) - 1),
     },
 }
 
-_TIMES: Final = ("start_time", "end_time")
+_TIMES: Final = ("start_time", "end_time", "observed_time")
 
 _CLOSING: Final = ("TraceCompleted", "TraceFailed")
 
@@ -169,7 +176,7 @@ def _time_field(event_type: PublishableEventType) -> str:
             return "start_time"
         case "SpanRecorded" | "TraceCompleted" | "TraceFailed":
             return "end_time"
-        case "MetricUpdated" | "ErrorLogged" | "ServiceRegistered" | "ServiceHealthChanged" | "ServiceDeregistered":
+        case "MetricUpdated" | "LogRecorded" | "ServiceRegistered" | "ServiceHealthChanged" | "ServiceDeregistered":
             return ""
         case unknown:
             assert_never(unknown)
@@ -179,7 +186,7 @@ def _aggregate_id(event_type: str, envelope: Mapping[str, Any], data: Mapping[st
     """The one in the envelope, else the one that the type derives from its data."""
     derived = _AGGREGATE_OF[event_type](data) if event_type in _AGGREGATE_OF else None
     named = envelope.get("aggregate_id", derived)
-    if event_type == ErrorLogged.__name__ and data.get("trace_id") and named != derived:
+    if event_type == LogRecorded.__name__ and data.get("trace_id") and named != derived:
         raise wrong("aggregate_id", f"the trace_id {derived}, or nothing at all", named)
     aggregate_id = str(_NAME(named, "aggregate_id"))
     if len(aggregate_id.encode()) > MAX_KEY_BYTES:
@@ -188,12 +195,18 @@ def _aggregate_id(event_type: str, envelope: Mapping[str, Any], data: Mapping[st
 
 
 def _series(data: Mapping[str, Any]) -> str:
-    resource = {"service.name": data["service_name"]}
-    return series_id(resource, data.get("scope", ""), data["name"], data.get("labels", {}))
+    return series_id(
+        data.get("resource") or {"service.name": data["service_name"]},
+        data.get("scope_name", ""),
+        data["name"],
+        data.get("labels", {}),
+        data.get("scope_version", ""),
+        data.get("scope_attributes"),
+    )
 
 
 _AGGREGATE_OF: Final[Mapping[str, Callable[[Mapping[str, Any]], str]]] = {
-    "ErrorLogged": lambda data: str(data.get("trace_id") or data["service_name"]),
+    "LogRecorded": lambda data: str(data.get("trace_id") or data["service_name"]),
     "MetricUpdated": _series,
 }
 

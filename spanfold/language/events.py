@@ -5,17 +5,16 @@ publisher, and an id that is derived from its content, so that a retry is the sa
 """
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any, ClassVar, Final, get_args
 
+from spanfold.language.documents import canonical
 from spanfold.language.ids import event_id
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, topic_named, topic_of
 
-Scalar = str | int | float | bool
-TagValue = Scalar | Sequence[Scalar]
+TagValue = str | int | float | bool | None | Sequence["TagValue"] | Mapping[str, "TagValue"]
 Tags = Mapping[str, TagValue]
 
 
@@ -75,7 +74,7 @@ class TraceCreated(DomainEvent):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanRecorded(DomainEvent):
     """A span of the trace has ended. `kind` and `status` are OpenTelemetry's SpanKind and StatusCode in lower case;
-    `events` are {name, time, attributes}, `links` {trace_id, span_id, attributes}.
+    `events` are {name, time, attributes}, `links` {trace_id, span_id, attributes}; resource and scope are OpenTelemetry's.
     """
 
     home: ClassVar[Topic | None] = TRACES
@@ -91,6 +90,10 @@ class SpanRecorded(DomainEvent):
     tags: Tags = field(default_factory=dict)
     events: tuple[Mapping[str, Any], ...] = ()
     links: tuple[Mapping[str, Any], ...] = ()
+    resource: Tags = field(default_factory=dict)
+    scope_name: str = ""
+    scope_version: str = ""
+    scope_attributes: Tags = field(default_factory=dict)
 
     def identity(self) -> tuple[str, ...]:
         """Span, kind and service: Zipkin's client and server share a span id, and are two events."""
@@ -157,8 +160,11 @@ class MetricUpdated(DomainEvent):
     positive_counts: tuple[int, ...] = ()
     negative_offset: int = 0
     negative_counts: tuple[int, ...] = ()
-    scope: str = ""
     labels: Tags = field(default_factory=dict)
+    resource: Tags = field(default_factory=dict)
+    scope_name: str = ""
+    scope_version: str = ""
+    scope_attributes: Tags = field(default_factory=dict)
 
     def identity(self) -> tuple[str, ...]:
         """The measured values: another value of the same series at the same time is another event."""
@@ -170,23 +176,35 @@ class MetricUpdated(DomainEvent):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorLogged(DomainEvent):
-    """An error was logged. `aggregate_id` is the trace id if there is one, else the service's name."""
+class LogRecorded(DomainEvent):
+    """Something was logged. `aggregate_id` is the trace id if there is one, else the service's name; `occurred_at` is the record's
+    time, else its observed time. `severity_number` is OpenTelemetry's (1 to 24; 0 if unknown), `body` any JSON value. `ordinal`
+    tells equal records of one batch apart.
+    """
 
     home: ClassVar[Topic | None] = LOGS
     service_name: str
-    message: str
-    severity: str = "ERROR"
-    logger: str = ""
-    exception_type: str | None = None
-    exception_message: str | None = None
-    stacktrace: str | None = None
+    severity_number: int = 0
+    severity_text: str = ""
+    body: TagValue = None
+    event_name: str = ""
+    observed_time: int | None = None
     trace_id: str | None = None
     span_id: str | None = None
     tags: Tags = field(default_factory=dict)
+    ordinal: int = 0
+    resource: Tags = field(default_factory=dict)
+    scope_name: str = ""
+    scope_version: str = ""
+    scope_attributes: Tags = field(default_factory=dict)
 
     def identity(self) -> tuple[str, ...]:
-        return (self.service_name, self.logger, self.severity, self.message, self.span_id or "")
+        """All that it says, but for when it was observed."""
+        return (
+            self.service_name, str(self.severity_number), self.severity_text, self.event_name, self.trace_id or "",
+            self.span_id or "", self.scope_name, canonical(self.body, "value", "body"),
+            canonical(self.tags, "object", "tags"), canonical(self.resource, "object", "resource"), str(self.ordinal),
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +312,7 @@ def _root_identity(span_id: str | None) -> tuple[str, ...]:
 
 TraceEvent = TraceCreated | SpanRecorded | TraceCompleted | TraceFailed
 MetricEvent = MetricUpdated
-LogEvent = ErrorLogged
+LogEvent = LogRecorded
 ServiceEvent = ServiceRegistered | ServiceHealthChanged | ServiceDeregistered
 Event = TraceEvent | MetricEvent | LogEvent | ServiceEvent | RecordRetried | RecordDiscarded | TraceErased | EventBatch
 """The classes of the event types that topics.py declares for each topic, and of those that several topics have."""
@@ -307,16 +325,18 @@ def event_classes(topic: Topic) -> tuple[type[Event], ...]:
     return tuple(EVENT_TYPES[event_type] for event_type in topic.event_types)
 
 
-def series_id(resource: Tags, scope: str, name: str, labels: Tags) -> str:
-    """The id of a metric's series, 32 hex digits: a hash of resource, scope, name and labels as JSON with sorted keys."""
-    identity = [sorted(resource.items()), scope, name, sorted(labels.items())]
-    text = json.dumps(identity, separators=(",", ":"), ensure_ascii=True, sort_keys=True, default=list)
+def series_id(
+    resource: Tags,
+    scope_name: str,
+    name: str,
+    labels: Tags,
+    scope_version: str = "",
+    scope_attributes: Tags | None = None,
+) -> str:
+    """The id of a metric's series, 32 hex digits: a hash of the canonical form of resource, scope, name and labels."""
+    identity = [resource, scope_name, scope_version, scope_attributes or {}, name, labels]
+    text = canonical(identity, "value", "the series")
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def from_fields(event_type: str, values: Mapping[str, Any]) -> Event:
-    """The event with these decoded fields. KeyError for an unknown type."""
-    return EVENT_TYPES[event_type](**values)
 
 
 Getter = tuple[tuple[str, ...], Any]

@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 from difflib import get_close_matches
 from typing import Any, Final
 
+from spanfold.language.documents import MAX_DEPTH
 from spanfold.language.errors import InvalidInput
-from spanfold.language.events import Scalar, Tags, TagValue
+from spanfold.language.events import Tags, TagValue
 from spanfold.language.times import EPOCH, US
 
 Reader = Callable[[Any, str], Any]
@@ -126,8 +127,13 @@ def time_text(us: int) -> str | int:
 
 
 def tags(value: Any, where: str) -> Tags:
-    """An object whose values are text, numbers, booleans, or lists of those."""
-    return {text(key, f"{where}, a key"): _tag(item, f"{where}.{key}") for key, item in mapping(value, where).items()}
+    """An object with any values of JSON."""
+    return _members(mapping(value, where), where, 1)
+
+
+def anything(value: Any, where: str) -> TagValue:
+    """Any value of JSON that can be stored."""
+    return _value(value, where, 0)
 
 
 def texts(value: Any, where: str) -> Mapping[str, str]:
@@ -198,16 +204,25 @@ def wrong(where: str, expected: str, value: Any, hint: str = "") -> InvalidInput
     return InvalidInput(f"{where}: expected {expected}, got {excerpt}{hint}")
 
 
-def _tag(value: Any, where: str) -> TagValue:
-    if isinstance(value, list):
-        return [_scalar(item, f"{where}[{index}]") for index, item in enumerate(value)]
+def _members(members: Mapping[str, Any], where: str, depth: int) -> Tags:
+    return {text(key, f"{where}, a key"): _value(item, f"{where}.{key}", depth) for key, item in members.items()}
+
+
+def _value(value: Any, where: str, depth: int) -> TagValue:
+    """`depth` is how many lists and objects it is in."""
+    if isinstance(value, list | dict):
+        if depth == MAX_DEPTH:
+            raise InvalidInput(f"{where}: more than {MAX_DEPTH} levels of lists and objects")
+        if isinstance(value, dict):
+            return _members(value, where, depth + 1)
+        return [_value(item, f"{where}[{index}]", depth + 1) for index, item in enumerate(value)]
     return _scalar(value, where)
 
 
-def _scalar(value: Any, where: str) -> Scalar:
+def _scalar(value: Any, where: str) -> TagValue:
     if isinstance(value, str):
         return text(value, where)
-    if isinstance(value, bool):
+    if isinstance(value, bool) or value is None:
         return value
     if isinstance(value, int):
         if value not in _INT64:
@@ -215,4 +230,4 @@ def _scalar(value: Any, where: str) -> Scalar:
         return value
     if isinstance(value, float) and math.isfinite(value):
         return value
-    raise wrong(where, "text, a finite number, a boolean, or a list of those", value)
+    raise wrong(where, 'a value of JSON (write "NaN", "Infinity" and "-Infinity" as text)', value)

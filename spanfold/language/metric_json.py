@@ -43,7 +43,6 @@ READERS: Final[dict[str, Reader]] = {
     "positive_counts": list_of(_COUNT),
     "negative_offset": _OFFSET,
     "negative_counts": list_of(_COUNT),
-    "scope": text,
     "labels": tags,
 }
 """The range of `scale` is the one in OpenTelemetry's data model."""

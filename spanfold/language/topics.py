@@ -76,7 +76,7 @@ class TopicOnBroker:
 
 TraceEventType = Literal["TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed"]
 MetricEventType = Literal["MetricUpdated"]
-LogEventType = Literal["ErrorLogged"]
+LogEventType = Literal["LogRecorded"]
 ServiceEventType = Literal["ServiceRegistered", "ServiceHealthChanged", "ServiceDeregistered"]
 PublishableEventType = TraceEventType | MetricEventType | LogEventType | ServiceEventType
 """The event types of each topic are declared here and nowhere else. Code that handles a topic's events matches on its alias and
