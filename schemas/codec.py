@@ -15,7 +15,7 @@ from typing import Any, Final
 from fastavro import parse_schema, schemaless_reader, schemaless_writer
 from fastavro.validation import ValidationError, validate
 
-from spanfold.language.documents import canonical, parsed
+from spanfold.language.documents import Shape, canonical, parsed
 from spanfold.language.errors import InvalidInput, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.schemas.catalogue import SchemaIds, committed
@@ -51,8 +51,8 @@ def is_document(schema: Any) -> bool:
     return isinstance(schema, dict) and "json" in schema
 
 
-def _converter(schema: Any, convert: Callable[[Any, str, str], Any]) -> Convert | None:
-    """What converts values of a schema: documents as `convert` says of a document, its shape and its place. None if it has none."""
+def _converter(schema: Any, convert: Callable[[Any, Shape, str], Any]) -> Convert | None:
+    """What converts values of a schema: documents as `convert` says of one, its shape and its place. None if it has none."""
     if is_document(schema):
         shape = schema["json"]
         return lambda value, where: convert(value, shape, where)
@@ -66,7 +66,7 @@ def _converter(schema: Any, convert: Callable[[Any, str, str], Any]) -> Convert 
     return _record_converter(schema, convert) if kind == "record" else None
 
 
-def _record_converter(schema: Any, convert: Callable[[Any, str, str], Any]) -> Convert | None:
+def _record_converter(schema: Any, convert: Callable[[Any, Shape, str], Any]) -> Convert | None:
     converters = {field["name"]: _converter(field["type"], convert) for field in schema["fields"]}
     own = [(name, converter) for name, converter in converters.items() if converter]
 

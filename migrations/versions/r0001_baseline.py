@@ -20,6 +20,7 @@ SCRIPTS: Final = (
     "snapshots",
     "erased",
     "retention",
+    "trace_hex",
     "histograms",
     "duration_histograms",
     "reader",

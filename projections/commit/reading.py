@@ -1,6 +1,6 @@
 """From accepted records to facts that Postgres can hold, or to the reason why not. Pure, and the only place that parks."""
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from itertools import repeat
 from operator import itemgetter, lt
 from typing import Any, Final, NamedTuple
@@ -178,38 +178,41 @@ def _what_fails(event_type: str, group: Sequence[Fields]) -> str | None:
 
 
 def _all_storable(event_type: str, group: Sequence[Fields]) -> bool:
-    """Turn the tags and lists of all into jsonb, or none: False if any event might not be storable as it is."""
-    texts, lists, documents, times = _RULES.get(event_type) or _add_rules(event_type)
-    for name in texts:
+    """Turn the documents and lists of all into jsonb, or none: False if any event might not be storable as it is."""
+    rules = _RULES.get(event_type) or _add_rules(event_type)
+    for name in rules.texts:
         # filter: an optional text may be None
         if "\0" in "".join(filter(None, map(itemgetter(name), group))):
             return False
-    for name in times:
+    for name in rules.times:
         if min(filter(None, map(itemgetter(name), group)), default=0) < MIN_TIME_US:
             return False
     if event_type == _SPAN and any(map(lt, map(itemgetter("end_time"), group), map(itemgetter("start_time"), group))):
         return False
-    columns = [list(map(orjson.dumps, map(itemgetter(name), group))) for name in lists]
-    for column in columns:
-        joined = b"".join(column)
-        if b"null" in joined or b"\\u0000" in joined:
-            return False
     try:
-        stored = {name: _stored(set(map(itemgetter(name), group)), shape) for name, shape in documents}
+        columns = {name: _documents(list(map(itemgetter(name), group)), shape) for name, shape in rules.documents}
+        columns |= {name: _lists(list(map(itemgetter(name), group))) for name in rules.lists}
     except ValueError:
         return False
-    for name, column in zip(lists, columns, strict=True):
+    for name, column in columns.items():
         for fields, document in zip(group, column, strict=True):
-            fields[name] = JSONB_VERSION + document
-    for name, document_of in stored.items():
-        for fields in group:
-            fields[name] = document_of[fields[name]]
+            fields[name] = document
     return True
 
 
-def _stored(texts: Iterable[str], shape: Shape) -> dict[str, bytes]:
-    """These documents as Postgres' jsonb takes them. ValueError says what is wrong with the first bad one."""
-    return {text: JSONB_VERSION + canonical_bytes(text, shape) for text in texts}
+def _documents(texts: Sequence[str], shape: Shape) -> list[bytes]:
+    """As Postgres' jsonb takes them. ValueError if one is bad."""
+    stored = {text: JSONB_VERSION + canonical_bytes(text, shape) for text in set(texts)}
+    return [stored[text] for text in texts]
+
+
+def _lists(values: Sequence[Any]) -> list[bytes]:
+    """As Postgres' jsonb takes them. ValueError if one might need care."""
+    dumped = list(map(orjson.dumps, values))
+    joined = b"".join(dumped)
+    if b"null" in joined or b"\\u0000" in joined:
+        raise ValueError("a number that JSON lacks, or a NUL character")
+    return [JSONB_VERSION + document for document in dumped]
 
 
 def _contradiction(judged: Judged, index: int, event_type: str, fields: Fields) -> PoisonRecord:

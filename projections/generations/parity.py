@@ -2,6 +2,9 @@
 
 Each side is read in a snapshot of its own, because they may stand at the same positions at different times. Rows fall into
 buckets by their key; a bucket's checksum adds up the hashes of its rows, so that it does not depend on their order.
+
+Rows are compared together with the resource that they refer to; the table of resources is not compared by itself, because
+nobody counts who refers to one, and generations may be swept at different times.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +15,7 @@ from typing import Any, Final
 from psycopg import Connection, sql
 from sqlalchemy import MetaData, Table
 
+from spanfold.projections.resources import CONTENT, RESOURCE_ID, RESOURCES, refers_to_resources
 from spanfold.projections.retention.retention_horizons import Horizons, comparable_from
 from spanfold.projections.retention.rules import Retained
 
@@ -77,6 +81,16 @@ class Shape:
     columns: Sequence[str]
     key: Sequence[str]
     since: tuple[Retained, datetime] | None = None
+    has_resources: bool = False
+
+    def rows(self, schema: str) -> sql.Composable:
+        """The rows of a side, in a FROM clause."""
+        table = sql.Identifier(schema, self.table)
+        if not self.has_resources:
+            return table
+        return sql.SQL(WITH_RESOURCES).format(
+            table=table, resources=sql.Identifier(schema, RESOURCES), content=_names(CONTENT)
+        )
 
 
 def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]:
@@ -88,12 +102,17 @@ def shapes_of(live: Side, metadata: MetaData, horizons: Horizons) -> list[Shape]
         there.setdefault(name, set()).add(column)
     shapes = []
     for table in metadata.sorted_tables:
+        if table.name == RESOURCES:
+            continue
         columns = [column.name for column in table.columns if column.name in there.get(table.name, ())]
+        has_resources = refers_to_resources(table) and RESOURCE_ID in columns
+        if has_resources:
+            columns = [*(name for name in columns if name != RESOURCE_ID), *CONTENT]
         key = [name for name in key_of(table) if name in columns]
         if columns:
             since = comparable_from(table, horizons)
             kept = since if since is not None and set(since[0].by) <= set(columns) else None
-            shapes.append(Shape(table.name, columns, key or columns, kept))
+            shapes.append(Shape(table.name, columns, key or columns, kept, has_resources))
     return shapes
 
 
@@ -102,7 +121,7 @@ def checksums(side: Side, shape: Shape) -> Checksums:
     statement = sql.SQL(CHECKSUMS).format(
         bucket=_bucket(shape),
         row=_names(shape.columns),
-        table=sql.Identifier(side.schema, shape.table),
+        table=shape.rows(side.schema),
         kept=_kept(shape),
     )
     return {bucket: (rows, total) for bucket, rows, total in side.connection.execute(statement)}
@@ -137,7 +156,7 @@ def _rows(side: Side, shape: Shape, buckets: Sequence[int]) -> dict[tuple[str, .
     statement = sql.SQL(ROWS).format(
         columns=_names(shape.columns),
         bucket=_bucket(shape),
-        table=sql.Identifier(side.schema, shape.table),
+        table=shape.rows(side.schema),
         kept=_kept(shape),
     )
     rows: dict[tuple[str, ...], Row] = {}
@@ -183,6 +202,10 @@ def _kept(shape: Shape) -> sql.Composable:
 
 COLUMNS: Final = """
 SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = %s
+"""
+
+WITH_RESOURCES: Final = """
+(SELECT t.*, {content} FROM {table} t LEFT JOIN {resources} r ON r.resource_id = t.resource_id) AS rows
 """
 
 CHECKSUMS: Final = """

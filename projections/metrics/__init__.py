@@ -36,7 +36,7 @@ class MetricsProjection:
         return combine(one, other)
 
     def merge(self, cursor: Cursor[Any], schema: str, partial: MetricsPartial, partition: int) -> None:
-        merge(cursor, schema, partial)
+        merge(cursor, schema, partial, partition)
 
 
 PROJECTION: Final = MetricsProjection()

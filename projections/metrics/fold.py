@@ -9,6 +9,7 @@ from typing import NamedTuple, assert_never, cast
 
 from spanfold.language.topics import MetricEventType
 from spanfold.projections.facts import Fact
+from spanfold.projections.resources import Source, source_of
 from spanfold.schemas.codec import Fields
 
 PointKey = tuple[str, int]
@@ -21,6 +22,11 @@ class Point(NamedTuple):
     event_id: bytes
     age: int
     fields: Fields
+
+    @property
+    def source(self) -> Source:
+        """What emitted it."""
+        return source_of(self.fields)
 
 
 MetricsPartial = dict[PointKey, Point]

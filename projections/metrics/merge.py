@@ -7,21 +7,25 @@ from typing import Any, Final
 from psycopg import Cursor, errors, sql
 
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
+from spanfold.projections import resources
 from spanfold.projections.commit.reading import JSONB_VERSION
 from spanfold.projections.metrics.fold import MetricsPartial, Point, PointKey, latest
 from spanfold.projections.metrics.minutes import CHAIN_US, Minute, MinuteKey, TimedPoint, difference, exact, is_chained
 from spanfold.projections.metrics.tables import MINUTES_TABLE, POINTS_TABLE, SERIES_TABLE
+from spanfold.projections.resources import SourceIds
 from spanfold.schemas.codec import Fields
 
 
-def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
+def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial, partition: int) -> None:
     """Write the partial. Points first: only those that win change their series and, by the difference, their minute."""
     if not partial:
         return
-    won, removed = _merge_points(cursor, schema, partial)
+    sources = {point.source for point in partial.values()}
+    ids = resources.keep(cursor, schema, partition, sources)
+    won, removed = _merge_points(cursor, schema, partial, ids)
     if won:
         points = [(series_id, time, partial[series_id, time]) for series_id, time in latest(won).items()]
-        _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*point) for point in points))
+        _upsert(cursor, schema, _SERIES, MERGE_SERIES, (_series_row(*point, ids) for point in points))
         added = [(series_id, time, partial[series_id, time].fields) for series_id, time in won]
         neighbors = _neighbors(cursor, schema, added, removed)
         changes = difference([*added, *neighbors], [*removed, *neighbors])
@@ -30,16 +34,16 @@ def merge(cursor: Cursor[Any], schema: str, partial: MetricsPartial) -> None:
 
 
 def _merge_points(
-    cursor: Cursor[Any], schema: str, partial: MetricsPartial
+    cursor: Cursor[Any], schema: str, partial: MetricsPartial, ids: SourceIds
 ) -> tuple[Collection[PointKey], list[TimedPoint]]:
     """The keys of the points that are new or win against the one in the table, and the points that they replace."""
     try:
         with cursor.connection.transaction():
-            _POINTS.copy(cursor, schema, _point_rows(partial))
+            _POINTS.copy(cursor, schema, _point_rows(partial, ids))
         return partial.keys(), []
     except errors.UniqueViolation:
         pass
-    _upsert(cursor, schema, _POINTS, MERGE_POINTS, _point_rows(partial))
+    _upsert(cursor, schema, _POINTS, MERGE_POINTS, _point_rows(partial, ids))
     won: list[PointKey] = []
     removed: list[TimedPoint] = []
     for series_id, time, replaced, *columns in cursor:
@@ -76,23 +80,23 @@ def _upsert(
     cursor.execute(sql.SQL(statement).format(table=sql.Identifier(schema, target.name), incoming=incoming))
 
 
-def _point_rows(partial: MetricsPartial) -> Iterator[tuple[Any, ...]]:
+def _point_rows(partial: MetricsPartial, ids: SourceIds) -> Iterator[tuple[Any, ...]]:
     """Rows of POINTS_TABLE, in the order of its key."""
     for (series_id, time), point in sorted(partial.items()):
         fields = point.fields
         yield (
             series_id, time - PG_EPOCH_US, point.event_id, fields["kind"], fields["temporality"],
             fields["monotonic"], *_measured(fields),
-            *_buckets(fields), 1 - point.age,
+            *_buckets(fields), 1 - point.age, ids[point.source],
         )  # fmt: skip
 
 
-def _series_row(series_id: str, time: int, point: Point) -> tuple[Any, ...]:
+def _series_row(series_id: str, time: int, point: Point, ids: SourceIds) -> tuple[Any, ...]:
     fields = point.fields
     return (
         series_id, fields["name"], fields["unit"], fields["kind"], fields["temporality"], fields["monotonic"],
-        fields["service_name"], fields["scope"], fields["labels"], time - PG_EPOCH_US, point.event_id,
-        *_measured(fields), 1 - point.age,
+        fields["service_name"], fields["labels"], time - PG_EPOCH_US, point.event_id,
+        *_measured(fields), 1 - point.age, ids[point.source],
     )  # fmt: skip
 
 

@@ -9,9 +9,12 @@ from typing import Any, Final
 from sqlalchemy import TIMESTAMP, BigInteger, Boolean, Column, Index, MetaData, Numeric, Table, Text, Uuid
 from sqlalchemy.dialects.postgresql import ARRAY, DOUBLE_PRECISION, JSONB
 
+from spanfold.projections import resources
 from spanfold.projections.retention.rules import Retained
 
 metadata = MetaData()
+
+RESOURCES_TABLE: Final = resources.resources_table(metadata)
 
 
 def _measured() -> tuple[Column[Any], ...]:
@@ -48,6 +51,7 @@ POINTS_TABLE: Final = Table(
     Column("negative_offset", BigInteger),
     Column("negative_counts", ARRAY(BigInteger)),
     Column("version", BigInteger, nullable=False),
+    *resources.resource_id("metric_points"),
     info={"retained": Retained(("time",), looked_up_days=CHAIN_DAYS)},
 )
 
@@ -61,12 +65,12 @@ SERIES_TABLE: Final = Table(
     Column("temporality", Text),
     Column("monotonic", Boolean, nullable=False),
     Column("service_name", Text, nullable=False),
-    Column("scope", Text, nullable=False),
     Column("labels", JSONB, nullable=False),
     Column("time", TIMESTAMP(timezone=True), nullable=False),
     Column("event_id", Uuid, nullable=False),
     *_measured(),
     Column("version", BigInteger, nullable=False),
+    *resources.resource_id("metrics"),
     # names may have any length, and a hash index stores 4 bytes of them
     Index("metrics_name", "name", postgresql_using="hash"),
     # room for the next point of each series on its own page

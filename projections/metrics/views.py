@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from spanfold.projections import resources
 from spanfold.projections.projection import View
 
 _EXTREME: Final = """(
@@ -39,7 +40,6 @@ _SERIES_COMMENTS: Final = {
     "kind": "gauge, sum, histogram or exponential_histogram.",
     "temporality": "delta: measured since the previous point; cumulative: measured since start_time; null for a gauge.",
     "service_name": "OpenTelemetry service.name.",
-    "scope": "Name of the instrumentation scope; empty if there is none.",
 }
 
 _POINT_COMMENTS: Final = {
@@ -59,7 +59,7 @@ VIEWS: Final = (
     View(
         name="metrics",
         comment="One row per series, with its latest point.",
-        select="""
+        select=f"""
             SELECT s.series_id,
                    s.name,
                    s.value,
@@ -70,24 +70,26 @@ VIEWS: Final = (
                    s.temporality,
                    s.monotonic,
                    s.service_name,
-                   s.scope,
                    s.start_time,
                    s.count,
                    s.sum,
                    s.min,
                    s.max,
-                   s.version
-              FROM {schema}.metrics s""",
+                   s.version,
+                   {resources.SHOWN}
+              FROM {{schema}}.metrics s
+              LEFT JOIN {{schema}}.resources r ON r.resource_id = s.resource_id""",
         comments={
             **_SERIES_COMMENTS,
             **_POINT_COMMENTS,
             "monotonic": "Whether a sum only increases.",
+            **resources.SHOWN_COMMENTS,
         },
     ),
     View(
         name="metric_points",
         comment="One row per point. If several events give the same series and time, the one with the greatest event id counts.",
-        select="""
+        select=f"""
             SELECT p.series_id,
                    s.name,
                    p.kind,
@@ -103,7 +105,6 @@ VIEWS: Final = (
                    s.service_name,
                    s.unit,
                    p.temporality,
-                   s.scope,
                    p.start_time,
                    p.scale,
                    p.zero_count,
@@ -112,9 +113,11 @@ VIEWS: Final = (
                    p.negative_offset,
                    p.negative_counts,
                    p.event_id,
-                   p.version
-              FROM {schema}.metric_points p
-              JOIN {schema}.metrics s USING (series_id)""",
+                   p.version,
+                   {resources.SHOWN}
+              FROM {{schema}}.metric_points p
+              JOIN {{schema}}.metrics s USING (series_id)
+              LEFT JOIN {{schema}}.resources r ON r.resource_id = p.resource_id""",
         comments={
             **_SERIES_COMMENTS,
             **_POINT_COMMENTS,
@@ -129,6 +132,7 @@ VIEWS: Final = (
             "negative_offset": "Index of the first negative bucket of an exponential histogram.",
             "negative_counts": "Number of measurements in each negative bucket.",
             "event_id": "UUID version 8: the event's time in ms, then a hash of what identifies the event.",
+            **resources.SHOWN_COMMENTS,
         },
     ),
     View(
@@ -176,12 +180,14 @@ VIEWS: Final = (
             SELECT s.series_id,
                    s.name,
                    s.service_name,
-                   s.scope,
+                   coalesce(r.scope_name, '') AS scope_name,
                    s.time
               FROM {schema}.metrics s
+              LEFT JOIN {schema}.resources r ON r.resource_id = s.resource_id
              WHERE s.labels @> '{{"otel.metric.overflow": true}}'""",
         comments={
-            **{name: _SERIES_COMMENTS[name] for name in ("series_id", "name", "service_name", "scope")},
+            **{name: _SERIES_COMMENTS[name] for name in ("series_id", "name", "service_name")},
+            "scope_name": resources.SHOWN_COMMENTS["scope_name"],
             "time": "Time of its latest point.",
         },
     ),

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
+from spanfold.projections.resources import NOBODY
 from spanfold.projections.traces.spans import (
     MAX_CALL_US,
     ROLLUP_NAME_CHARACTERS,
@@ -117,7 +118,7 @@ def _select(
 
 def spans_of(rows: Iterable[Sequence[Any]]) -> list[Span]:
     """Rows of COUNTED_COLUMNS as spans."""
-    return [Span._make((*columns, event_id.bytes, version, ())) for *columns, event_id, version in rows]
+    return [Span._make((*columns, event_id.bytes, version, (), NOBODY)) for *columns, event_id, version in rows]
 
 
 def _since_2000(column: str) -> str:

@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
+from spanfold.projections import resources
 from spanfold.projections.traces import rollups
 from spanfold.projections.traces.dependencies import COUNTED_COLUMNS, calls_among, spans_of
 from spanfold.projections.traces.spans import operations_of
-from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE
+from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE, metadata
 
 
 def erase(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str], partition: int) -> None:
@@ -17,6 +18,7 @@ def erase(cursor: Cursor[Any], schema: str, trace_ids: Sequence[str], partition:
     spans = spans_of(cursor.fetchall())
     rollups.subtract_operations(cursor, schema, partition, operations_of(spans))
     rollups.subtract_calls(cursor, schema, partition, calls_among(spans))
+    resources.sweep(cursor, schema, partition, metadata)
     cursor.execute(sql.SQL(DELETE_TRACES).format(table=sql.Identifier(schema, TRACES_TABLE.name)), (list(trace_ids),))
 
 

@@ -1,12 +1,13 @@
 """Writes a partial into a generation's tables: set-based, in the caller's transaction."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from psycopg import Cursor, sql
 
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections import resources
 from spanfold.projections.traces import rollups
 from spanfold.projections.traces.dependencies import calls_among, parents_in_table, related_spans
 from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, RootKey, TracePartial, TracesPartial
@@ -38,9 +39,14 @@ def merge(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: i
 def _add_spans(cursor: Cursor[Any], schema: str, partial: TracesPartial, partition: int) -> None:
     """Of traces that had no span before."""
     spans = partial.spans.values()
-    _SPANS.copy(cursor, schema, map(row_of, spans))
+    _copy_spans(cursor, schema, spans, partition)
     rollups.add_operations(cursor, schema, partition, partial.operations)
     rollups.add_calls(cursor, schema, partition, calls_among(spans))
+
+
+def _copy_spans(cursor: Cursor[Any], schema: str, spans: Collection[Span], partition: int) -> None:
+    ids = resources.keep(cursor, schema, partition, {span.source for span in spans})
+    _SPANS.copy(cursor, schema, (row_of(span, ids) for span in spans))
 
 
 def _add_to_held(
@@ -55,7 +61,7 @@ def _add_to_held(
     """Of traces that had some: `held` are the spans around the new ones. The rollups change by the difference."""
     gone = {(span.trace_id, span.version) for span in (*lost, *replaced)}
     added = [span for span in partial.spans.values() if (span.trace_id, span.version) not in gone]
-    _SPANS.copy(cursor, schema, map(row_of, added))
+    _copy_spans(cursor, schema, added, partition)
     rollups.add_operations(cursor, schema, partition, operations_of(added) if lost else partial.operations)
     rollups.subtract_operations(cursor, schema, partition, operations_of(replaced))
     before = calls_among(held)

@@ -13,6 +13,7 @@ import orjson
 
 from spanfold.language.topics import US_PER_DAY
 from spanfold.postgres.copying import PG_EPOCH_US
+from spanfold.projections.resources import NOBODY, Source, SourceIds, source_of
 from spanfold.projections.traces.duration_histogram import bucket_of
 from spanfold.projections.traces.tables import MAX_CALL_DAYS, MAX_SPAN_DAYS
 from spanfold.schemas.codec import Fields
@@ -34,7 +35,8 @@ OperationKey = tuple[str, str, str, str, int]
 
 class Span(NamedTuple):
     """What tells a span from others, and what it adds to the rollups. Times in µs since 2000 UTC; `occurred` is the event's.
-    `version` is its record's offset + 1. `columns` are those of SPANS_TABLE that nothing else needs; () when they were not read.
+    `version` is its record's offset + 1. `columns` are those of SPANS_TABLE that nothing else needs; neither they nor the source
+    are read back from the table.
     """
 
     trace_id: str
@@ -51,6 +53,7 @@ class Span(NamedTuple):
     event_id: bytes
     version: int
     columns: tuple[Any, ...] = ()
+    source: Source = NOBODY
 
     @property
     def identity(self) -> Identity:
@@ -72,7 +75,7 @@ def span_of(offset: int, fields: Fields) -> Span:
         fields["operation_name"], fields["kind"], fields["status"],
         fields["start_time"] - PG_EPOCH_US, fields["end_time"] - PG_EPOCH_US, fields["occurred_at"] - PG_EPOCH_US,
         route_of(tags) if b'"http.route"' in tags else "", fields["event_id"], offset + 1,
-        (fields["status_message"], tags, fields["events"], fields["links"]),
+        (fields["status_message"], tags, fields["events"], fields["links"]), source_of(fields),
     )  # fmt: skip
 
 
@@ -82,13 +85,13 @@ def route_of(tags: bytes) -> str:
     return route if isinstance(route, str) else ""
 
 
-def row_of(span: Span) -> tuple[Any, ...]:
+def row_of(span: Span, ids: SourceIds) -> tuple[Any, ...]:
     """The row of SPANS_TABLE."""
     status_message, tags, events, links = span.columns
     return (
         span.trace_id, span.span_id, span.parent_span_id, span.service_name, span.operation_name, span.kind, span.status,
         status_message, span.start, span.end, tags, events, links, span.version, span.event_id,
-        None if span.occurred == span.end else span.occurred,
+        None if span.occurred == span.end else span.occurred, ids[span.source],
     )  # fmt: skip
 
 

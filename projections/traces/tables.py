@@ -19,10 +19,13 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from spanfold.postgres.copying import Histogram
+from spanfold.projections import resources
 from spanfold.projections.projection import NEEDED_BY_FOLD
 from spanfold.projections.retention.rules import Retained
 
 metadata = MetaData()
+
+RESOURCES_TABLE: Final = resources.resources_table(metadata)
 
 MAX_CALL_DAYS: Final = 7
 """Two spans are a call only if their ends are at most this far apart."""
@@ -81,6 +84,7 @@ TRACES_TABLE: Final = Table(
     Column("last_event_at", TIMESTAMP(timezone=True), nullable=False),
     # for pages of traces, the latest first: the same expression as in the view
     Index("traces_start", text(f"({SHOWN_START}) DESC NULLS LAST")),
+    Index("traces_trace_hex", text("spanfold.trace_hex(trace_id)"), postgresql_using="hash"),
     # room for the updates of an open trace on its own page
     postgresql_with={"fillfactor": 75},
 )
@@ -105,6 +109,7 @@ SPANS_TABLE: Final = Table(
     Column("event_id", Uuid, nullable=False),
     # the event's time, by which operation_minutes counts; null if it equals end_time, as it should
     Column("occurred_at", TIMESTAMP(timezone=True)),
+    *resources.resource_id("spans"),
     # the fold looks up parents and children that arrived earlier
     Index("spans_trace_id", "trace_id", info=NEEDED_BY_FOLD),
     info={

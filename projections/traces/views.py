@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from spanfold.projections import resources
 from spanfold.projections.projection import View
 from spanfold.projections.traces.tables import IS_CLOSED, IS_CREATED, SHOWN_START
 
@@ -29,7 +30,8 @@ VIEWS: Final = (
                         ELSE 0
                    END AS late_events,
                    t.version,
-                   t.last_event_at
+                   t.last_event_at,
+                   spanfold.trace_hex(t.trace_id) AS trace_hex
               FROM (SELECT trace_id, span_count, error_count, last_span_end, version, last_event_at,
                            created_at IS NOT NULL OR closed_at IS NOT NULL AS has_root,
                            CASE WHEN {IS_CREATED} THEN service_name END AS shown_service_name,
@@ -68,12 +70,13 @@ VIEWS: Final = (
             "late_events": "Number of its spans in spanfold.spans that ended after end_time.",
             "version": "Greatest version among its accepted events (an event's version is its offset + 1).",
             "last_event_at": "Latest event time among its accepted events.",
+            "trace_hex": "trace_id as 32 hex digits: itself, or its MD5 if it is another text.",
         },
     ),
     View(
         name="spans",
         comment="One row per span, from SpanRecorded.",
-        select="""
+        select=f"""
             SELECT s.trace_id,
                    s.span_id,
                    s.parent_span_id,
@@ -89,8 +92,11 @@ VIEWS: Final = (
                    s.tags,
                    s.events,
                    s.links,
-                   s.version
-              FROM {schema}.spans s""",
+                   s.version,
+                   spanfold.trace_hex(s.trace_id) AS trace_hex,
+                   {resources.SHOWN}
+              FROM {{schema}}.spans s
+              LEFT JOIN {{schema}}.resources r ON r.resource_id = s.resource_id""",
         comments={
             "trace_id": "Id of the trace that it belongs to; see spanfold.traces.",
             "span_id": "Unique within the trace, except that client and server may share one (Zipkin).",
@@ -107,6 +113,8 @@ VIEWS: Final = (
             "events": "Events within the span: list of {{name, time, attributes}}, time in microseconds since 1970 UTC.",
             "links": "Links to other spans: list of {{trace_id, span_id, attributes}}.",
             "version": "Version of its event in spanfold.journal (offset + 1).",
+            "trace_hex": "trace_id as 32 hex digits: itself, or its MD5 if it is another text.",
+            **resources.SHOWN_COMMENTS,
         },
     ),
     View(

@@ -177,9 +177,9 @@ class MetricUpdated(DomainEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogRecorded(DomainEvent):
-    """Something was logged. `aggregate_id` is the trace id if there is one, else the service's name; `occurred_at` is the record's
-    time, else its observed time. `severity_number` is OpenTelemetry's (1 to 24; 0 if unknown), `body` any JSON value. `ordinal`
-    tells equal records of one batch apart.
+    """Something was logged. `aggregate_id` is the trace id if there is one, else the service's name; `occurred_at` is the
+    record's time, else its observed time. `severity_number` is OpenTelemetry's (1 to 24; 0 if unknown), `body` any JSON value.
+    `ordinal` tells equal records of one batch apart.
     """
 
     home: ClassVar[Topic | None] = LOGS

@@ -243,14 +243,14 @@ SELECT topic, count(*) FROM spanfold.verdicts
 _ROWS: Final = "SELECT count(*) FROM spanfold.{view} WHERE trace_id = %(trace_id)s"
 
 ROWS: Final = {
-    **{view: _ROWS.format(view=view) for view in ("traces", "spans", "error_logs")},
+    **{view: _ROWS.format(view=view) for view in ("traces", "spans", "logs")},
     "snapshots": "SELECT count(*) FROM spanfold.snapshots WHERE topic = ANY (%(topics)s) AND aggregate_id = %(trace_id)s",
 }
 
 SPAN_COUNT: Final = "SELECT coalesce(sum(span_count), 0) FROM spanfold.traces WHERE trace_id = %(trace_id)s"
 
 IS_SERVICE: Final = """
-SELECT EXISTS (SELECT FROM spanfold.error_logs WHERE service_name = %(trace_id)s AND trace_id IS NULL)
+SELECT EXISTS (SELECT FROM spanfold.logs WHERE service_name = %(trace_id)s AND trace_id IS NULL)
 """
 
 PRUNED: Final = (

@@ -83,16 +83,18 @@ def _plan(context: RetentionContext) -> PrunePlan:
     """Tables first, the log last: what is read again needs the log."""
     rows, days, records = tables.plan(context), journals.plan(context), log.plan(context)
     steps = [
-        *(Step(part, partial(_trim, context, trimming)) for part, trimming in rows),
+        *(Step(part, partial(_trim, context, doomed)) for part, doomed in rows),
         *(Step(part, partial(_drop, context, doomed)) for part, doomed in days),
         *(Step(part, partial(_delete, context, cut)) for part, cut in records),
     ]
     return PrunePlan(steps, [*log.remarks(context, records), *tables.remarks(context)])
 
 
-def _trim(context: RetentionContext, trimming: tables.Trimming | None, progress: ProgressListener) -> None:
-    if trimming is not None:
-        tables.delete(context, trimming, progress)
+def _trim(
+    context: RetentionContext, rows: tables.Trimming | tables.Sweeping | None, progress: ProgressListener
+) -> None:
+    if rows is not None:
+        tables.delete(context, rows, progress)
 
 
 def _drop(context: RetentionContext, doomed: journals.DoomedDays, _: ProgressListener) -> None:

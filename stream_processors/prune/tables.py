@@ -9,6 +9,8 @@ from spanfold.language.positions import Position
 from spanfold.language.progress import ProgressListener
 from spanfold.language.times import as_datetime, as_us
 from spanfold.language.topics import US_PER_DAY
+from spanfold.projections import resources
+from spanfold.projections.commit.checkpoints import lock_checkpoint
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.generation_states import KEPT_UP, GenerationState, sql_list
 from spanfold.projections.projection import Projection
@@ -30,6 +32,8 @@ from spanfold.stream_processors.prune.parts import (
 )
 from spanfold.stream_processors.prune.retention_context import NEVER, RetentionContext
 
+NOBODY_REFERS: Final = "no row refers to them"
+
 FIRST: Final = -62_135_596_800_000_000
 """The year 1, before which Python has no times."""
 
@@ -43,8 +47,19 @@ class Trimming:
     horizon: datetime
 
 
-def plan(context: RetentionContext) -> list[tuple[Part, Trimming | None]]:
-    """A part for each table of which old rows may ever be deleted; with nothing to trim where they are all kept."""
+@dataclass(frozen=True, slots=True)
+class Sweeping:
+    """The projection's resources that no row refers to go."""
+
+    projection: Projection
+
+
+def plan(context: RetentionContext) -> list[tuple[Part, Trimming | Sweeping | None]]:
+    """A part for each table of which rows may ever be deleted; with nothing to do where they are all kept."""
+    return [*_plan_tables(context), *_plan_resources(context)]
+
+
+def _plan_tables(context: RetentionContext) -> list[tuple[Part, Trimming | None]]:
     retentions = table_retentions(context.settings.table_retention_days, context.projections)
     by_table = {(each.projection.name, each.table.name): each for each in retentions}
     return [
@@ -53,6 +68,20 @@ def plan(context: RetentionContext) -> list[tuple[Part, Trimming | None]]:
         for table in projection.metadata.sorted_tables
         if (retention := by_table.get((projection.name, table.name))) or retained_of(table) is not None
     ]
+
+
+def _plan_resources(context: RetentionContext) -> Iterator[tuple[Part, Sweeping | None]]:
+    """Resources whose rows went with a pruning, or were replaced."""
+    for projection in context.projections.values():
+        if resources.RESOURCES not in projection.metadata.tables:
+            continue
+        name = f"{projection.name}.{resources.RESOURCES}"
+        if (who := context.busy.get(projection.name)) is not None:
+            yield _kept_whole(name, who), None
+            continue
+        generations = _kept_up(context, projection)
+        unused = sum(resources.count_unused(context.control, schema, projection.metadata) for _, schema in generations)
+        yield Part("table", name, None, unused, NOBODY_REFERS, NOBODY_REFERS), Sweeping(projection)
 
 
 def _kept_whole(table: str, why: str) -> Part:
@@ -108,10 +137,32 @@ def _parked_bounds(context: RetentionContext, retention: TableRetention) -> Iter
 
 
 def _kept_up_schemas(context: RetentionContext, projection: Projection) -> Sequence[str]:
-    return [schema for (schema,) in context.control.execute(KEPT_UP_SCHEMAS, (projection.name,))]
+    return [schema for _, schema in _kept_up(context, projection)]
 
 
-def delete(context: RetentionContext, trimming: Trimming, progress: ProgressListener) -> None:
+def _kept_up(context: RetentionContext, projection: Projection) -> Sequence[tuple[int, str]]:
+    return context.control.execute(KEPT_UP_GENERATIONS, (projection.name,)).fetchall()
+
+
+def delete(context: RetentionContext, what: Trimming | Sweeping, progress: ProgressListener) -> None:
+    """Delete the rows."""
+    if isinstance(what, Sweeping):
+        _sweep(context, what.projection)
+    else:
+        _trim(context, what, progress)
+
+
+def _sweep(context: RetentionContext, projection: Projection) -> None:
+    """Partition by partition, while nobody commits to it: a commit may refer to any resource that it sees."""
+    for generation, schema in _kept_up(context, projection):
+        for topic in projection.topics:
+            for partition in range(context.topics[topic.name].partitions):
+                with context.control.transaction(), context.control.cursor() as cursor:
+                    lock_checkpoint(cursor, topic.name, partition, projection.name, generation)
+                    resources.sweep(cursor, schema, partition, projection.metadata)
+
+
+def _trim(context: RetentionContext, trimming: Trimming, progress: ProgressListener) -> None:
     """Store the horizon, then delete the rows before it."""
     projection, horizon = trimming.projection, trimming.horizon
     raise_horizon(context.control, projection.name, trimming.table, horizon)
@@ -139,8 +190,8 @@ SELECT topic, partition, kafka_offset, (extract(epoch FROM occurred_at) * 100000
  LIMIT 1
 """
 
-KEPT_UP_SCHEMAS: Final = f"""
-SELECT schema_name FROM {CORE}.generations WHERE projection = %s AND state IN {sql_list(KEPT_UP)} ORDER BY generation
+KEPT_UP_GENERATIONS: Final = f"""
+SELECT generation, schema_name FROM {CORE}.generations WHERE projection = %s AND state IN {sql_list(KEPT_UP)} ORDER BY generation
 """
 
 PREVIOUS: Final = f"""

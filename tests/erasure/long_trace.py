@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from spanfold.embedded.postgres import wheel_folder
-from spanfold.language.events import DomainEvent, ErrorLogged, SpanRecorded, TraceCompleted, TraceCreated
+from spanfold.language.events import DomainEvent, LogRecorded, SpanRecorded, TraceCompleted, TraceCreated
 from spanfold.language.settings import Settings
 from tests.support.commands import json_of
 from tests.support.databases import Ledger
@@ -30,7 +30,8 @@ def story() -> list[DomainEvent]:
         for at in range(12)
     ]  # fmt: skip
     errors = [
-        ErrorLogged(occurred_at=NOW + at, service_name="shop", message="no", trace_id=TRACE, **said) for at in range(3)
+        LogRecorded(occurred_at=NOW + at, service_name="shop", body="no", severity_number=17, trace_id=TRACE, **said)
+        for at in range(3)
     ]
     created = TraceCreated(occurred_at=NOW, service_name="shop", operation_name="pay", start_time=NOW, **said)
     return [created, *spans, *errors, TraceCompleted(occurred_at=NOW + 950, end_time=NOW + 950, **said)]

@@ -140,7 +140,7 @@ def test_what_there_is_of_a_trace_is_counted_as_of_one_moment(ledger: Ledger, st
     commit(ledger, store, [batch(LOG[:14])])
     with ThreadPoolExecutor(1) as pool, psycopg.connect(dsn) as holding:
         # which is counted between the rows of spans and the spans that the trace has counted
-        holding.execute("LOCK TABLE logs_g1.error_logs")
+        holding.execute("LOCK TABLE logs_g1.logs")
         counting = pool.submit(contents_to_erase, Installation(stack_settings), TRACE)
         until_it_waits(ledger, counting)
         commit(ledger, store, [batch(LOG[14:22])])

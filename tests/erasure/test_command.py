@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from spanfold.language.events import ErrorLogged, SpanRecorded, TraceCompleted
+from spanfold.language.events import LogRecorded, SpanRecorded, TraceCompleted
 from spanfold.language.settings import Settings
 from tests.erasure.long_trace import NOW, TRACE, assert_nowhere, done, dumped, others, publish, story
 from tests.support.commands import command
@@ -22,7 +22,7 @@ VIEWS: Mapping[str, Sequence[str]] = {
     "spans": ("version",),
     "operation_minutes": (),
     "service_dependencies": (),
-    "error_logs": ("version",),
+    "logs": ("version",),
     "metrics": ("version",),
     "metric_minutes": (),
 }
@@ -64,7 +64,7 @@ def test_an_erased_trace_stays_gone_and_the_others_are_as_if_it_had_never_been(
     assert moment
 
     said = done(stack_settings, "erase", TRACE, "--yes", "--why", "asked for")
-    assert said["rows"] == {"traces": 1, "spans": 12, "error_logs": 3, "snapshots": 0}
+    assert said["rows"] == {"traces": 1, "spans": 12, "logs": 3, "snapshots": 0}
     assert [each["position"].partition("/")[0] for each in said["erasures"]] == ["spanfold.traces", "spanfold.logs"]
     assert said["kept_in"] == []
     assert tables_with(ledger, TRACE) == []
@@ -119,7 +119,7 @@ def wait_for_tables(ledger: Ledger) -> None:
 
 def test_it_asks_first_and_says_what_it_will_not_do(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     worker = start()
-    error = ErrorLogged(aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", message="no")
+    error = LogRecorded(aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", body="no")
     publish(stack_settings, *story(), error)
     folded(ledger, stack_settings, worker)
 

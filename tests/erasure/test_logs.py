@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from spanfold.language.events import ErrorLogged
+from spanfold.language.events import LogRecorded
 from spanfold.language.topics import LOGS
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
@@ -18,8 +18,8 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 
 
 def logged(offset: int, key: str, **said: Any) -> Record:
-    fields: dict[str, Any] = {"service_name": "shop", "message": f"no {offset}"} | said
-    return record(ErrorLogged(aggregate_id=key, occurred_at=NOW + offset, source="", **fields), offset)
+    fields: dict[str, Any] = {"service_name": "shop", "body": f"no {offset}"} | said
+    return record(LogRecorded(aggregate_id=key, occurred_at=NOW + offset, source="", **fields), offset)
 
 
 LOG = [
@@ -37,7 +37,7 @@ LOG = [
 
 
 def kept(ledger: Ledger) -> list[int]:
-    return [version - 1 for (version,) in ledger.execute("SELECT version FROM spanfold.error_logs ORDER BY 1")]
+    return [version - 1 for (version,) in ledger.execute("SELECT version FROM spanfold.logs ORDER BY 1")]
 
 
 def commit(ledger: Ledger, log: Sequence[Record], size: int) -> None:

@@ -29,7 +29,7 @@ NAME: Final = 200
 PROJECTED: Final = ("spanfold.traces", "spanfold.metrics", "spanfold.logs", "spanfold.services")
 """The topics that projections fold, one each."""
 
-FOLDED: Final = {"TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed", "MetricUpdated", "ErrorLogged"}
+FOLDED: Final = {"TraceCreated", "SpanRecorded", "TraceCompleted", "TraceFailed", "MetricUpdated", "LogRecorded"}
 """The event types of telemetry topics that this reference knows."""
 
 Table = Mapping[Any, Any]
@@ -226,7 +226,7 @@ def expected(log: Log, partitions: int) -> dict[str, Table]:
     logged = [event for event in events if event.record.topic.name == "spanfold.logs"]
     measured = [event for event in events if event.record.topic.name == "spanfold.metrics"]
     at_end = {(topic, partition): end for (topic, partition), end in log.ends.items() if topic in PROJECTED}
-    logs: dict[str, Table] = {"error_logs": Counter(map(_log_row, logged)), "projections' checkpoints": at_end}
+    logs: dict[str, Table] = {"logs": Counter(map(_log_row, logged)), "projections' checkpoints": at_end}
     return tables | _trace_tables(traced) | logs | _metric_tables(measured)
 
 
@@ -254,7 +254,8 @@ def folded_events(log: Log, partitions: int) -> list[Event]:
 def _read(record: Logged, headers: Mapping[str, Any], codec: Codec) -> Event | str:
     """The event, or why it is parked."""
     try:
-        event_type, fields = codec.decode(record.value)
+        event_type, text = codec.decode(record.value)
+        fields = codec.with_values(event_type, text)
     except PoisonRecord as poison:
         return poison.reason
     says = (event_type, fields["event_id"].hex(), str(fields["occurred_at"]), fields["aggregate_id"])
@@ -362,19 +363,25 @@ def _span_row(event: Event) -> tuple[Any, ...]:
         f["aggregate_id"], f["span_id"], f["parent_span_id"], f["service_name"], f["operation_name"], f["kind"],
         f["status"], f["status_message"], f["start_time"], f["end_time"], (f["end_time"] - f["start_time"]) / 1000,
         _document(f["tags"]), _document(f["events"]), _document(f["links"]), event.record.offset + 1,
+        *_source(f),
     )  # fmt: skip
 
 
 LOG_FIELDS: Final = (
-    "service_name", "severity", "message", "logger", "exception_type", "exception_message", "stacktrace", "trace_id",
-    "span_id", "occurred_at",
+    "service_name", "severity_number", "severity_text", "event_name", "trace_id", "span_id", "occurred_at",
 )  # fmt: skip
 
 
 def _log_row(event: Event) -> tuple[Any, ...]:
     f = event.fields
     columns = (f[name] for name in LOG_FIELDS)
-    return (f["event_id"].hex(), *columns, _document(f["tags"]), event.record.offset + 1)
+    documents = (_document(f["body"]), _document(f["tags"]))
+    return (f["event_id"].hex(), *columns, *documents, event.record.offset + 1, *_source(f))
+
+
+def _source(f: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What views show of a resource and a scope, as in SOURCE."""
+    return (_document(f["resource"]), f["scope_name"], f["scope_version"], f["resource"].get("service.version"))
 
 
 def _metric_tables(events: Sequence[Event]) -> dict[str, Table]:
@@ -436,7 +443,7 @@ def _point_row(event: Event) -> tuple[Any, ...]:
         f["event_id"].hex(), f["kind"], f["temporality"], f["start_time"], _number(f["value"]), f["count"],
         *(_number(f[name]) for name in ("sum", "min", "max")),
         *(_document(f[name]) if histogram else None for name in ("bounds", "bucket_counts")),
-        event.record.offset + 1,
+        event.record.offset + 1, *_source(f),
     )  # fmt: skip
 
 
@@ -444,7 +451,7 @@ def _series_row(event: Event) -> tuple[Any, ...]:
     f = event.fields
     return (
         f["name"], f["unit"], f["kind"], f["service_name"], _document(f["labels"]), f["occurred_at"],
-        _number(f["value"]), f["count"], _number(f["sum"]), event.record.offset + 1,
+        _number(f["value"]), f["count"], _number(f["sum"]), event.record.offset + 1, *_source(f),
     )  # fmt: skip
 
 
@@ -546,6 +553,8 @@ def _us(column: str) -> str:
     return f"(extract(epoch FROM {column}) * 1000000)::bigint"
 
 
+SOURCE: Final = "resource, scope_name, scope_version, service_version"
+
 TELEMETRY: Final = "topic <> 'spanfold.services'"
 
 QUERIES: Final = {
@@ -566,22 +575,22 @@ QUERIES: Final = {
           FROM spanfold.traces""",
     "spans": f"""
         SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, status, status_message,
-               {_us("start_time")}, {_us("end_time")}, duration_ms, tags, events, links, version
+               {_us("start_time")}, {_us("end_time")}, duration_ms, tags, events, links, version, {SOURCE}
           FROM spanfold.spans""",
     "operation_minutes": f"""
         SELECT service_name, operation_name, kind, route, {_us("minute")}, calls, errors, duration_ms_sum,
                spanfold.histogram_bounds(duration_histogram)
           FROM spanfold.operation_minutes""",
-    "error_logs": f"""
-        SELECT replace(event_id::text, '-', ''), service_name, severity, message, logger, exception_type,
-               exception_message, stacktrace, trace_id, span_id, {_us("occurred_at")}, tags, version
-          FROM spanfold.error_logs""",
+    "logs": f"""
+        SELECT replace(event_id::text, '-', ''), service_name, severity_number, severity_text, event_name, trace_id, span_id,
+               {_us("occurred_at")}, body::text, tags, version, {SOURCE}
+          FROM spanfold.logs""",
     "metric_points": f"""
         SELECT series_id, {_us("time")}, replace(event_id::text, '-', ''), kind, temporality, {_us("start_time")},
-               value, count, sum, min, max, bounds, bucket_counts, version
+               value, count, sum, min, max, bounds, bucket_counts, version, {SOURCE}
           FROM spanfold.metric_points""",
     "metrics": f"""
-        SELECT series_id, name, unit, kind, service_name, labels, {_us("time")}, value, count, sum, version
+        SELECT series_id, name, unit, kind, service_name, labels, {_us("time")}, value, count, sum, version, {SOURCE}
           FROM spanfold.metrics""",
     "metric_minutes": f"""
         SELECT series_id, {_us("minute")}, points, count, sum, last, min, max, buckets FROM spanfold.metric_minutes""",

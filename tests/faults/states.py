@@ -13,12 +13,12 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from spanfold.application.aggregates import Aggregate, installed_aggregates
 from spanfold.language.errors import PoisonRecord
-from spanfold.language.events import DomainEvent
+from spanfold.language.events import EVENT_TYPES, DomainEvent
 from spanfold.language.settings import Settings
 from spanfold.language.topics import SNAPSHOTS_TOPIC, TRACE_ERASED, TopicKind
 from spanfold.projections.states import StateStore
 from spanfold.schemas.codec import Codec
-from spanfold.schemas.decoding import event_of, events_of
+from spanfold.schemas.decoding import events_of
 from spanfold.schemas.snapshots import plain_state
 from spanfold.stream_processors.snapshots.app import foldings
 from tests.faults import reference
@@ -62,13 +62,18 @@ def histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
         if event.type == TRACE_ERASED:
             erased.add(key)
         elif kinds.get(event.record.topic.name) is TopicKind.TELEMETRY:
-            told[key].append((event_of(event.type, event.fields), event.record.offset + 1))
+            told[key].append((_event(event), event.record.offset + 1))
     for name in (name for name, kind in kinds.items() if kind is TopicKind.CONDITIONAL):
         codec, aggregates = Codec(), defaultdict[bytes, _Arbitrated](_Arbitrated)
         for record, version in accepted([each for each in log.records if each.topic.name == name], partitions):
             folded = aggregates[record.key or b""].take(record, version, codec)
             told[name, (record.key or b"").decode()] += folded
     return {key: recorded for key, recorded in told.items() if recorded and key not in erased}
+
+
+def _event(event: reference.Event) -> DomainEvent:
+    values = {name: tuple(value) if type(value) is list else value for name, value in event.fields.items()}
+    return EVENT_TYPES[event.type](**values)
 
 
 def accepted(records: list[Logged], partitions: int) -> Iterator[tuple[Logged, int]]:

@@ -75,7 +75,7 @@ def test_without_checkpoints_and_duplicates_a_zombies_batch_is_counted_twice(out
     report, _, wrong = outcomes["neither compare nor duplicates"]
     assert report.redelivered, report
     assert report.doubled, report
-    assert "error_logs" in wrong
+    assert "logs" in wrong
 
 
 def test_without_checkpoints_accepted_positions_are_judged_again(outcomes: Outcomes) -> None:
@@ -88,4 +88,4 @@ def test_without_checkpoints_accepted_positions_are_judged_again(outcomes: Outco
 def test_without_the_duplicate_check_what_is_published_again_is_counted_again(outcomes: Outcomes) -> None:
     report, _, wrong = outcomes["no duplicates"]
     assert report.doubled, report
-    assert "error_logs" in wrong
+    assert "logs" in wrong

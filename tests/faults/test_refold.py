@@ -18,7 +18,7 @@ PLAN = Plan(105, batch_records=200, events=8_000)
 
 VIEWS = (
     "traces", "spans", "operation_minutes", "service_dependencies", "metric_points", "metrics", "metric_minutes",
-    "error_logs", "services", "journal", "verdicts", "parked_records", "checkpoints",
+    "logs", "services", "journal", "verdicts", "parked_records", "checkpoints",
 )  # fmt: skip
 
 

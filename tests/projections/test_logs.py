@@ -1,6 +1,5 @@
-"""Errors that logs reported: one row each, whatever the order and the repetitions."""
+"""Log records: one row each, whatever the order and the repetitions."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from spanfold.language.events import ErrorLogged, TraceCompleted
+from spanfold.language.events import LogRecorded, TraceCompleted
 from spanfold.language.topics import LOGS
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.reading import read
@@ -19,13 +18,27 @@ from spanfold.projections.commit.verdicts import judge
 from spanfold.projections.logs import PROJECTION
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
-from tests.support.strategies import CODEC, NOW, batch, cut, event_times, record, records_of, tags, texts
-from tests.support.trace_rows import document
+from tests.support.strategies import (
+    CODEC,
+    NOW,
+    any_times,
+    batch,
+    cut,
+    event_times,
+    record,
+    records_of,
+    sources,
+    tags,
+    texts,
+    values,
+)
+from tests.support.trace_rows import SOURCE, document, parsed, source_row, source_shown
 
-QUERY = """
-SELECT service_name, severity, message, logger, exception_type, exception_message, stacktrace, trace_id, span_id,
-       (extract(epoch FROM occurred_at) * 1000000)::bigint, tags::text
-  FROM spanfold.error_logs
+QUERY = f"""
+SELECT service_name, severity_number, severity_text, event_name, trace_id, span_id,
+       (extract(epoch FROM occurred_at) * 1000000)::bigint, (extract(epoch FROM observed_time) * 1000000)::bigint,
+       body::text, tags::text, {SOURCE}
+  FROM spanfold.logs
 """
 
 maybe = st.none() | texts
@@ -33,39 +46,39 @@ keys = st.sampled_from(["a", "4bf92f3577b34da6a3ce929d0e0e4736", "ü"])
 
 
 @st.composite
-def errors(draw: st.DrawFn) -> ErrorLogged:
+def records(draw: st.DrawFn) -> LogRecorded:
     key, traced = draw(keys), draw(st.booleans())
-    return ErrorLogged(
+    return LogRecorded(
         aggregate_id=key,
         occurred_at=draw(event_times),
         source=draw(texts),
         service_name=draw(texts) if traced else key,
         trace_id=key if traced else None,
-        message=draw(texts),
-        severity=draw(st.just("ERROR") | texts),
-        logger=draw(texts),
-        exception_type=draw(maybe),
-        exception_message=draw(maybe),
-        stacktrace=draw(maybe),
+        severity_number=draw(st.integers(0, 24)),
+        severity_text=draw(st.just("ERROR") | texts),
+        body=draw(values),
+        event_name=draw(texts),
+        observed_time=draw(st.none() | any_times),
         span_id=draw(maybe),
         tags=draw(tags),
+        **draw(sources),
     )
 
 
-def error(**changes: Any) -> ErrorLogged:
-    fields: dict[str, Any] = {"service_name": "shop", "message": "no"} | changes
-    return ErrorLogged(aggregate_id=changes.get("trace_id", "shop"), occurred_at=NOW, source="test", **fields)
+def logged(**changes: Any) -> LogRecorded:
+    fields: dict[str, Any] = {"service_name": "shop", "body": "no", "severity_number": 17} | changes
+    return LogRecorded(aggregate_id=changes.get("trace_id", "shop"), occurred_at=NOW, source="test", **fields)
 
 
-def row_of(event: ErrorLogged) -> tuple[Any, ...]:
+def row_of(event: LogRecorded) -> tuple[Any, ...]:
     return (
-        event.service_name, event.severity, event.message, event.logger, event.exception_type, event.exception_message,
-        event.stacktrace, event.trace_id, event.span_id, event.occurred_at, document(event.tags),
+        event.service_name, event.severity_number, event.severity_text, event.event_name, event.trace_id, event.span_id,
+        event.occurred_at, event.observed_time, document(event.body), document(event.tags), *source_row(event),
     )  # fmt: skip
 
 
 def shown(ledger: Ledger) -> Counter[Any]:
-    return Counter((*row[:-1], document(json.loads(row[-1]))) for row in ledger.execute(QUERY))
+    return Counter((*row[:8], *map(parsed, row[8:10]), *source_shown(row[10:])) for row in ledger.execute(QUERY))
 
 
 def on_logs(one: Batch) -> Batch:
@@ -79,17 +92,17 @@ def fold(ledger: Ledger, batches: Iterable[Batch]) -> list[Outcome]:
 
 def empty(ledger: Ledger) -> None:
     with ledger.transaction():
-        for table in ("logs_g1.error_logs", "spanfold_core.journal_logs", "spanfold_core.rejected"):
+        for table in ("logs_g1.logs", "logs_g1.resources", "spanfold_core.journal_logs", "spanfold_core.rejected"):
             ledger.execute(f"DELETE FROM {table}".encode())
         ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
 
 
-distinct = st.lists(errors(), max_size=8, unique_by=lambda event: (event.event_id, event.occurred_at))
+distinct = st.lists(records(), max_size=8, unique_by=lambda event: (event.event_id, event.occurred_at))
 
 
 @settings(max_examples=100, deadline=None)
 @given(distinct, st.integers(0, 8))
-def test_any_cut_folds_to_the_same_rows(events: Sequence[ErrorLogged], at: int) -> None:
+def test_any_cut_folds_to_the_same_rows(events: Sequence[LogRecorded], at: int) -> None:
     facts = read(judge(on_logs(batch(records_of(events)))), CODEC, {})
     one, other = PROJECTION.fold(facts[:at]), PROJECTION.fold(facts[at:])
     whole = Counter(map(repr, PROJECTION.fold(facts)))
@@ -100,7 +113,7 @@ def test_any_cut_folds_to_the_same_rows(events: Sequence[ErrorLogged], at: int) 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(distinct, st.data())
 def test_any_order_any_cut_and_any_doubling_give_the_same_rows(
-    ledger: Ledger, events: list[ErrorLogged], data: st.DataObject
+    ledger: Ledger, events: list[LogRecorded], data: st.DataObject
 ) -> None:
     again = data.draw(st.lists(st.sampled_from(events), max_size=4)) if events else []
     log = records_of(data.draw(st.permutations([*events, *again])))
@@ -110,25 +123,27 @@ def test_any_order_any_cut_and_any_doubling_give_the_same_rows(
     assert shown(ledger) == Counter(map(row_of, events))
 
 
-def test_errors_that_are_published_three_times_over_are_there_once(ledger: Ledger) -> None:
-    events = [error(message=f"no {number}", stacktrace="at line 1\nat line 2") for number in range(20)]
+def test_records_that_are_published_three_times_over_are_there_once(ledger: Ledger) -> None:
+    events = [
+        logged(body=f"no {number}", tags={"exception.stacktrace": "at line 1\nat line 2"}) for number in range(20)
+    ]
     log = records_of(events * 3)
     (outcome,) = fold(ledger, [batch(log)])
     assert (outcome.folded, outcome.rejected) == (20, {"duplicate": 40})
     assert shown(ledger) == Counter(map(row_of, events))
 
 
-def test_the_version_of_an_error_is_its_position(ledger: Ledger) -> None:
-    fold(ledger, [batch([record(error(), 7)], start=0)])
-    found = ledger.execute("SELECT version, event_id FROM spanfold.error_logs").fetchall()
-    assert [(version, event_id.bytes) for version, event_id in found] == [(8, error().event_id)]
+def test_the_version_of_a_record_is_its_position(ledger: Ledger) -> None:
+    fold(ledger, [batch([record(logged(), 7)], start=0)])
+    found = ledger.execute("SELECT version, event_id FROM spanfold.logs").fetchall()
+    assert [(version, event_id.bytes) for version, event_id in found] == [(8, logged().event_id)]
 
 
 @pytest.mark.parametrize("trace_id", ["t" * 500, "ü" * 100_000])
 def test_ids_names_and_texts_of_any_length_are_rows(ledger: Ledger, trace_id: str) -> None:
-    long = error(
-        trace_id=trace_id, service_name="\u20ac" * 170, message="m" * 1_000_000, exception_type="e" * 9_000,
-        logger="l" * 9_000, span_id="s" * 9_000,
+    long = logged(
+        trace_id=trace_id, service_name="\u20ac" * 170, body="m" * 1_000_000, tags={"exception.type": "e" * 9_000},
+        scope_name="l" * 9_000, span_id="s" * 9_000,
     )  # fmt: skip
     keyed = replace(long, aggregate_id=trace_id[:250], event_id=b"")
     fold(ledger, [batch([record(keyed)])])
@@ -136,7 +151,7 @@ def test_ids_names_and_texts_of_any_length_are_rows(ledger: Ledger, trace_id: st
 
 
 def test_a_service_name_that_no_key_can_hold_is_parked_and_leaves_the_others_alone(ledger: Ledger) -> None:
-    good, bad = error(), error(trace_id="a", service_name="\u20ac" * 171)
+    good, bad = logged(), logged(trace_id="a", service_name="\u20ac" * 171)
     (outcome,) = fold(ledger, [batch(records_of([good, bad]))])
     assert (outcome.folded, outcome.parked) == (1, {"invalid": 1})
     detail = ledger.execute("SELECT detail FROM spanfold.parked_records").fetchone()
@@ -146,16 +161,40 @@ def test_a_service_name_that_no_key_can_hold_is_parked_and_leaves_the_others_alo
 
 def test_an_event_of_another_topic_is_parked(ledger: Ledger) -> None:
     stranger = TraceCompleted(aggregate_id="a", occurred_at=NOW, source="test", end_time=NOW)
-    (outcome,) = fold(ledger, [batch(records_of([error(), stranger]))])
+    (outcome,) = fold(ledger, [batch(records_of([logged(), stranger]))])
     assert (outcome.folded, outcome.parked) == (1, {"invalid": 1})
     detail = ledger.execute("SELECT detail FROM spanfold.parked_records").fetchone()
     assert detail == ("TraceCompleted does not belong to spanfold.logs",)
 
 
+def test_errors_are_the_records_of_severity_error_and_above(ledger: Ledger) -> None:
+    exception = {"exception.type": "ValueError", "exception.message": "too old", "exception.stacktrace": "at line 1"}
+    events = [
+        logged(severity_number=16, body="warned"),
+        logged(severity_number=17, body="no", scope_name="shop.pay"),
+        logged(severity_number=21, body={"what": ["no"]}),
+        logged(severity_number=18, severity_text="SEVERE", body=None, tags=exception),
+    ]
+    fold(ledger, [batch(records_of(events))])
+    query = "SELECT severity, message, logger, exception_type, exception_message, stacktrace FROM spanfold.error_logs"
+    assert sorted(ledger.execute(query).fetchall()) == [
+        ("ERROR", "no", "shop.pay", None, None, None),
+        ("FATAL", '{"what": ["no"]}', "", None, None, None),
+        ("SEVERE", "too old", "", "ValueError", "too old", "at line 1"),
+    ]
+
+
+def test_a_severity_that_opentelemetry_does_not_know_is_parked(ledger: Ledger) -> None:
+    (outcome,) = fold(ledger, [batch(records_of([logged(severity_number=25)]))])
+    assert outcome.parked == {"invalid": 1}
+    detail = ledger.execute("SELECT detail FROM spanfold.parked_records").fetchone()
+    assert detail == ("severity_number is 25, not in 0 to 24",)
+
+
 def test_every_column_says_what_it_means(ledger: Ledger) -> None:
     uncommented = ledger.execute(
         "SELECT attname FROM pg_attribute"
-        " WHERE attrelid = 'spanfold.error_logs'::regclass AND col_description(attrelid, attnum) IS NULL"
+        " WHERE attrelid IN ('spanfold.logs'::regclass, 'spanfold.error_logs'::regclass) AND col_description(attrelid, attnum) IS NULL"
         " AND attnum > 0"
     )
     assert uncommented.fetchall() == []

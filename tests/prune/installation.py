@@ -24,7 +24,7 @@ from spanfold.application.aggregates import installed_aggregates
 from spanfold.kafka.client import kafka_config
 from spanfold.language.events import (
     DomainEvent,
-    ErrorLogged,
+    LogRecorded,
     MetricUpdated,
     SpanRecorded,
     TraceCompleted,
@@ -81,8 +81,8 @@ def trace(trace_id: str, at: int, kind: str = "server") -> Iterator[Timed]:
     yield at, TraceCreated(aggregate_id=trace_id, occurred_at=at, start_time=at, **said, **root)
     yield at + 2, span(trace_id, "1", None, "shop", at + 2)
     yield at + 3, span(trace_id, "2", "1", "bank", at + 3)
-    yield at + 4, ErrorLogged(aggregate_id=trace_id, occurred_at=at + 4, service_name="bank", severity="ERROR", message="no",
-                              logger="l", trace_id=trace_id, span_id="2", **said)  # fmt: skip
+    yield at + 4, LogRecorded(aggregate_id=trace_id, occurred_at=at + 4, service_name="bank", severity_number=17, body="no",
+                              scope_name="l", trace_id=trace_id, span_id="2", **said)  # fmt: skip
     yield at + 5, TraceCompleted(aggregate_id=trace_id, occurred_at=at + 5, end_time=at + 5, **said)
 
 

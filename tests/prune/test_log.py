@@ -117,7 +117,7 @@ def test_a_dry_run_changes_nothing_and_says_it_all(old: Place) -> None:
         ({"log_retention_days": '{"traces": 1}'}, "no such topic; expected one of spanfold.logs, spanfold.metrics"),
         ({"journal_retention_days": '{"spanfold.services": 1}'}, "never deleted"),
         ({"journal_retention_days": '{"spanfold.metrics": 1}'}, "expected one of spanfold.logs, spanfold.traces"),
-        ({"table_retention_days": '{"trace": 1}'}, "no such table; expected one of error_logs, metric_minutes"),
+        ({"table_retention_days": '{"trace": 1}'}, "no such table; expected one of logs, metric_minutes"),
         ({"table_retention_days": '{"traces": 1}'}, "late events may still change any of its rows"),
         ({"table_retention_days": "spans=1"}, "expected JSON such as"),
         ({"log_retention_days": '{"spanfold.traces": -1}'}, "greater than or equal to 0"),

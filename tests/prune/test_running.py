@@ -26,13 +26,13 @@ NAMED = {
     "log_retention_days": '{"spanfold.traces": 0, "spanfold.logs": 0, "spanfold.metrics": 0}',
     "journal_retention_days": '{"spanfold.traces": 0, "spanfold.logs": 0}',
     "table_retention_days": '{"spans": 0, "operation_minutes": 0, "service_dependencies": 0, "metric_points": 0,'
-    ' "metric_minutes": 0, "error_logs": 0}',
+    ' "metric_minutes": 0, "logs": 0}',
 }  # fmt: skip
 ALL: dict[str, Any] = {
     "log": dict.fromkeys((TRACES.name, LOGS.name, METRICS.name), 0),
     "journal": dict.fromkeys((TRACES.name, LOGS.name), 0),
     "table": dict.fromkeys(
-        ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "error_logs"), 0
+        ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "logs"), 0
     ),
 }
 

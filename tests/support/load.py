@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from spanfold.language.events import (
     DomainEvent,
-    ErrorLogged,
+    LogRecorded,
     MetricUpdated,
     RecordDiscarded,
     RecordRetried,
@@ -69,12 +69,26 @@ def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
     common: dict[str, Any] = {"aggregate_id": f"{rng.getrandbits(128):032x}", "source": "load"}
     spans = _spans(rng, common, start)
     logs = [
-        ErrorLogged(occurred_at=span.end_time, service_name=span.service_name, message="broke", span_id=span.span_id,
-                    trace_id=span.aggregate_id, exception_type="ValueError", tags={"try": rng.randrange(3)}, **common)
+        LogRecorded(occurred_at=span.end_time, service_name=span.service_name, span_id=span.span_id,
+                    body=rng.choice(("broke", {"what": ["broke", 1]})), severity_number=rng.choice((9, 17, 17, 21)),
+                    trace_id=span.aggregate_id, tags={"exception.type": "ValueError", "try": rng.randrange(3)},
+                    **_source(rng), **common)
         for span in spans if span.status == "error"
     ]  # fmt: skip
     roots = [root for number in range(rng.choice((1, 1, 1, 2))) for root in _root(rng, common, start, number)]
     return [*roots, *spans, *_rerecorded(rng, spans), *logs]
+
+
+def _source(rng: random.Random) -> dict[str, Any]:
+    """Resource and scope of an event; some have none."""
+    version = rng.randrange(4)
+    if not version:
+        return {}
+    return {
+        "resource": {"service.version": f"1.{version}", "host": {"cpu": [version, 0.5]}},
+        "scope_name": rng.choice(("http", "")),
+        "scope_version": "2",
+    }
 
 
 def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -> list[DomainEvent]:
@@ -126,9 +140,9 @@ def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRec
                 occurred_at=end, span_id=span_id, parent_span_id=parent_id, kind=kind,
                 service_name=rng.choice(SERVICES), operation_name=rng.choice(("pay", "ship", "ask")),
                 start_time=begin, end_time=end, status=rng.choice(("unset", "ok", "ok", "error")),
-                tags={"http": [200, 404], "rate": rng.random(), "who": "ü", "http.route": rng.choice(("/a", "/b", 1))},
+                tags={"http": [200, 404], "deep": {"er": [None, {"x": 1}]}, "rate": rng.random(), "who": "ü", "http.route": rng.choice(("/a", "/b", 1))},
                 events=({"name": "retry", "time": begin, "attributes": {"n": number}},) if number % 3 == 0 else (),
-                **said,
+                **_source(rng), **said,
             )
         )  # fmt: skip
     return spans

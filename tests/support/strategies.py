@@ -37,7 +37,24 @@ event_times = st.sampled_from([NOW, NOW + 1, NOW - 7 * DAY, NOW - 30 * DAY, NOW 
 )
 any_times = event_times | st.sampled_from([MIN_TIME, -1, 0, MAX_TIME]) | st.integers(MIN_TIME, MAX_TIME)
 scalars = texts | st.integers(-(1 << 63), (1 << 63) - 1) | st.floats() | st.booleans()
-tags = st.dictionaries(texts, scalars | st.lists(scalars, max_size=3), max_size=3)
+values = st.recursive(
+    scalars | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=2),
+    max_leaves=4,
+)
+"""Any value of JSON, and numbers that JSON lacks."""
+
+tags = st.dictionaries(texts, values, max_size=3)
+
+sources = st.fixed_dictionaries(
+    {
+        "resource": st.sampled_from([{}, {"service.version": "1", "deployment.environment": "live"}]) | tags,
+        "scope_name": st.sampled_from(["", "http"]) | texts,
+        "scope_version": st.sampled_from(["", "2"]),
+        "scope_attributes": st.just({}) | tags,
+    }
+)
+"""Resource and scope of an event."""
 
 root_ids = st.sampled_from(["1", "2", ""])
 root_starts = st.sampled_from([NOW, NOW + 1]) | any_times
@@ -100,6 +117,7 @@ def _spans_recorded(draw: st.DrawFn) -> SpanRecorded:
         tags=draw(tags),
         events=tuple(draw(st.lists(_moments, max_size=2))),
         links=tuple(draw(st.lists(_links, max_size=2))),
+        **draw(sources),
     )
 
 

@@ -9,7 +9,7 @@ def rows(ledger: Ledger) -> dict[str, Any]:
     """Of every public view with rows that events made: how many, and the sum of the rows' hashes."""
     views = (
         "traces", "spans", "operation_minutes", "service_dependencies", "metrics", "metric_points", "metric_minutes",
-        "error_logs", "services", "journal", "verdicts", "parked_records",
+        "logs", "error_logs", "services", "journal", "verdicts", "parked_records",
     )  # fmt: skip
     return {
         view: ledger.execute(

@@ -142,6 +142,27 @@ def _span_row(span: SpanRecorded) -> tuple[Any, ...]:
         document(span.tags),
         document(list(span.events)),
         document(list(span.links)),
+        *source_row(span),
+    )
+
+
+def source_row(event: Any) -> tuple[Any, ...]:
+    """What views show of an event's resource and scope, as in SOURCE."""
+    resource = event.resource
+    environment = resource.get("deployment.environment.name")
+    return (
+        event.scope_name,
+        event.scope_version,
+        *(
+            value if value is None or isinstance(value, str) else document(value)
+            for value in (
+                resource.get("service.version"),
+                resource.get("deployment.environment") if environment is None else environment,
+                resource.get("service.instance.id"),
+            )
+        ),
+        document(resource),
+        document(event.scope_attributes),
     )
 
 
@@ -247,11 +268,13 @@ SELECT trace_id, service_name, operation_name, status,
   FROM spanfold.traces
 """
 
-SPANS = """
+SOURCE = """scope_name, scope_version, service_version, environment, instance, resource::text, scope_attributes::text"""
+
+SPANS = f"""
 SELECT trace_id, span_id, parent_span_id, service_name, operation_name, kind, status, status_message,
        (extract(epoch FROM start_time) * 1000000)::bigint,
        (extract(epoch FROM end_time) * 1000000)::bigint,
-       duration_ms, tags::text, events::text, links::text
+       duration_ms, tags::text, events::text, links::text, {SOURCE}
   FROM spanfold.spans
 """
 
@@ -277,10 +300,10 @@ def shown(ledger: psycopg.Connection[Any]) -> Rows:
     """The rows of the public views, but for versions."""
     traces = {row[0]: dict(zip(TRACE_COLUMNS, row[1:], strict=True)) for row in ledger.execute(TRACES)}
     for row in traces.values():
-        row["tags"] = _parsed(row["tags"])
+        row["tags"] = parsed(row["tags"])
     return Rows(
         traces,
-        Counter((*row[:11], *map(_parsed, row[11:])) for row in ledger.execute(SPANS)),
+        Counter((*row[:11], *map(parsed, row[11:14]), *source_shown(row[14:])) for row in ledger.execute(SPANS)),
         {tuple(row[:5]): _rollup_row(row[5:]) for row in ledger.execute(OPERATIONS)},
         {tuple(row[:3]): _rollup_row(row[3:]) for row in ledger.execute(DEPENDENCIES)},
     )
@@ -296,7 +319,13 @@ def _rollup_row(columns: Sequence[Any]) -> Row:
     }
 
 
-def _parsed(text: str) -> Any:
+def source_shown(columns: Sequence[Any]) -> tuple[Any, ...]:
+    """The columns of SOURCE, with their documents."""
+    return (*columns[:5], *map(parsed, columns[5:]))
+
+
+def parsed(text: str) -> Any:
+    """A document as `document` gives it."""
     return document(json.loads(text, parse_int=Decimal, parse_float=Decimal))
 
 

@@ -11,12 +11,14 @@ from typing import Any, Final
 import orjson
 
 from spanfold.language.errors import Misconfigured, PoisonRecord
+from spanfold.language.ids import trace_hex
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED
 from spanfold.operations.trace.log import ACCEPTED, LoggedRecord
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import JSONB_VERSION, storable
 from spanfold.projections.facts import Fact
+from spanfold.projections.resources import Source
 from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, TracePartial, TracesPartial, absorb, fold
 from spanfold.projections.traces.spans import Span
 from spanfold.schemas.codec import Codec
@@ -160,6 +162,7 @@ def _trace_row(trace_id: str, whole: TracesPartial, ends: Sequence[int]) -> Row:
         "late_events": 0 if end is None else len(ends) - bisect_right(ends, end - PG_EPOCH_US),
         "version": trace.version,
         "last_event_at": trace.last_event_at,
+        "trace_hex": trace_hex(trace_id),
     }
 
 
@@ -201,7 +204,33 @@ def _span_row(span: Span) -> Row:
         "links": _json(links),
         "version": span.version,
         "duration_ms": (end - start) / 1000,
+        "trace_hex": trace_hex(span.trace_id),
+        **_shown_source(span.source),
     }
+
+
+ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
+"""OpenTelemetry's name for it, and the one before."""
+
+
+def _shown_source(source: Source) -> Row:
+    """As views show a resource and a scope."""
+    resource = _json(source.resource)
+    return {
+        "resource": resource,
+        "scope_name": source.scope_name,
+        "scope_version": source.scope_version,
+        "scope_attributes": _json(source.scope_attributes),
+        "service_version": _text(resource, "service.version"),
+        "environment": next(filter(None.__ne__, (_text(resource, name) for name in ENVIRONMENT)), None),
+        "instance": _text(resource, "service.instance.id"),
+    }
+
+
+def _text(resource: Mapping[str, Any], name: str) -> str | None:
+    """The attribute as Postgres' operator ->> gives it."""
+    value = resource.get(name)
+    return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
 
 
 def _json(document: bytes) -> Any:
