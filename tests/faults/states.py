@@ -72,7 +72,9 @@ def histories(log: Log, partitions: int) -> Mapping[tuple[str, str], Recorded]:
 
 
 def _event(event: reference.Event) -> DomainEvent:
-    values = {name: tuple(value) if type(value) is list else value for name, value in event.fields.items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if type(value) is list else value for name, value in event.fields.items()
+    }
     return EVENT_TYPES[event.type](**values)
 
 

@@ -194,7 +194,8 @@ def test_a_severity_that_opentelemetry_does_not_know_is_parked(ledger: Ledger) -
 def test_every_column_says_what_it_means(ledger: Ledger) -> None:
     uncommented = ledger.execute(
         "SELECT attname FROM pg_attribute"
-        " WHERE attrelid IN ('spanfold.logs'::regclass, 'spanfold.error_logs'::regclass) AND col_description(attrelid, attnum) IS NULL"
+        " WHERE attrelid IN ('spanfold.logs'::regclass, 'spanfold.error_logs'::regclass)"
+        " AND col_description(attrelid, attnum) IS NULL"
         " AND attnum > 0"
     )
     assert uncommented.fetchall() == []

@@ -140,7 +140,8 @@ def _spans(rng: random.Random, said: dict[str, Any], start: int) -> list[SpanRec
                 occurred_at=end, span_id=span_id, parent_span_id=parent_id, kind=kind,
                 service_name=rng.choice(SERVICES), operation_name=rng.choice(("pay", "ship", "ask")),
                 start_time=begin, end_time=end, status=rng.choice(("unset", "ok", "ok", "error")),
-                tags={"http": [200, 404], "deep": {"er": [None, {"x": 1}]}, "rate": rng.random(), "who": "ü", "http.route": rng.choice(("/a", "/b", 1))},
+                tags={"http": [200, 404], "deep": {"er": [None, {"x": 1}]}, "rate": rng.random(), "who": "ü",
+                      "http.route": rng.choice(("/a", "/b", 1))},
                 events=({"name": "retry", "time": begin, "attributes": {"n": number}},) if number % 3 == 0 else (),
                 **_source(rng), **said,
             )

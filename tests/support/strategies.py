@@ -46,7 +46,7 @@ values = st.recursive(
 
 tags = st.dictionaries(texts, values, max_size=3)
 
-sources = st.fixed_dictionaries(
+sources: st.SearchStrategy[dict[str, Any]] = st.fixed_dictionaries(
     {
         "resource": st.sampled_from([{}, {"service.version": "1", "deployment.environment": "live"}]) | tags,
         "scope_name": st.sampled_from(["", "http"]) | texts,
