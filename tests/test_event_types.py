@@ -98,7 +98,7 @@ DRAWN: dict[str, tuple[st.SearchStrategy[Any], Sequence[str]]] = {
     "json": (in_json.EVENTS, PUBLISHABLE),
     "traces": (of_traces.events, TRACES.event_types),
     "metrics": (test_metrics.points, METRICS.event_types),
-    "logs": (test_logs.errors(), LOGS.event_types),
+    "logs": (test_logs.records(), LOGS.event_types),
     "services": (test_services.about(st.just("a")), SERVICES.event_types),
 }
 

@@ -31,7 +31,7 @@ from spanfold.projections.projection import installed
 from spanfold.projections.retention.retention_horizons import trim
 from tests.support.databases import Ledger
 from tests.support.strategies import CODEC, DAY, NOW, Record, batch, cut, records_of, tags, texts
-from tests.support.trace_rows import document
+from tests.support.trace_rows import SOURCE, document, source_row, source_shown
 
 Row = dict[str, Any]
 
@@ -55,7 +55,9 @@ common = {
     "name": texts,
     "service_name": texts,
     "unit": st.sampled_from(["s", "By", ""]),
-    "scope": texts,
+    "resource": st.sampled_from([{}, {"service.version": "1"}, {"service.version": 2, "host": {"cpu": [1]}}]),
+    "scope_name": texts,
+    "scope_version": st.sampled_from(["", "2"]),
     "labels": tags,
     "start_time": st.none() | st.sampled_from([NOW - DAY, NOW - 2 * DAY]) | st.integers(NOW - DAY, NOW),
     "monotonic": st.booleans(),
@@ -191,7 +193,7 @@ def _series_row(event: MetricUpdated, log: Sequence[MetricUpdated]) -> Row:
         "labels": document(event.labels),
         "monotonic": event.monotonic,
         "service_name": event.service_name,
-        "scope": event.scope,
+        "source": source_row(event),
     }
 
 
@@ -203,7 +205,7 @@ def _point_row(event: MetricUpdated, last: MetricUpdated, log: Sequence[MetricUp
         "unit": last.unit,
         "labels": document(last.labels),
         "service_name": last.service_name,
-        "scope": last.scope,
+        "source": source_row(event),
         "bounds": list(event.bounds) if explicit else None,
         "bucket_counts": list(event.bucket_counts) if explicit else None,
         "scale": event.scale if exponential else None,
@@ -336,13 +338,13 @@ def number(value: Any) -> Any:
 US = "(extract(epoch FROM {0}) * 1000000)::bigint AS {0}"
 POINTS = f"""
 SELECT series_id, {US.format("time")}, name, kind, value, count, sum, min, max, bounds, bucket_counts, labels::text,
-       service_name, unit, temporality, scope, {US.format("start_time")}, scale, zero_count, positive_offset,
-       positive_counts, negative_offset, negative_counts, event_id, version
+       service_name, unit, temporality, {US.format("start_time")}, scale, zero_count, positive_offset,
+       positive_counts, negative_offset, negative_counts, event_id, version, {SOURCE}
   FROM spanfold.metric_points
 """
 SERIES = f"""
-SELECT series_id, name, value, unit, {US.format("time")}, labels::text, kind, temporality, monotonic, service_name, scope,
-       {US.format("start_time")}, count, sum, min, max, version
+SELECT series_id, name, value, unit, {US.format("time")}, labels::text, kind, temporality, monotonic, service_name,
+       {US.format("start_time")}, count, sum, min, max, version, {SOURCE}
   FROM spanfold.metrics
 """
 MINUTES = f"""
@@ -352,11 +354,16 @@ SELECT series_id, {US.format("minute")}, name, points, count, sum, last, min, ma
 """
 
 
+SOURCE_COLUMNS = [column.removesuffix("::text") for column in SOURCE.split(", ")]
+
+
 def shown(ledger: Ledger) -> Rows:
     """The rows of the public views."""
     points, series, minutes = (_rows(ledger, query) for query in (POINTS, SERIES, MINUTES))
     for row in [*points, *series]:
         row |= {name: number(row[name]) for name in ("value", "sum", "min", "max")}
+    for row in [*points, *series]:
+        row["source"] = source_shown([row.pop(name) for name in SOURCE_COLUMNS])
     for row in points:
         row["event_id"] = row["event_id"].bytes
     for row in minutes:
@@ -397,7 +404,7 @@ def fold_one_by_one(ledger: Ledger, *events: MetricUpdated) -> None:
 
 def empty(ledger: Ledger) -> None:
     with ledger.transaction():
-        for table in ("metric_points", "metrics", "metric_minutes"):
+        for table in ("metric_points", "metrics", "metric_minutes", "resources"):
             ledger.execute(f"DELETE FROM metrics_g1.{table}".encode())
         ledger.execute("DELETE FROM spanfold_core.parked")
         ledger.execute("UPDATE spanfold_core.checkpoints SET next_offset = 0")
@@ -785,7 +792,9 @@ def test_every_column_says_what_it_means(ledger: Ledger, view: str) -> None:
 
 def test_names_and_units_of_any_length_are_rows(ledger: Ledger) -> None:
     long = "\u20ac" * 100_000
-    log = [gauge(1, name=long, unit=long, service_name=long, scope=long, aggregate_id="k" * 512, labels={long: long})]
+    log = [
+        gauge(1, name=long, unit=long, service_name=long, scope_name=long, aggregate_id="k" * 512, labels={long: long})
+    ]
     fold(ledger, [batch(records_of(log))])
     assert shown(ledger) == told(log)
 

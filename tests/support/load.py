@@ -70,13 +70,16 @@ def _trace(rng: random.Random, now_us: int) -> list[DomainEvent]:
     spans = _spans(rng, common, start)
     logs = [
         LogRecorded(occurred_at=span.end_time, service_name=span.service_name, span_id=span.span_id,
-                    body=rng.choice(("broke", {"what": ["broke", 1]})), severity_number=rng.choice((9, 17, 17, 21)),
+                    body=rng.choice(BODIES), severity_number=rng.choice((9, 17, 17, 21)),
                     trace_id=span.aggregate_id, tags={"exception.type": "ValueError", "try": rng.randrange(3)},
                     **_source(rng), **common)
         for span in spans if span.status == "error"
     ]  # fmt: skip
     roots = [root for number in range(rng.choice((1, 1, 1, 2))) for root in _root(rng, common, start, number)]
     return [*roots, *spans, *_rerecorded(rng, spans), *logs]
+
+
+BODIES: Final[Sequence[Any]] = ("broke", {"what": ["broke", 1]})
 
 
 def _source(rng: random.Random) -> dict[str, Any]:
