@@ -7,7 +7,8 @@ those that nobody refers to any more (docs/adr/0023).
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection, Cursor, sql
@@ -71,15 +72,15 @@ def source_of(fields: Fields) -> Source:
 def keep(cursor: Cursor[Any], schema: str, partition: int, sources: Iterable[Source]) -> SourceIds:
     """The ids of these sources. Those that the table lacks are added."""
     ids: dict[Source, bytes | None] = {NOBODY: None}
-    new = {source: hash_of(partition, source, 0) for source in sources if source != NOBODY}
-    salt = 0
-    while new:
-        ids |= new
-        taken = _add(cursor, schema, partition, new)
-        salt += 1
-        # another source has the same hash
-        new = {source: hash_of(partition, source, salt) for source, its_id in new.items() if its_id in taken}
-    return ids
+    new = [source for source in sources if source != NOBODY]
+    for salt in count():
+        if not new:
+            return ids
+        hashes = [hash_of(partition, source, salt) for source in new]
+        ids |= zip(new, hashes, strict=True)
+        # those whose hash another source has
+        new = _add(cursor, schema, partition, new, hashes)
+    raise AssertionError("unreachable")
 
 
 def hash_of(partition: int, source: Source, salt: int) -> bytes:
@@ -114,38 +115,38 @@ def _about_unused(statement: sql.SQL, schema: str, metadata: MetaData) -> sql.Co
     return statement.format(table=sql.Identifier(schema, RESOURCES), unused=unused)
 
 
-def _add(cursor: Cursor[Any], schema: str, partition: int, ids: Mapping[Source, bytes]) -> Collection[bytes]:
-    """Add those that are not there; returns the ids that other sources have."""
+def _add(
+    cursor: Cursor[Any], schema: str, partition: int, sources: Sequence[Source], ids: Sequence[bytes]
+) -> list[Source]:
+    """Add those that are not there; returns those whose id another source has."""
     table = sql.Identifier(schema, RESOURCES)
     columns = (
-        list(ids.values()),
-        [source.resource[1:].decode() for source in ids],
-        [source.scope_name for source in ids],
-        [source.scope_version for source in ids],
-        [source.scope_attributes[1:].decode() for source in ids],
+        list(ids),
+        [source.resource[1:].decode() for source in sources],
+        [source.scope_name for source in sources],
+        [source.scope_version for source in sources],
+        [source.scope_attributes[1:].decode() for source in sources],
     )
-    there = dict(cursor.execute(sql.SQL(THERE).format(table=table), columns).fetchall())
-    if len(there) < len(ids):
+    there = cursor.execute(sql.SQL(THERE).format(table=table), columns).fetchall()
+    if len(there) < len(sources):
         cursor.execute(sql.SQL(ADD).format(table=table), (partition, *columns))
-    return {its_id for its_id, is_same in there.items() if not is_same}
+        there = cursor.execute(sql.SQL(THERE).format(table=table), columns).fetchall()
+    return [sources[number - 1] for number, is_same in there if not is_same]
 
 
-_INCOMING: Final = """
-unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[])
-       AS i (id, resource, scope_name, scope_version, scope_attributes)
+THERE: Final = """
+SELECT i.number, (r.resource::text, r.scope_name, r.scope_version, r.scope_attributes::text)
+               = (i.resource::jsonb::text, i.scope_name, i.scope_version, i.scope_attributes::jsonb::text)
+  FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[]) WITH ORDINALITY
+       AS i (id, resource, scope_name, scope_version, scope_attributes, number)
+  JOIN {table} r ON r.resource_id = encode(i.id, 'hex')::uuid
 """
 
-THERE: Final = f"""
-SELECT i.id, (r.resource::text, r.scope_name, r.scope_version, r.scope_attributes::text)
-           = (i.resource::jsonb::text, i.scope_name, i.scope_version, i.scope_attributes::jsonb::text)
-  FROM {_INCOMING}
-  JOIN {{table}} r ON r.resource_id = encode(i.id, 'hex')::uuid
-"""
-
-ADD: Final = f"""
-INSERT INTO {{table}} (partition, resource_id, resource, scope_name, scope_version, scope_attributes)
+ADD: Final = """
+INSERT INTO {table} (partition, resource_id, resource, scope_name, scope_version, scope_attributes)
 SELECT %s, encode(i.id, 'hex')::uuid, i.resource::jsonb, i.scope_name, i.scope_version, i.scope_attributes::jsonb
-  FROM {_INCOMING}
+  FROM unnest(%s::bytea[], %s::text[], %s::text[], %s::text[], %s::text[])
+       AS i (id, resource, scope_name, scope_version, scope_attributes)
 ON CONFLICT (resource_id) DO NOTHING
 """
 
