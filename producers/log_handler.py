@@ -1,4 +1,4 @@
-"""A handler for the standard library's logging: what goes wrong in an application becomes an event.
+"""A handler for the standard library's logging: what an application logs becomes events.
 
 logging.getLogger().addHandler(SpanfoldLogHandler())
 """
@@ -8,12 +8,14 @@ import traceback
 from collections.abc import Iterator
 from typing import Any, Final
 
-from spanfold.language.events import ErrorLogged, Tags
+from spanfold.language.events import LogRecorded, Tags
 from spanfold.language.extras import needs
-from spanfold.producers.attributes import shortened, tags_of, text_of
+from spanfold.language.severities import SEVERITIES
+from spanfold.producers.attributes import any_text, shortened
 from spanfold.producers.event_sink import DELIVERY_S, EventSink
+from spanfold.producers.logs import REMEMBERED, Ordinals, log_tags
 from spanfold.producers.publisher import TelemetryPublisher
-from spanfold.producers.resources import service_of, source_of
+from spanfold.producers.resources import Origins, within_scope
 
 with needs("otel", __name__):
     from opentelemetry import trace
@@ -29,33 +31,35 @@ _PYTHONS_OWN: Final = logging.LogRecord("", 0, "", 0, "", (), None).__dict__.key
 }  # fmt: skip
 
 _SEVERITIES: Final = (
-    (logging.CRITICAL, "FATAL"),
-    (logging.ERROR, "ERROR"),
-    (logging.WARNING, "WARN"),
-    (logging.INFO, "INFO"),
-    (logging.DEBUG, "DEBUG"),
+    (logging.CRITICAL, SEVERITIES["FATAL"]),
+    (logging.ERROR, SEVERITIES["ERROR"]),
+    (logging.WARNING, SEVERITIES["WARN"]),
+    (logging.INFO, SEVERITIES["INFO"]),
+    (logging.DEBUG, SEVERITIES["DEBUG"]),
+    (1, SEVERITIES["TRACE"]),
 )
 
 
 class SpanfoldLogHandler(logging.Handler):
-    """Publishes log records as ErrorLogged, from `level` on:
+    """Publishes log records as LogRecorded: all that its logger passes, or those from `level` on:
 
-    - the message as it was logged, the logger's name, OpenTelemetry's word for the level (CRITICAL is FATAL);
-    - of the exception, if there is one, type, message and stack trace;
+    - as body, the message as it was logged; the level's name, and its number in OpenTelemetry (CRITICAL is 21, FATAL);
     - the ids of the span that is current where the record was logged;
-    - as tags: what was given as `extra`, and code.file.path, code.function.name and code.line.number.
+    - as tags: what was given as `extra`, code.file.path, code.function.name and code.line.number, and of the exception, if there
+      is one, exception.type, exception.message and exception.stacktrace;
+    - as scope, the logger's name.
 
-    The service is `service_name`, else that of the current span, else of the global TracerProvider, else of the
-    environment (OTEL_SERVICE_NAME). What publishing itself logs is left out. Texts beyond attributes.LONGEST_TEXT
-    characters lose their middle. User code is never disturbed: nothing raises, and with the publisher made here
-    nothing waits.
+    The service and the resource are `service_name`, else those of the current span, else of the global TracerProvider, else
+    of the environment (OTEL_SERVICE_NAME). Records that are equal in all this and in their time, in µs, are events of their own
+    by their ordinal: the handler counts them. What publishing itself logs is left out. Texts beyond attributes.LONGEST_TEXT
+    characters lose their middle. User code is never disturbed: nothing raises, and with the publisher made here nothing waits.
     """
 
     def __init__(
         self,
         publisher: TelemetryPublisher | None = None,
         *,
-        level: int | str = logging.ERROR,
+        level: int | str = logging.NOTSET,
         service_name: str | None = None,
     ) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops, and close it with this
@@ -64,6 +68,8 @@ class SpanfoldLogHandler(logging.Handler):
         super().__init__(level)
         self._given = Resource({"service.name": service_name}) if service_name else None
         self._environment = Resource.create()
+        self._origins = Origins()
+        self._ordinals = Ordinals(REMEMBERED)
         self._sink = EventSink("log record", publisher)
         self.publisher = self._sink.publisher
 
@@ -81,23 +87,25 @@ class SpanfoldLogHandler(logging.Handler):
         self._sink.close(DELIVERY_S)
         super().close()
 
-    def _events_of(self, record: logging.LogRecord) -> Iterator[ErrorLogged]:
+    def _events_of(self, record: logging.LogRecord) -> Iterator[LogRecorded]:
         span = trace.get_current_span()
         within = span.get_span_context()
         trace_id = format_trace_id(within.trace_id) if within.is_valid else None
-        resource = self._resource(span)
-        yield ErrorLogged(
-            aggregate_id=trace_id or service_of(resource.attributes),
-            occurred_at=round(record.created * US_PER_S),
-            source=source_of(resource.attributes),
-            service_name=service_of(resource.attributes),
-            message=shortened(_message(record)),
-            severity=_severity(record),
-            logger=text_of(record.name),
-            trace_id=trace_id,
-            span_id=format_span_id(within.span_id) if within.is_valid else None,
-            tags=_tags(record),
-            **_exception(record),
+        origin = within_scope(self._origins.of(self._resource(span), None), any_text(record.name))
+        logged_at = round(record.created * US_PER_S)
+        yield self._ordinals.numbered(
+            LogRecorded(
+                aggregate_id=trace_id or origin["service_name"],
+                occurred_at=logged_at,
+                severity_number=_severity(record),
+                severity_text=any_text(record.levelname),
+                body=shortened(_message(record)),
+                observed_time=logged_at,
+                trace_id=trace_id,
+                span_id=format_span_id(within.span_id) if within.is_valid else None,
+                tags=_tags(record),
+                **origin,
+            )
         )
 
     def _resource(self, span: Span) -> Resource:
@@ -116,30 +124,32 @@ def _message(record: logging.LogRecord) -> str:
         return f"{record.msg} {record.args!r}"
 
 
-def _severity(record: logging.LogRecord) -> str:
-    return next((name for level, name in _SEVERITIES if record.levelno >= level), "TRACE")
-
-
-def _exception(record: logging.LogRecord) -> dict[str, Any]:
-    kind, error, where = record.exc_info or (None, None, None)
-    if kind is None or error is None:
-        stack = record.exc_text or record.stack_info
-        return {"stacktrace": shortened(stack) if stack else None}
-    name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-    return {
-        "exception_type": text_of(name),
-        "exception_message": shortened(str(error)),
-        "stacktrace": shortened("".join(traceback.format_exception(kind, error, where))),
-    }
+def _severity(record: logging.LogRecord) -> int:
+    return next((number for level, number in _SEVERITIES if record.levelno >= level), 0)
 
 
 def _tags(record: logging.LogRecord) -> Tags:
     extra: dict[str, Any] = {name: value for name, value in record.__dict__.items() if name not in _PYTHONS_OWN}
-    return tags_of(
+    return log_tags(
         {
             "code.file.path": record.pathname,
             "code.function.name": record.funcName or "",
             "code.line.number": record.lineno,
+            **_exception(record),
             **extra,
         }
     )
+
+
+def _exception(record: logging.LogRecord) -> dict[str, str]:
+    kind, error, where = record.exc_info or (None, None, None)
+    if kind is None or error is None:
+        stack = record.exc_text or record.stack_info
+        return {"exception.stacktrace": stack} if stack else {}
+    return {
+        "exception.type": kind.__qualname__
+        if kind.__module__ == "builtins"
+        else f"{kind.__module__}.{kind.__qualname__}",
+        "exception.message": any_text(error),
+        "exception.stacktrace": "".join(traceback.format_exception(kind, error, where)),
+    }

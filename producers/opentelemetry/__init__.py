@@ -8,7 +8,7 @@
 | traces  | SpanfoldSpanProcessor, as spans start and end            | TraceCreated, SpanRecorded, TraceCompleted or TraceFailed |
 | traces  | SpanfoldSpanExporter, for a BatchSpanProcessor           | the same                                     |
 | metrics | SpanfoldMetricExporter                                   | MetricUpdated                                |
-| logs    | SpanfoldLogExporter of .logs; SpanfoldLogHandler of producers.log_handler | ErrorLogged                 |
+| logs    | SpanfoldLogExporter of .logs; SpanfoldLogHandler of producers.log_handler | LogRecorded                 |
 
 The settings come from the environment (SPANFOLD_KAFKA_BOOTSTRAP) unless a publisher is given. The log exporter has to be
 imported from its module: OpenTelemetry doesn't call that part of its SDK stable yet.

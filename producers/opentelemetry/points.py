@@ -15,13 +15,15 @@ from opentelemetry.sdk.metrics.export import (
     Sum,
 )
 from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from spanfold.language.events import MetricUpdated, series_id
+from spanfold.language.events import MetricUpdated, Tags, series_id
 from spanfold.producers.attributes import tags_of, text_of
-from spanfold.producers.resources import NS_PER_US, service_of, source_of
+from spanfold.producers.resources import NS_PER_US, Origin, Origins
 
 DataPoint = NumberDataPoint | HistogramDataPoint | ExponentialHistogramDataPoint
 
+_ORIGINS: Final = Origins()
 _INT64: Final = range(-(1 << 63), 1 << 63)
 
 
@@ -29,7 +31,7 @@ class Point(NamedTuple):
     """A point, and all that says of which series it is."""
 
     resource: Resource
-    scope: str
+    scope: InstrumentationScope
     metric: Metric
     point: DataPoint
 
@@ -40,25 +42,29 @@ def points_of(data: MetricsData) -> Iterator[Point]:
         for of_scope in of_resource.scope_metrics:
             for metric in of_scope.metrics:
                 for point in metric.data.data_points:
-                    yield Point(of_resource.resource, text_of(of_scope.scope.name), metric, point)
+                    yield Point(of_resource.resource, of_scope.scope, metric, point)
 
 
 def events_of(measured: Point) -> Iterator[MetricUpdated]:
     """The point as an event."""
-    resource, scope, metric, point = measured
+    metric, point, origin = measured.metric, measured.point, _ORIGINS.of(measured.resource, measured.scope)
     name, labels = text_of(metric.name), tags_of(point.attributes)
     yield MetricUpdated(
-        aggregate_id=series_id(tags_of(resource.attributes), scope, name, labels),
+        aggregate_id=_series(origin, name, labels),
         occurred_at=point.time_unix_nano // NS_PER_US,
-        source=source_of(resource.attributes),
         name=name,
-        service_name=service_of(resource.attributes),
         unit=text_of(metric.unit or ""),
         start_time=point.start_time_unix_nano // NS_PER_US if point.start_time_unix_nano else None,
-        scope=scope,
         labels=labels,
+        **origin,
         **_kind(metric),
         **_measured(point),
+    )
+
+
+def _series(origin: Origin, name: str, labels: Tags) -> str:
+    return series_id(
+        origin["resource"], origin["scope_name"], name, labels, origin["scope_version"], origin["scope_attributes"]
     )
 
 

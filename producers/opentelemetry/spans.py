@@ -1,15 +1,17 @@
 """The SDK's spans → the events of their traces. SpanfoldSpanProcessor describes which events, and when."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Final
 
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanContext, format_span_id, format_trace_id
 
 from spanfold.language.events import SpanRecorded, TraceCreated, TraceEvent
 from spanfold.producers.attributes import tags_of, text_of
-from spanfold.producers.resources import NS_PER_US, service_of, source_of
+from spanfold.producers.resources import NS_PER_US, Origins
 from spanfold.producers.spans import events_of_span, trace_ended, with_dropped
+
+_ORIGINS: Final = Origins()
 
 
 def events_of(span: ReadableSpan) -> Iterator[TraceEvent]:
@@ -21,12 +23,12 @@ def events_of(span: ReadableSpan) -> Iterator[TraceEvent]:
 def events_at_start(span: ReadableSpan) -> Iterator[TraceEvent]:
     """Those that its start makes."""
     if span.parent is None and _sampled(span):
-        start = _us(span.start_time)
+        start, origin = _us(span.start_time), _ORIGINS.of(span.resource, span.instrumentation_scope)
         yield TraceCreated(
             aggregate_id=_trace_id(span),
             occurred_at=start,
-            source=source_of(span.resource.attributes),
-            service_name=service_of(span.resource.attributes),
+            source=origin["source"],
+            service_name=origin["service_name"],
             operation_name=text_of(span.name),
             start_time=start,
             span_id=format_span_id(_context(span).span_id),
@@ -49,10 +51,8 @@ def _recorded(span: ReadableSpan) -> SpanRecorded:
     return SpanRecorded(
         aggregate_id=_trace_id(span),
         occurred_at=_end(span),
-        source=source_of(span.resource.attributes),
         span_id=format_span_id(_context(span).span_id),
         parent_span_id=format_span_id(span.parent.span_id) if span.parent else None,
-        service_name=service_of(span.resource.attributes),
         operation_name=text_of(span.name),
         start_time=_us(span.start_time),
         end_time=_end(span),
@@ -62,6 +62,7 @@ def _recorded(span: ReadableSpan) -> SpanRecorded:
         tags=with_dropped(tags, span.dropped_attributes, span.dropped_events, span.dropped_links),
         events=tuple(_happenings(span)),
         links=tuple(_links(span)),
+        **_ORIGINS.of(span.resource, span.instrumentation_scope),
     )
 
 

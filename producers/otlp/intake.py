@@ -12,8 +12,9 @@ from spanfold.language.errors import InvalidInput, LogUnavailable
 from spanfold.language.events import DomainEvent
 from spanfold.language.settings import Settings
 from spanfold.producers.otlp.acknowledgements import Acknowledgements
-from spanfold.producers.otlp.spans import Sender, recorded, sender_of
+from spanfold.producers.otlp.spans import origin_in_scope, origin_of_resource, recorded
 from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.producers.resources import Origin
 from spanfold.producers.spans import events_of_span
 
 ACK_S: Final = 5.0
@@ -61,11 +62,11 @@ async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequ
     and publishing them again is safe.
     """
     intake, acknowledgements = Intake(), Acknowledgements()
-    for number, (span, sender) in enumerate(_spans(request)):
+    for number, (span, origin) in enumerate(_spans(request)):
         if number % _SLICE == 0:
             await asyncio.sleep(0)
         try:
-            for event in events_of_span(recorded(span, sender)):
+            for event in events_of_span(recorded(span, origin)):
                 if not _offer(publisher, event, acknowledgements):
                     await _offer_until_there_is_room(publisher, event, acknowledgements)
         except InvalidInput as error:
@@ -75,12 +76,13 @@ async def publish(publisher: TelemetryPublisher, request: ExportTraceServiceRequ
     return intake, acknowledgements
 
 
-def _spans(request: ExportTraceServiceRequest) -> Iterator[tuple[Span, Sender]]:
+def _spans(request: ExportTraceServiceRequest) -> Iterator[tuple[Span, Origin]]:
     for of_resource in request.resource_spans:
-        sender = sender_of(of_resource)
+        of_all = origin_of_resource(of_resource.resource)
         for of_scope in of_resource.scope_spans:
+            origin = origin_in_scope(of_all, of_scope.scope)
             for span in of_scope.spans:
-                yield span, sender
+                yield span, origin
 
 
 def _offer(publisher: TelemetryPublisher, event: DomainEvent, acknowledgements: Acknowledgements) -> bool:

@@ -1,15 +1,16 @@
 """Spans of OTLP's messages → SpanRecorded."""
 
 from collections.abc import Iterable, Iterator
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, Span, Status
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
+from opentelemetry.proto.resource.v1.resource_pb2 import Resource
+from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from spanfold.language.errors import InvalidInput
 from spanfold.language.events import SpanRecorded, Tags
 from spanfold.producers.attributes import tags_of, text_of
-from spanfold.producers.resources import NS_PER_US, service_of, source_of
+from spanfold.producers.resources import NS_PER_US, Origin, origin_of, within_scope
 from spanfold.producers.spans import with_dropped
 
 TRACE_ID_BYTES: Final = 16
@@ -27,24 +28,21 @@ _NO_SPAN: Final = bytes(SPAN_ID_BYTES)
 _SCALARS: Final = frozenset({"string_value", "bool_value", "int_value", "double_value", "bytes_value"})
 
 
-class Sender(NamedTuple):
-    """The service that sent the spans, from their resource."""
-
-    service_name: str
-    source: str
+def origin_of_resource(resource: Resource) -> Origin:
+    """The origin of all spans of one resource."""
+    return origin_of(dict(_attributes(resource.attributes)))
 
 
-def sender_of(spans: ResourceSpans) -> Sender:
-    """The sender of all spans of one resource."""
-    attributes = dict(_attributes(spans.resource.attributes))
-    return Sender(service_of(attributes), source_of(attributes))
+def origin_in_scope(origin: Origin, scope: InstrumentationScope) -> Origin:
+    """The same for those of one of its scopes."""
+    return within_scope(origin, scope.name, scope.version, dict(_attributes(scope.attributes)))
 
 
-def recorded(span: Span, sender: Sender) -> SpanRecorded:
+def recorded(span: Span, origin: Origin) -> SpanRecorded:
     """The span as an event. InvalidInput says why it can't be one.
 
-    As with the SDK: ns become µs by rounding down, a span whose clock went backwards ends when it started, and of the
-    resource the service is kept. A parent id of zeros is none.
+    As with the SDK: ns become µs by rounding down, and a span whose clock went backwards ends when it started. A parent id of
+    zeros is none.
     """
     _check(span)
     start = span.start_time_unix_nano // NS_PER_US
@@ -53,10 +51,8 @@ def recorded(span: Span, sender: Sender) -> SpanRecorded:
     return SpanRecorded(
         aggregate_id=span.trace_id.hex(),
         occurred_at=end,
-        source=sender.source,
         span_id=span.span_id.hex(),
         parent_span_id=parent.hex() if parent and parent != _NO_SPAN else None,
-        service_name=sender.service_name,
         operation_name=text_of(span.name),
         start_time=start,
         end_time=end,
@@ -71,6 +67,7 @@ def recorded(span: Span, sender: Sender) -> SpanRecorded:
         ),
         events=tuple(_event(event) for event in span.events) if span.events else (),
         links=tuple(_link(link) for link in span.links) if span.links else (),
+        **origin,
     )
 
 

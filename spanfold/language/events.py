@@ -333,10 +333,16 @@ def series_id(
     scope_version: str = "",
     scope_attributes: Tags | None = None,
 ) -> str:
-    """The id of a metric's series, 32 hex digits: a hash of the canonical form of resource, scope, name and labels."""
-    identity = [resource, scope_name, scope_version, scope_attributes or {}, name, labels]
-    text = canonical(identity, "value", "the series")
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+    """The id of a metric's series, 32 hex digits: a hash of resource, scope, name and labels as one list in canonical form."""
+    parts = (
+        canonical(resource, "object", "resource"),
+        canonical(scope_name, "value", "scope_name"),
+        canonical(scope_version, "value", "scope_version"),
+        canonical(scope_attributes or {}, "object", "scope_attributes"),
+        canonical(name, "value", "name"),
+        canonical(labels, "object", "labels"),
+    )
+    return hashlib.blake2b(f"[{','.join(parts)}]".encode(), digest_size=16).hexdigest()
 
 
 Getter = tuple[tuple[str, ...], Any]
