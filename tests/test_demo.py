@@ -36,7 +36,7 @@ def test_every_span_of_the_shop_is_in_the_log_once_and_in_postgres_once(
     broken = outcome.served.answers[502]
     assert outcome.report.counts["failed"] == broken
     assert outcome.points == outcome.report.counts["points"] > 10
-    assert outcome.records["ErrorLogged"] == outcome.report.counts["errors"] == 2 * broken
+    assert outcome.errors == outcome.report.counts["errors"] == 2 * broken
     assert sum(row["requests"] for row in outcome.report.requests) == outcome.served.requests
 
     shown = StringIO()

@@ -29,7 +29,7 @@ ROOMS = ("schemas", "migrations", "producers", "stream_processors", "projections
 MB = 1_000_000
 
 SERVER_ONLY = {
-    "aiokafka", "alembic", "fastapi", "faust", "httpx", "mode", "numpy", "orjson", "prometheus_client", "psycopg", "rich",
+    "aiokafka", "alembic", "fastapi", "faust", "httpx", "mode", "numpy", "prometheus_client", "psycopg", "rich",
     "sqlalchemy", "starlette", "structlog", "tenacity", "typer", "uvicorn",
 }  # fmt: skip
 """Modules that a service which only publishes must not have to import, not even where they are installed."""

@@ -88,7 +88,7 @@ def _print(outcome: Outcome, settings: Settings, *, ends: bool) -> None:
         f"records on the topic, [bold]{counts['spans']:,}[/bold] rows in spanfold.spans"
     )
     screen.print(
-        f"{outcome.points:,} metric points and {outcome.records.get('ErrorLogged', 0):,} logged errors on their topics, "
+        f"{outcome.points:,} metric points and {outcome.errors:,} logged errors on their topics, "
         f"{counts['points']:,} rows in spanfold.metric_points and {counts['errors']:,} in spanfold.error_logs"
     )
     slowest = "SELECT trace_id, operation_name, duration_ms FROM traces ORDER BY duration_ms DESC LIMIT 5"

@@ -13,7 +13,8 @@ from spanfold.cli.options import AsJson, Home, installation
 from spanfold.cli.output import console, notice, notices, print_result
 from spanfold.language.errors import InvalidInput
 from spanfold.language.event_json import PUBLISHABLE, event_from_json
-from spanfold.language.events import ErrorLogged, Event, MetricUpdated
+from spanfold.language.events import Event, LogRecorded, MetricUpdated
+from spanfold.language.severities import severity_number
 from spanfold.language.times import now_us
 from spanfold.operations.publishing import PublishReport, events_of_lines, parsed, publish_events
 
@@ -41,7 +42,11 @@ def publish(
     kind: Annotated[_Text, typer.Option(help="Span kind: server, client, …")] = None,
     status: Annotated[_Text, typer.Option(help="status")] = None,
     error: Annotated[_Text, typer.Option(help="Error message of TraceFailed.")] = None,
-    message: Annotated[_Text, typer.Option(help="Message of ErrorLogged.")] = None,
+    body: Annotated[_Text, typer.Option(help="Body of LogRecorded: text, or JSON.")] = None,
+    severity: Annotated[
+        _Text,
+        typer.Option(help="Severity of LogRecorded: TRACE, DEBUG, INFO, WARN, ERROR, FATAL, or a number from 1 to 24."),
+    ] = None,
     name: Annotated[_Text, typer.Option(help="Metric name of MetricUpdated.")] = None,
     value: Annotated[_Text, typer.Option(help="Value of MetricUpdated.")] = None,
     unit: Annotated[_Text, typer.Option(help="Unit of MetricUpdated.")] = None,
@@ -69,6 +74,8 @@ def publish(
 
     Example: spanfold publish --type MetricUpdated --service shop --name queue.length --value 7 --tag queue=mail
 
+    Example: spanfold publish --type LogRecorded --service shop --severity ERROR --body 'no card' --trace-id t1
+
     Example: echo '{"event_type": "TraceCompleted", "aggregate_id": "t1"}' | spanfold publish -
     """
     own: dict[str, Any] = {
@@ -79,14 +86,15 @@ def publish(
         "kind": kind,
         "status": status,
         "error": error,
-        "message": message,
+        "body": None if body is None else _json_or_text(body),
+        **_severity(severity),
         "name": name,
         "value": None if value is None else _json_or_text(value),
         "unit": unit,
         "start_time": start,
         "end_time": end,
     }
-    if event_type == ErrorLogged.__name__:
+    if event_type == LogRecorded.__name__:
         own["trace_id"] = trace_id
     else:
         aggregate_id = aggregate_id or trace_id
@@ -117,6 +125,12 @@ def _event_object(
         field = "labels" if envelope["event_type"] == MetricUpdated.__name__ else "tags"
         event_data[field] = {**event_data.get(field, {}), **dict(map(_tag, tags))}
     return given | {"event_data": event_data} if given or event_data else {}
+
+
+def _severity(severity: _Text) -> dict[str, Any]:
+    if severity is None:
+        return {}
+    return {"severity_number": severity_number(severity), "severity_text": "" if severity.isdecimal() else severity}
 
 
 def _tag(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable, PoisonRecord
 from spanfold.language.settings import Settings
+from spanfold.language.severities import SEVERITIES
 from spanfold.language.topics import Partition, installed_topics
 from spanfold.schemas.codec import Codec
 
@@ -20,9 +21,12 @@ TIMEOUT_S: Final = 60.0
 
 @dataclass
 class Recorded:
-    """The records of a run by event type, and the points of each of its metric series by their times."""
+    """The records of a run by event type, how many are of logged errors, and the points of each of its metric series by their
+    times.
+    """
 
     records: Counter[str] = field(default_factory=Counter)
+    errors: int = 0
     series: dict[str, set[int]] = field(default_factory=dict)
 
     @property
@@ -61,6 +65,8 @@ def _note(recorded: Recorded, codec: Codec, message: Message, run: str) -> None:
         if not fields["source"].endswith(f"/{run}"):
             return
         recorded.records[event_type] += 1
+        if event_type == "LogRecorded":
+            recorded.errors += fields["severity_number"] >= SEVERITIES["ERROR"]
         if event_type == "MetricUpdated":
             recorded.series.setdefault(fields["aggregate_id"], set()).add(fields["occurred_at"])
 

@@ -25,6 +25,7 @@ class Outcome:
     served: Served
     services: dict[str, dict[str, int]]
     records: dict[str, int]
+    errors: int
     points: int
     report: Report
 
@@ -44,7 +45,7 @@ class Outcome:
             "TraceCreated in the log, rows in spanfold.traces": (records.get("TraceCreated", 0), counts["traces"]),
             "traces ended in the log, ended rows": (ended, counts["completed"] + counts["failed"]),
             "metric points in the log, rows in spanfold.metric_points": (self.points, counts["points"]),
-            "ErrorLogged in the log, rows in spanfold.error_logs": (records.get("ErrorLogged", 0), counts["errors"]),
+            "logged errors in the log, rows in spanfold.error_logs": (self.errors, counts["errors"]),
         }
         return [f"{what}: {one} and {other}" for what, (one, other) in pairs.items() if one != other]
 
@@ -58,6 +59,7 @@ class Outcome:
             "spans_made": self.spans_made,
             "services": self.services,
             "records": self.records,
+            "errors": self.errors,
             "points": self.points,
             "rows": self.report.counts,
             "differences": self.differences(),
@@ -92,4 +94,4 @@ def run_demo(settings: Settings, progress: ProgressListener, *, seconds: float, 
     wait_until_visible(dsn, after, VISIBLE_TIMEOUT_S)
     recorded = records_between(settings, before, after, run)
     report = read_report(dsn, run, list(recorded.series))
-    return Outcome(run, served, services, dict(recorded.records), recorded.points, report)
+    return Outcome(run, served, services, dict(recorded.records), recorded.errors, recorded.points, report)

@@ -67,6 +67,14 @@ def parsed(text: str) -> Any:
     return orjson.loads(text)
 
 
+def parsed_or_text(text: str) -> Any:
+    """The value of a document that somebody wrote; the text itself when it is not JSON."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
+
+
 def _plain(value: Any) -> Any:
     """What orjson does not know."""
     if isinstance(value, Mapping):

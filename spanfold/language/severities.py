@@ -16,6 +16,5 @@ def severity_number(severity: str) -> int:
         return NAMES.index(severity.upper()) + 1
     if severity.isascii() and severity.isdecimal() and int(severity) <= len(NAMES):
         return int(severity)
-    raise InvalidInput(
-        f"severity {severity!r}: expected one of {', '.join(SEVERITIES)}, or a number from 0 to {len(NAMES)}"
-    )
+    names = ", ".join(SEVERITIES)
+    raise InvalidInput(f"severity: expected one of {names}, or a number from 0 to {len(NAMES)}, got {severity!r}")

@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.log_ends import bounds_of
+from spanfold.language.documents import parsed_or_text
 from spanfold.language.errors import InvalidInput, LogUnavailable, Misconfigured, PoisonRecord
 from spanfold.language.ids import id_text
 from spanfold.language.json_values import time_text
@@ -40,7 +41,8 @@ class Undecoded:
 @dataclass(frozen=True, slots=True)
 class TailedRecord:
     """A record. `time` is its log time in RFC 3339; key and headers that are no text are as Python writes bytes; `fields` are as
-    people write them: times in RFC 3339, ids with dashes. Either `fields` or `undecoded` is None.
+    people write them: times in RFC 3339, ids with dashes, documents as the JSON that they hold. Either `fields` or `undecoded` is
+    None.
     """
 
     time: str | int
@@ -168,7 +170,7 @@ def _text(raw: Any) -> str | None:
 
 
 def _readable(schema: Any, value: Any) -> Any:
-    """The value as people write it, by its Avro schema: times in RFC 3339, ids with dashes."""
+    """The value as people write it, by its Avro schema: times in RFC 3339, ids with dashes, documents as JSON."""
     match schema:
         case list():  # a union: of null and one more, or of plain values
             return None if value is None else _readable(next(kind for kind in schema if kind != "null"), value)
@@ -176,6 +178,8 @@ def _readable(schema: Any, value: Any) -> Any:
             return {field["name"]: _readable(field["type"], value[field["name"]]) for field in fields}
         case {"type": "array", "items": items}:
             return [_readable(items, item) for item in value]
+        case {"json": _}:
+            return parsed_or_text(value)
         case {"logicalType": "timestamp-micros"}:
             return time_text(value)
         case {"logicalType": "uuid"} if isinstance(value, bytes):

@@ -5,20 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any, Final
 
+from spanfold.language.documents import parsed_or_text
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.ids import id_text
 from spanfold.operations.installation import Installation
 from spanfold.operations.parked.records import ParkedRecord, at_positions, reader
 from spanfold.operations.positions import position_of
 from spanfold.schemas.catalogue import committed
-from spanfold.schemas.codec import FRAME_BYTES, MAGIC, Codec
+from spanfold.schemas.codec import FRAME_BYTES, MAGIC, Codec, Fields, is_document
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
     """What a payload says. `schema_id` and `event_type` are those of its schema, None where it has none or it is unknown;
-    `fields` are as Avro has them (times in µs since 1970 UTC, numbers that JSON lacks as text), None where they can't be read:
-    then `error` says why.
+    `fields` are as Avro has them (times in µs since 1970 UTC, numbers that JSON lacks as text), documents as the JSON that they
+    hold; None where they can't be read: then `error` says why.
     """
 
     schema_id: int | None
@@ -55,7 +56,7 @@ def decoded(payload: bytes | None) -> Decoded:
         event_type, values = Codec().decode(payload)
     except PoisonRecord as poison:
         return Decoded(schema_id, event_type, None, str(poison))
-    return Decoded(schema_id, event_type, {name: _jsonable(name, value) for name, value in values.items()}, None)
+    return Decoded(schema_id, event_type, _readable(event_type, values), None)
 
 
 def _schema(payload: bytes | None) -> tuple[int | None, str | None]:
@@ -65,6 +66,15 @@ def _schema(payload: bytes | None) -> tuple[int | None, str | None]:
     schema_id = int.from_bytes(payload[1:FRAME_BYTES], "big")
     entry = committed().by_id(schema_id)
     return schema_id, entry.event_type if entry else None
+
+
+def _readable(event_type: str, values: Fields) -> dict[str, Any]:
+    documents = {
+        field["name"] for field in committed().latest(event_type).load()["fields"] if is_document(field["type"])
+    }
+    return {
+        name: parsed_or_text(value) if name in documents else _jsonable(name, value) for name, value in values.items()
+    }
 
 
 def _jsonable(name: str, value: Any) -> Any:
