@@ -1,3 +1,4 @@
+import math
 from typing import Any
 
 import pytest
@@ -5,14 +6,15 @@ import pytest
 from spanfold.language.errors import InvalidInput
 from spanfold.language.event_json import event_from_json, event_to_json
 from spanfold.language.events import (
-    ErrorLogged,
     Event,
+    LogRecorded,
     MetricUpdated,
     TraceCompleted,
     TraceCreated,
     TraceFailed,
     series_id,
 )
+from spanfold.schemas.codec import Codec
 
 NOW = 1_795_000_000_000_000
 NOW_TEXT = "2026-11-18T11:06:40Z"
@@ -36,7 +38,15 @@ POINT: dict[str, Any] = {
     "event_type": "MetricUpdated",
     "event_data": {"name": "queue.length", "service_name": "shop", "value": 7, "labels": {"queue": "mail"}},
 }
-ERROR: dict[str, Any] = {"event_type": "ErrorLogged", "event_data": {"service_name": "shop", "message": "boom"}}
+LOG: dict[str, Any] = {"event_type": "LogRecorded", "event_data": {"service_name": "shop", "body": "boom"}}
+
+
+def deep(levels: int) -> Any:
+    """A list in a list, and so on: so many."""
+    value: Any = []
+    for _ in range(levels - 1):
+        value = [value]
+    return value
 
 
 def read(obj: Any) -> Event:
@@ -77,13 +87,44 @@ def test_what_json_has_no_number_for_is_text(text: str, value: str) -> None:
     assert event_to_json(point)["event_data"]["value"] == text
 
 
-def test_an_error_belongs_to_its_trace_or_else_to_its_service() -> None:
-    assert read(ERROR) == ErrorLogged(
-        aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", message="boom"
+def test_a_point_with_a_resource_and_a_scope_belongs_to_their_series() -> None:
+    data = {
+        "resource": {"b": {"c": None}, "a": 1},
+        "scope_name": "s",
+        "scope_version": "2",
+        "scope_attributes": {"x": [1]},
+    }
+    point = read({**POINT, "event_data": {**POINT["event_data"], **data}})
+    series = series_id({"a": 1, "b": {"c": None}}, "s", "queue.length", {"queue": "mail"}, "2", {"x": [1]})
+    assert point.aggregate_id == series
+
+
+def test_a_log_record_belongs_to_its_trace_or_else_to_its_service() -> None:
+    assert read(LOG) == LogRecorded(
+        aggregate_id="shop", occurred_at=NOW, source="test", service_name="shop", body="boom"
     )
-    traced = {**ERROR, "event_data": {**ERROR["event_data"], "trace_id": "t-1"}}
+    traced = {**LOG, "event_data": {**LOG["event_data"], "trace_id": "t-1"}}
     assert read(traced).aggregate_id == "t-1"
     assert read({**traced, "aggregate_id": "t-1"}) == read(traced)
+
+
+@pytest.mark.parametrize("body", [None, 7, ["a", {"b": None}], deep(64)])
+def test_a_log_record_has_any_body_that_fits(body: Any) -> None:
+    event = read(_log(body=body))
+    assert isinstance(event, LogRecorded)
+    assert event.body == body
+    Codec().encode(event.event_type, event.as_fields())
+    assert event_from_json(event_to_json(event), 0, "") == event
+
+
+def test_log_records_are_equal_when_all_that_they_say_is() -> None:
+    changes: list[dict[str, Any]] = [
+        {}, {"body": "bang"}, {"body": ["boom"]}, {"severity_number": 9}, {"severity_text": "E"}, {"event_name": "e"},
+        {"trace_id": "t"}, {"span_id": "s"}, {"tags": {"a": None}}, {"resource": {"a": 1}}, {"scope_name": "s"}, {"ordinal": 1},
+    ]  # fmt: skip
+    assert len({read(_log(**change)).event_id for change in changes}) == len(changes)
+    assert read(_log(observed_time=7)).event_id == read(LOG).event_id
+    assert read(_log(tags={"a": 1, "b": 2})).event_id == read(_log(tags={"b": 2, "a": 1})).event_id
 
 
 @pytest.mark.parametrize("event_type", ["TraceCompleted", "TraceFailed"])
@@ -146,6 +187,10 @@ def _point(**changes: Any) -> dict[str, Any]:
     return {**POINT, "event_data": data}
 
 
+def _log(**changes: Any) -> dict[str, Any]:
+    return {**LOG, "event_data": {**LOG["event_data"], **changes}}
+
+
 def _histogram(**changes: Any) -> dict[str, Any]:
     shape = {"kind": "histogram", "temporality": "delta", "count": 3, "bounds": [1, 2], "bucket_counts": [1, 2, 0]}
     return _point(**{"value": ..., **shape, **changes})
@@ -185,11 +230,17 @@ def test_a_histogram_may_have_no_buckets() -> None:
         (_span(status="completed"), "event_data.status: expected one of unset, ok, error"),
         (_span(start_time=NOW + 6), "end_time is before start_time"),
         (_span(tags=["a"]), "event_data.tags: expected an object"),
-        (_span(tags={"a": None}), "event_data.tags.a: expected text, a finite number"),
-        (_span(tags={"a": {"b": 1}}), "event_data.tags.a: expected text"),
-        (_span(tags={"a": [1, [2]]}), r"event_data.tags.a\[1\]: expected text"),
+        (_span(tags={"a": {"b": [1, 2**63]}}), r"event_data.tags.a.b\[1\]: expected an integer of 64 bits"),
+        (_span(tags={"a": [{"b": "\0"}]}), r"event_data.tags.a\[0\].b: a NUL character"),
+        (_span(tags={"a": deep(64)}), r"event_data.tags.a(\[0\]){63}: more than 64 levels"),
+        (_span(resource=[]), "event_data.resource: expected an object"),
+        (_span(scope_name=None), "event_data.scope_name: expected text, got None"),
+        (
+            _span(scope_attributes={"a": {"\ud800": 1}}),
+            "event_data.scope_attributes.a, a key: half of a surrogate pair",
+        ),
         (_span(tags={"a": 2**63}), "event_data.tags.a: expected an integer of 64 bits"),
-        (_span(tags={"a": float("nan")}), "event_data.tags.a: expected text, a finite number"),
+        (_span(tags={"a": float("nan")}), "event_data.tags.a: expected a value of JSON"),
         (_span(tags={"a": "x\0"}), "event_data.tags.a: a NUL character at position 1"),
         (_span(tags={"\0": 1}), "event_data.tags, a key: a NUL character"),
         (_span(operation_name="\ud800"), "event_data.operation_name: half of a surrogate pair"),
@@ -202,7 +253,14 @@ def test_a_histogram_may_have_no_buckets() -> None:
             "RecordRetried settles a parked record; only `spanfold parked` publishes it",
         ),
         ({"event_type": "MetricUpdated"}, "event_data of MetricUpdated: missing name, service_name"),
-        ({"event_type": "ErrorLogged"}, "event_data of ErrorLogged: missing service_name, message"),
+        ({"event_type": "LogRecorded"}, "event_data of LogRecorded: missing service_name"),
+        (_log(severity_number=25), "event_data.severity_number: expected a whole number from 0 to 24"),
+        (_log(severity_text=None), "event_data.severity_text: expected text"),
+        (_log(body=deep(65)), r"event_data.body(\[0\]){64}: more than 64 levels"),
+        (_log(body=math.inf), "event_data.body: expected a value of JSON"),
+        (_log(ordinal=-1), "event_data.ordinal: expected a whole number from 0"),
+        (_log(observed_time="now"), "event_data.observed_time: expected a time"),
+        (_log(message="boom"), "unknown field 'message'"),
         (_point(value=...), "a point of kind gauge needs value"),
         (_point(value="7"), "event_data.value: expected a number"),
         (_point(value=True), "event_data.value: expected a number"),
@@ -225,9 +283,9 @@ def test_a_histogram_may_have_no_buckets() -> None:
             "event_data.scale: expected a whole number from -10 to 20",
         ),
         (_histogram(kind="exponential_histogram", scale=3), "can't have bounds, bucket_counts"),
-        ({**ERROR, "event_data": {**ERROR["event_data"], "trace_id": 7}}, "event_data.trace_id: expected text, got 7"),
+        ({**LOG, "event_data": {**LOG["event_data"], "trace_id": 7}}, "event_data.trace_id: expected text, got 7"),
         (
-            {**ERROR, "aggregate_id": "x", "event_data": {**ERROR["event_data"], "trace_id": "t-1"}},
+            {**LOG, "aggregate_id": "x", "event_data": {**LOG["event_data"], "trace_id": "t-1"}},
             "aggregate_id: expected the trace_id t-1, or nothing at all, got 'x'",
         ),
     ],
