@@ -78,21 +78,27 @@ def points(read_topic: Callable[[Topic, int], list[Message]]) -> Callable[[int],
 
 
 @pytest.fixture
-def errors(read_topic: Callable[[Topic, int], list[Message]]) -> Callable[[int], list[dict[str, Any]]]:
-    """The fields of the logged errors that lie in the log, of which there must be so many."""
+def log_records(read_topic: Callable[[Topic, int], list[Message]]) -> Callable[[int], list[dict[str, Any]]]:
+    """The fields of the log records that lie in the log, of which there must be so many."""
     return lambda expected: _fields(read_topic(LOGS, expected), expected)
 
 
 def _fields(messages: list[Message], expected: int) -> list[dict[str, Any]]:
     codec = Codec()
     assert len(messages) == expected
-    return [codec.decode(message.value())[1] for message in messages]
+    return [_values(codec, message)[1] for message in messages]
+
+
+def _values(codec: Codec, message: Message) -> tuple[str, Fields]:
+    """The event type and the fields, documents as their values."""
+    event_type, fields = codec.decode(message.value())
+    return event_type, codec.with_values(event_type, fields)
 
 
 @pytest.fixture
 def decoded() -> Callable[[Message], tuple[str, Fields]]:
     codec = Codec()
-    return lambda message: codec.decode(message.value())
+    return lambda message: _values(codec, message)
 
 
 @pytest.fixture

@@ -4,19 +4,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from opentelemetry._logs import LogRecord, SeverityNumber
-from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry._logs import Logger, LogRecord, SeverityNumber
+from opentelemetry.sdk._logs import LoggerProvider, ReadableLogRecord
 from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExportResult
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from spanfold.producers.opentelemetry import SpanfoldSpanExporter, SpanfoldSpanProcessor
 from spanfold.producers.opentelemetry.logs import SpanfoldLogExporter
 from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.producers.resources import Origins
 
 RESOURCE = Resource({"service.name": "checkout"})
 
@@ -84,23 +86,30 @@ def test_a_span_that_makes_no_event_fails_alone(
     assert "a span was not published" in caplog.text
 
 
-def test_log_records_from_error_on_are_exported(publisher: TelemetryPublisher, errors: Any) -> None:
+def _logger(exporter: SpanfoldLogExporter) -> tuple[LoggerProvider, Logger]:
     provider = LoggerProvider(resource=RESOURCE)
-    provider.add_log_record_processor(BatchLogRecordProcessor(SpanfoldLogExporter(publisher)))
-    logger = provider.get_logger("shop")
+    provider.add_log_record_processor(BatchLogRecordProcessor(exporter))
+    return provider, provider.get_logger("shop", "1.2", attributes={"k": "v"})
+
+
+def test_log_records_of_every_severity_are_exported(publisher: TelemetryPublisher, log_records: Any) -> None:
+    provider, logger = _logger(SpanfoldLogExporter(publisher))
     tracer = TracerProvider().get_tracer("test")
     with tracer.start_as_current_span("work") as span:
         attributes: dict[str, Any] = {
             "exception.type": "ValueError",
             "exception.message": "no",
             "exception.stacktrace": "Traceback…",
-            "cart": 7,
+            "cart": {"n": 7, "items": [{"sku": None}]},
         }
         logger.emit(
             LogRecord(
                 timestamp=1_795_000_000_123_456_789,
+                observed_timestamp=1_795_000_001_000_000_000,
                 severity_number=SeverityNumber.ERROR2,
+                severity_text="SEVERE",
                 body="it broke",
+                event_name="checkout.failed",
                 attributes=attributes,
             )
         )
@@ -108,22 +117,61 @@ def test_log_records_from_error_on_are_exported(publisher: TelemetryPublisher, e
     logger.emit(LogRecord(timestamp=1, severity_number=SeverityNumber.WARN4, body="no error"))
     logger.emit(LogRecord(timestamp=1, body="of no severity"))
     assert provider.force_flush()
-    broke, fatal = sorted(errors(2), key=lambda each: -each["occurred_at"])
+    found = {str(each["body"]): each for each in log_records(4)}
+    broke, fatal = found["it broke"], found["{'a': [1]}"]
     assert broke["aggregate_id"] == broke["trace_id"] == f"{span.get_span_context().trace_id:032x}"
     assert broke["span_id"] == f"{span.get_span_context().span_id:016x}"
-    assert (broke["message"], broke["severity"], broke["logger"]) == ("it broke", "ERROR", "shop")
-    assert (broke["exception_type"], broke["exception_message"]) == ("ValueError", "no")
-    assert (broke["stacktrace"], broke["tags"]) == ("Traceback…", {"cart": 7})
-    assert broke["occurred_at"] == 1_795_000_000_123_456
-    assert (fatal["message"], fatal["severity"], fatal["occurred_at"]) == ('{"a": [1]}', "FATAL", 5)
+    assert (broke["severity_number"], broke["severity_text"], broke["event_name"]) == (18, "SEVERE", "checkout.failed")
+    assert (broke["occurred_at"], broke["observed_time"]) == (1_795_000_000_123_456, 1_795_000_001_000_000)
+    assert broke["tags"] == attributes
+    assert (broke["scope_name"], broke["scope_version"], broke["scope_attributes"]) == ("shop", "1.2", {"k": "v"})
+    assert broke["resource"] == {"service.name": "checkout"}
+    assert (fatal["body"], fatal["severity_number"], fatal["occurred_at"]) == ({"a": [1]}, 21, 5)
     assert fatal["aggregate_id"] == fatal["service_name"] == "checkout"
+    severities = [
+        (found[body]["severity_number"], found[body]["severity_text"]) for body in ("no error", "of no severity")
+    ]
+    assert severities == [(16, ""), (0, "")]
     provider.shutdown()
 
 
-def test_a_log_export_without_kafka_fails_and_our_own_lines_are_left_out() -> None:
-    from opentelemetry.sdk._logs import ReadableLogRecord
-    from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+def test_a_lowest_severity_leaves_out_lesser_ones_and_those_without_any(
+    publisher: TelemetryPublisher, log_records: Any
+) -> None:
+    provider, logger = _logger(SpanfoldLogExporter(publisher, lowest=SeverityNumber.WARN))
+    for severity in (SeverityNumber.INFO4, SeverityNumber.WARN, None):
+        logger.emit(LogRecord(timestamp=1, severity_number=severity, body=f"{severity}"))
+    assert provider.force_flush()
+    assert [each["severity_number"] for each in log_records(1)] == [13]
+    provider.shutdown()
 
+
+def test_equal_records_of_an_export_are_told_apart_and_another_export_of_them_is_the_same(
+    publisher: TelemetryPublisher, log_records: Any
+) -> None:
+    scope = InstrumentationScope("shop")
+    batch = [
+        ReadableLogRecord(LogRecord(timestamp=1, body=body, attributes={"a": [None]}), RESOURCE, scope)
+        for body in ("again", "other", "again", "again")
+    ]
+    exporter = SpanfoldLogExporter(publisher)
+    assert exporter.export(batch) is exporter.export(batch) is LogRecordExportResult.SUCCESS
+    found = log_records(8)
+    assert sorted((each["body"], each["ordinal"]) for each in found) == sorted(
+        [("again", 0), ("again", 1), ("again", 2), ("other", 0)] * 2
+    )
+    assert len({each["event_id"] for each in found}) == 4
+
+
+def test_a_resource_is_converted_once_and_two_of_the_same_id_are_told_apart() -> None:
+    origins, resource, scope = Origins(), Resource({"service.name": "a"}), InstrumentationScope("s")
+    assert origins.of(resource, scope) is origins.of(resource, scope)
+    assert origins.of(resource, None)["scope_name"] == ""
+    for number in range(3000):
+        assert origins.of(Resource({"service.name": f"{number}"}), scope)["service_name"] == f"{number}"
+
+
+def test_a_log_export_without_kafka_fails_and_our_own_lines_are_left_out() -> None:
     record = LogRecord(timestamp=1, severity_number=SeverityNumber.ERROR, body="boom")
     theirs = ReadableLogRecord(record, RESOURCE, InstrumentationScope("shop"))
     ours = ReadableLogRecord(record, RESOURCE, InstrumentationScope("spanfold.publisher"))

@@ -57,13 +57,33 @@ def test_a_counter_is_a_sum_of_its_series(publisher: TelemetryPublisher, points:
     labels: dict[str, Any] = {"kind": "card", "ok": True}
     resource: dict[str, Any] = {"service.name": "checkout", "service.instance.id": "i-1", "host.cpus": [1, 2]}
     assert first["aggregate_id"] == second["aggregate_id"] == series_id(resource, "shop", "orders", labels)
-    assert (first["name"], first["unit"], first["scope"], first["labels"]) == ("orders", "{order}", "shop", labels)
+    assert (first["name"], first["unit"], first["scope_name"], first["labels"]) == ("orders", "{order}", "shop", labels)
+    assert (first["resource"], first["scope_version"], first["scope_attributes"]) == (resource, "", {})
     assert (first["kind"], first["temporality"], first["monotonic"]) == ("sum", "cumulative", True)
     assert (first["service_name"], first["source"]) == ("checkout", "checkout/i-1")
     assert (first["value"], second["value"]) == (3, 7)
     assert isinstance(first["value"], int)
     assert first["start_time"] == second["start_time"] <= before <= first["occurred_at"] < second["occurred_at"]
     assert first["count"] is first["sum"] is None
+
+
+def test_scopes_of_another_version_or_with_other_attributes_have_series_of_their_own(
+    publisher: TelemetryPublisher, points: Points
+) -> None:
+    provider = _provider(SpanfoldMetricExporter(publisher))
+    for version, attributes in (("1", {"a": 1}), ("2", {"a": 1}), ("2", {"a": 2})):
+        provider.get_meter("shop", version, attributes=attributes).create_counter("orders").add(1)
+    assert provider.force_flush()
+    found = points(3)
+    assert sorted((each["scope_version"], each["scope_attributes"]["a"]) for each in found) == [
+        ("1", 1),
+        ("2", 1),
+        ("2", 2),
+    ]
+    for each in found:
+        scope = each["scope_version"], each["scope_attributes"]
+        assert each["aggregate_id"] == series_id(each["resource"], "shop", "orders", {}, *scope)
+    assert len({each["aggregate_id"] for each in found}) == 3
 
 
 def test_a_gauge_keeps_what_is_no_number(publisher: TelemetryPublisher, points: Points) -> None:
