@@ -75,6 +75,7 @@ VIEW: Final = View(
     select="""
         SELECT instance_id, service_name, host, port, health_check_url, metadata,
                CASE WHEN changed THEN status ELSE first_status END AS status,
+               CASE WHEN changed THEN status ELSE first_status END = 'healthy' AS is_healthy,
                CASE WHEN changed THEN reason ELSE '' END AS reason,
                registered_at,
                CASE WHEN changed THEN health_at ELSE registered_at END AS status_at,
@@ -94,6 +95,7 @@ VIEW: Final = View(
         "health_check_url": "URL that answers GET with 2xx while the instance is healthy.",
         "metadata": "Other data that it was registered with.",
         "status": "starting, healthy, unhealthy or stopping.",
+        "is_healthy": "Whether its status is healthy: calls go only to such instances.",
         "reason": "What its status is based on; empty if it has not changed since it was registered.",
         "registered_at": "When it was last registered.",
         "status_at": "When its status last changed.",

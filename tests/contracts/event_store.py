@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spanfold.application.aggregates import ChangeServiceHealth, DeregisterService, RegisterService, ServiceAggregate
-from spanfold.application.domain import Health
+from spanfold.application.domain import InstanceStatus
 from spanfold.application.event_store import (
     ANY,
     NO_STREAM,
@@ -285,7 +285,7 @@ class EventStoreContract:
         assert (tailed.state, tailed.version) == (full.state, full.version)
         assert full.version == 2
         assert full.state.instance
-        assert full.state.instance.status is Health.STOPPING
+        assert full.state.instance.status is InstanceStatus.STOPPING
 
     # Commands
 
@@ -294,7 +294,7 @@ class EventStoreContract:
         command = register(instance)
         first = await execute(store, ServiceAggregate, command)
         later = await execute(
-            store, ServiceAggregate, ChangeServiceHealth(aggregate_id=instance, status=Health.HEALTHY)
+            store, ServiceAggregate, ChangeServiceHealth(aggregate_id=instance, status=InstanceStatus.HEALTHY)
         )
         again = await execute(store, ServiceAggregate, replace(command, timestamp=command.timestamp + 5))
         assert (len(first.events), first.version, later.version) == (1, 1, 2)
@@ -306,7 +306,7 @@ class EventStoreContract:
     ) -> None:
         instance = fresh()
         await execute(store, ServiceAggregate, register(instance))
-        change = ChangeServiceHealth(aggregate_id=instance, status=Health.HEALTHY)
+        change = ChangeServiceHealth(aggregate_id=instance, status=InstanceStatus.HEALTHY)
         await execute(store, ServiceAggregate, change)
         await execute(store, ServiceAggregate, DeregisterService(aggregate_id=instance))
         linearized = await kept(store, instance)

@@ -24,7 +24,7 @@ from spanfold.application.aggregates import (
     event_class,
     installed_aggregates,
 )
-from spanfold.application.domain import Health
+from spanfold.application.domain import Health, InstanceStatus
 from spanfold.application.trace_facts import facts_to_add, trace_of
 from spanfold.language.errors import CommandRefused, InvalidInput
 from spanfold.language.events import (
@@ -192,7 +192,7 @@ REGISTERED = ServiceRegistered(**INSTANCE, service_name="cart", host="h", port=8
 REGISTER = RegisterService(
     aggregate_id="cart-1", timestamp=NOW, service_name="cart", host="h", port=80, health_check_url="http://h/health"
 )
-HEALTHY = ChangeServiceHealth(aggregate_id="cart-1", timestamp=NOW, status=Health.HEALTHY)
+HEALTHY = ChangeServiceHealth(aggregate_id="cart-1", timestamp=NOW, status=InstanceStatus.HEALTHY)
 
 
 evolve: Any = ServiceAggregate.evolve
@@ -208,7 +208,7 @@ def test_a_service_is_registered_and_again_which_replaces_it() -> None:
     assert decided([REGISTERED], replace(REGISTER, host="i")) == [moved]
     state = reduce(ServiceAggregate.evolve, [REGISTERED, moved], ServiceAggregate.initial("cart-1"))
     assert state.instance
-    assert (state.instance.host, state.instance.status) == ("i", Health.STARTING)
+    assert (state.instance.host, state.instance.status) == ("i", InstanceStatus.STARTING)
 
 
 def test_only_a_change_of_health_is_an_event() -> None:
@@ -225,6 +225,23 @@ def test_a_service_is_deregistered_once() -> None:
     assert decided([REGISTERED], deregister) == [gone]
     assert decided([REGISTERED, gone], deregister) == decided([], deregister) == []
     assert decided([REGISTERED, gone], REGISTER) == [REGISTERED]
+
+
+@pytest.mark.parametrize(
+    ("status", "health"),
+    [
+        ("starting", Health.UNKNOWN),
+        ("healthy", Health.HEALTHY),
+        ("unhealthy", Health.UNHEALTHY),
+        ("stopping", Health.UNHEALTHY),
+        ("draining", Health.UNKNOWN),
+    ],
+)
+def test_the_health_of_an_instance_is_unknown_until_a_check_has_spoken(status: str, health: Health) -> None:
+    changed = ServiceHealthChanged(**INSTANCE, status=status)
+    instance = reduce(evolve, [REGISTERED, changed], ServiceAggregate.initial("cart-1")).instance
+    assert instance
+    assert (instance.health, instance.is_healthy) == (health, status == "healthy")
 
 
 def test_a_status_of_tomorrow_is_kept_as_it_is() -> None:

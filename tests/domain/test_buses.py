@@ -7,7 +7,7 @@ import pytest
 
 from spanfold.application.aggregates import ChangeServiceHealth, RegisterService, ServiceAggregate, TraceAggregate
 from spanfold.application.buses import CommandBus, QueryBus, retrying, timing, validate_with, validating
-from spanfold.application.domain import Health
+from spanfold.application.domain import InstanceStatus
 from spanfold.application.event_store import ANY, Appended, Conflict, ExpectedVersion, OutcomeUnknown
 from spanfold.application.execution import Executed, Retry, execute
 from spanfold.application.in_memory import InMemoryEventStore
@@ -80,7 +80,7 @@ async def test_a_command_comes_back_from_its_envelope_as_it_went() -> None:
     async def keep(command: DomainCommand) -> None:
         seen.append(command)
 
-    for command in (REGISTER, ChangeServiceHealth(aggregate_id="cart-1", status=Health.HEALTHY, reason="200")):
+    for command in (REGISTER, ChangeServiceHealth(aggregate_id="cart-1", status=InstanceStatus.HEALTHY, reason="200")):
         keeping = CommandBus()
         keeping.register(type(command), keep)
         await keeping.send(envelope_of(command))
@@ -140,7 +140,7 @@ async def test_times_are_told_of_successes_and_failures() -> None:
     timed = bus(timing(lambda name, seconds, outcome: told.append((name, outcome))))
     await timed.send(REGISTER)
     with pytest.raises(Exception, match="not registered"):
-        await timed.send(ChangeServiceHealth(aggregate_id="nobody", status=Health.HEALTHY))
+        await timed.send(ChangeServiceHealth(aggregate_id="nobody", status=InstanceStatus.HEALTHY))
     assert told == [("RegisterService", "ok"), ("ChangeServiceHealth", "CommandRefused")]
 
 

@@ -133,7 +133,9 @@ def test_tags_of_the_end_lie_over_those_of_the_start() -> None:
 def test_a_service_starts_anew_in_each_version() -> None:
     service = Service(id=ServiceId("cart"), name="Cart", version="1.0", environment=Environment.STAGING)
     healthy = service.with_health(Health.HEALTHY)
-    assert (service.health, healthy.health) == (Health.STARTING, Health.HEALTHY)
-    assert (healthy.upgraded("1.1").version, healthy.upgraded("1.1").health) == ("1.1", Health.STARTING)
+    assert (service.health, healthy.health) == (Health.UNKNOWN, Health.HEALTHY)
+    assert (service.is_healthy, healthy.is_healthy) == (False, True)
+    assert not service.with_health(Health.UNHEALTHY).is_healthy
+    assert (healthy.upgraded("1.1").version, healthy.upgraded("1.1").health) == ("1.1", Health.UNKNOWN)
     with pytest.raises(InvalidInput, match="version is empty"):
         healthy.upgraded("")

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from spanfold.adapters.event_store import KafkaEventStore
 from spanfold.application.aggregates import ChangeServiceHealth, ServiceAggregate
-from spanfold.application.domain import Health
+from spanfold.application.domain import InstanceStatus
 from spanfold.application.event_store import NO_STREAM, Consistency, HeldUp, OutcomeUnknown, Rejected
 from spanfold.application.execution import Retry, execute, load
 from spanfold.application.messages import NotYetReflected
@@ -44,7 +44,7 @@ class TestKafkaEventStore(EventStoreContract):
 
 
 def healthy(instance: str) -> ChangeServiceHealth:
-    return ChangeServiceHealth(aggregate_id=instance, status=Health.HEALTHY)
+    return ChangeServiceHealth(aggregate_id=instance, status=InstanceStatus.HEALTHY)
 
 
 async def test_without_a_worker_the_outcome_is_unknown_and_can_be_asked_later(

@@ -88,6 +88,10 @@ def shown(ledger: Ledger) -> dict[str, ServiceInstance]:
     return {row[0]: ServiceInstance(**dict(zip(names, row, strict=True))) for row in ledger.execute(query)}
 
 
+def healthy(ledger: Ledger) -> dict[str, bool]:
+    return dict(ledger.execute("SELECT instance_id, is_healthy FROM spanfold.services").fetchall())
+
+
 def commit(ledger: Ledger, records: Sequence[Record], store: Store | None = None) -> None:
     store = store or Store(installed(), CODEC)
     store.commit(ledger, store.prepare(of_services(records)))
@@ -128,7 +132,9 @@ def test_the_rows_are_what_the_aggregates_are(
         commit(ledger, records[at : at + size])
         if again:
             commit(ledger, records[: at + size])
-    assert shown(ledger) == told(together)
+    expected = told(together)
+    assert shown(ledger) == expected
+    assert healthy(ledger) == {key: instance.is_healthy for key, instance in expected.items()}
 
 
 def registered(**changes: Any) -> ServiceRegistered:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from spanfold.application.aggregates import ChangeServiceHealth, ServiceAggregate, TraceAggregate
-from spanfold.application.domain import Health
+from spanfold.application.domain import InstanceStatus
 from spanfold.application.event_store import HeldUp, Snapshot
 from spanfold.application.execution import execute, load
 from spanfold.bootstrap import event_store
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("forkserver")
 
 
 def healthy(instance: str) -> ChangeServiceHealth:
-    return ChangeServiceHealth(aggregate_id=instance, status=Health.HEALTHY)
+    return ChangeServiceHealth(aggregate_id=instance, status=InstanceStatus.HEALTHY)
 
 
 async def test_an_aggregate_is_its_state_and_what_came_behind_it(
@@ -45,7 +45,7 @@ async def test_an_aggregate_is_its_state_and_what_came_behind_it(
         ledger.execute("UPDATE spanfold_core.journal_services SET payload = NULL WHERE version = 1")
         loaded = await load(store, ServiceAggregate, instance)
         assert loaded.state.instance
-        assert (loaded.version, loaded.state.instance.status) == (2, Health.HEALTHY)
+        assert (loaded.version, loaded.state.instance.status) == (2, InstanceStatus.HEALTHY)
         assert await store.get_snapshot(SERVICES, instance, 99) is None
         assert await store.get_snapshot(TRACES, trace_id, TraceAggregate.fold_version) is None
 

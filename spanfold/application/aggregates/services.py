@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, assert_never
 
 from spanfold.application.aggregates.base import Aggregate
-from spanfold.application.domain.services import Health, health_named
+from spanfold.application.domain.services import Health, InstanceStatus, health_of, status_named
 from spanfold.application.messages import DomainCommand
 from spanfold.language.errors import CommandRefused
 from spanfold.language.events import (
@@ -27,14 +27,14 @@ class RegisterService(DomainCommand):
     port: int
     health_check_url: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    status: Health = Health.STARTING
+    status: InstanceStatus = InstanceStatus.STARTING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangeServiceHealth(DomainCommand):
     """Change the status of the instance; `reason` says what the change is based on."""
 
-    status: Health
+    status: InstanceStatus
     reason: str = ""
 
 
@@ -58,7 +58,16 @@ class ServiceInstance:
     port: int
     health_check_url: str
     metadata: Mapping[str, str] = field(default_factory=dict)
-    status: Health | str = Health.STARTING
+    status: InstanceStatus | str = InstanceStatus.STARTING
+
+    @property
+    def health(self) -> Health:
+        """What its health checks say."""
+        return health_of(self.status)
+
+    @property
+    def is_healthy(self) -> bool:
+        return self.health is Health.HEALTHY
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +119,7 @@ class ServiceAggregate(Aggregate[ServiceState]):
             case ServiceRegistered():
                 return replace(state, instance=_instance(event))
             case ServiceHealthChanged():
-                changed = state.instance and replace(state.instance, status=health_named(event.status))
+                changed = state.instance and replace(state.instance, status=status_named(event.status))
                 return replace(state, instance=changed)
             case ServiceDeregistered():
                 return replace(state, instance=None)
@@ -125,7 +134,7 @@ class ServiceAggregate(Aggregate[ServiceState]):
     @staticmethod
     def from_plain(plain: Mapping[str, Any]) -> ServiceState:
         fields = plain["instance"]
-        instance = fields and ServiceInstance(**{**fields, "status": health_named(fields["status"])})
+        instance = fields and ServiceInstance(**{**fields, "status": status_named(fields["status"])})
         return ServiceState(plain["instance_id"], instance)
 
 
@@ -149,5 +158,5 @@ def _instance(event: ServiceRegistered) -> ServiceInstance:
         port=event.port,
         health_check_url=event.health_check_url,
         metadata=event.metadata,
-        status=health_named(event.status),
+        status=status_named(event.status),
     )

@@ -3,7 +3,7 @@ or raises CommandRefused, which says what the rule is. Times are µs since 1970 
 """
 
 from spanfold.application.domain.ids import InstanceId, ServiceId, SpanId, TraceId
-from spanfold.application.domain.services import Environment, Health, Service
+from spanfold.application.domain.services import Environment, Health, InstanceStatus, Service
 from spanfold.application.domain.spans import Span
 from spanfold.application.domain.traces import Trace, TraceStatus
 
@@ -11,6 +11,7 @@ __all__ = [
     "Environment",
     "Health",
     "InstanceId",
+    "InstanceStatus",
     "Service",
     "ServiceId",
     "Span",
