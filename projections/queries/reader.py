@@ -19,6 +19,7 @@ from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 from spanfold.application.messages import NotYetReflected
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
 from spanfold.language.positions import NextOffsets, Position, missing
+from spanfold.postgres import documents
 from spanfold.postgres.coalescer import Coalescer
 from spanfold.postgres.pool import pool_of
 from spanfold.projections.projection import installed
@@ -173,6 +174,7 @@ def bounded(query: object, bounds: Mapping[str, str]) -> tuple[list[sql.Composab
 
 async def _configure(connection: AsyncConnection[Any]) -> None:
     micros.use(connection.adapters)
+    documents.use(connection)
 
 
 def _refuse_foreign(projection: str, at_least: Sequence[Position]) -> None:

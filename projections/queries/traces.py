@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from spanfold.application.messages import Answer
 from spanfold.application.queries import (
@@ -18,7 +17,7 @@ from spanfold.application.queries import (
     ServiceDependency,
     TraceReadModel,
 )
-from spanfold.language.json_values import number_text
+from spanfold.language.documents import canonical
 from spanfold.projections.queries.micros import Time
 from spanfold.projections.queries.reader import Question, Reader, Row, bounded
 from spanfold.projections.traces.spans import ROLLUP_NAME_CHARACTERS
@@ -90,22 +89,11 @@ def _needs_start(query: FindTraces) -> bool:
 
 def _conditions(query: FindTraces) -> tuple[list[sql.Composable], dict[str, Any]]:
     given: dict[str, Any] = {name: getattr(query, name) for name in TRACE_CONDITIONS}
-    given["tags"] = _document(query.tags) if query.tags else None
+    given["tags"] = canonical(query.tags, "object", "tags") if query.tags else None
     for name in ("start_from", "start_before"):
         given[name] = None if given[name] is None else Time(given[name])
     parameters = {name: value for name, value in given.items() if value is not None}
     return [sql.SQL(TRACE_CONDITIONS[name]) for name in parameters], parameters
-
-
-def _document(tags: Mapping[str, Any]) -> Jsonb:
-    """The tags as the read models have them: what JSON has no number for is text."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, float):
-            return number_text(value)
-        return [plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-    return Jsonb({name: plain(value) for name, value in tags.items()})
 
 
 def _of_minutes(
@@ -182,7 +170,7 @@ TRACE_CONDITIONS: Final = {
     "service_name": "service_name = %(service_name)s",
     "operation_name": "operation_name = %(operation_name)s",
     "status": "status = %(status)s",
-    "tags": "tags @> %(tags)s",
+    "tags": "tags @> %(tags)s::jsonb",
     "min_duration_us": f"{DURATION_US} >= %(min_duration_us)s",
     "max_duration_us": f"{DURATION_US} <= %(max_duration_us)s",
     "start_from": "start_time >= %(start_from)s",

@@ -5,12 +5,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import orjson
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spanfold.operations.postgres_errors import reads_translated
+from spanfold.postgres import documents
 from spanfold.postgres.connections import CONNECT_TIMEOUT_S
 
 OPTIONS: Final = "-c search_path=spanfold,public -c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO"
@@ -37,6 +39,7 @@ def reading(dsn: str, application_name: str) -> Iterator[psycopg.Connection[Any]
         reads_translated(),
         psycopg.connect(read_only(dsn, application_name), connect_timeout=CONNECT_TIMEOUT_S) as connection,
     ):
+        documents.use(connection)
         yield connection
 
 
@@ -53,6 +56,17 @@ class IsoLoader(TextLoader):
     def load(self, data: Buffer) -> str:
         text = super().load(data).replace(" ", "T", 1)
         return f"{text}:00" if text.endswith("+00") else text
+
+
+class DocumentLoader(TextLoader):
+    """A json or jsonb value, whose numbers beyond 64 bits are doubles; as Postgres writes it where no JSON reader here takes it."""
+
+    def load(self, data: Buffer) -> Any:
+        text = super().load(data)
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            return orjson.Fragment(text)
 
 
 class FiniteLoader(TextLoader):

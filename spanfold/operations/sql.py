@@ -1,27 +1,35 @@
 """Queries of the read models: read-only, one statement at a time."""
 
+import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 import psycopg
 from psycopg import Cursor
 
 from spanfold.language.errors import InvalidInput
 from spanfold.operations.installation import Installation
 from spanfold.operations.postgres_errors import statement_error
-from spanfold.operations.reading import FiniteLoader, IsoLoader, TextLoader, read_only
+from spanfold.operations.reading import DocumentLoader, FiniteLoader, IsoLoader, TextLoader, read_only
 
 NUMERIC_OIDS: Final = {
     psycopg.adapters.types[name].oid for name in ("int2", "int4", "int8", "float4", "float8", "numeric")
 }
 
+DOCUMENT_OIDS: Final = {psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
+
+_LONG_NUMBER: Final = re.compile(rb"\d{20}")
+"""What a double beyond 64 bits, or close to 0, is in jsonb."""
+
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """The rows of a statement as Postgres writes them. `numeric` are the indexes of columns of numbers; `status` is what Postgres
+    """The rows of a statement as Postgres writes them; long numbers in jsonb as JSON's doubles, such as 1e+20. `numeric` are the indexes of columns of numbers; `status` is what Postgres
     calls the outcome. Without columns the statement returns no rows.
     """
 
@@ -39,7 +47,8 @@ def query_table(installation: Installation, statement: str) -> TextTable:
         if result is None or description is None:
             return TextTable((), (), frozenset(), cursor.statusmessage or "")
         columns = range(result.nfields)
-        rows = [[_text(result.get_value(row, column)) for column in columns] for row in range(result.ntuples)]
+        show = [_document if column.type_code in DOCUMENT_OIDS else _text for column in description]
+        rows = [[show[column](result.get_value(row, column)) for column in columns] for row in range(result.ntuples)]
         numeric = frozenset(index for index, column in enumerate(description) if column.type_code in NUMERIC_OIDS)
         return TextTable([column.name for column in description], rows, numeric, cursor.statusmessage or "")
 
@@ -53,6 +62,8 @@ def query_rows(installation: Installation, statement: str) -> Iterator[dict[str,
             cursor.adapters.register_loader(kind, TextLoader)
         for kind in ("float4", "float8"):
             cursor.adapters.register_loader(kind, FiniteLoader)
+        for kind in ("json", "jsonb"):
+            cursor.adapters.register_loader(kind, DocumentLoader)
         _execute(cursor, statement)
         names = _distinct([column.name for column in cursor.description or ()])
         for row in cursor if names else ():
@@ -88,6 +99,16 @@ def _execute(cursor: Cursor[Any], statement: str) -> None:
         raise InvalidInput("the query has several statements; pass one at a time")
     if cursor.statusmessage is None:
         raise InvalidInput("the query is empty")
+
+
+def _document(value: bytes | None) -> str | None:
+    """A jsonb value in Postgres' spacing."""
+    if value is None or _LONG_NUMBER.search(value) is None:
+        return _text(value)
+    try:
+        return json.dumps(orjson.loads(value), ensure_ascii=False)
+    except orjson.JSONDecodeError:
+        return _text(value)
 
 
 def _text(value: bytes | None) -> str | None:
