@@ -114,11 +114,13 @@ def _root(rng: random.Random, common: dict[str, Any], start: int, number: int) -
 
 
 def _rerecorded(rng: random.Random, spans: Sequence[SpanRecorded]) -> list[SpanRecorded]:
-    """Some of the spans again, with an earlier or a later end, and some with another parent or status."""
+    """Some of the spans again, with an earlier or a later end, and some with another parent or status. Never with the same end:
+    that would be another event with the same id.
+    """
     again = []
     for span in spans:
-        if rng.random() < 0.1:
-            end = max(span.start_time, span.end_time + rng.choice((-SECOND, 1, SECOND, 90 * SECOND)))
+        end = max(span.start_time, span.end_time + rng.choice((-SECOND, 1, SECOND, 90 * SECOND)))
+        if rng.random() < 0.1 and end != span.end_time:
             parent = rng.choice((span.parent_span_id, spans[0].span_id, None))
             status = rng.choice((span.status, "error"))
             again.append(
