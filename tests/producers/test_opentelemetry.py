@@ -80,6 +80,18 @@ def test_a_trace_becomes_its_three_kinds_of_events(tracer: Tracer, events: Event
     assert outer["parent_span_id"] is None
 
 
+def test_spans_have_their_resource_and_their_scope(provider: TracerProvider, events: Events) -> None:
+    provider.get_tracer("http", "1.2", attributes={"k": "v"}).start_span("one").end()
+    provider.get_tracer("db").start_span("two").end()
+    spans = {each["operation_name"]: each for each in events(6)["SpanRecorded"]}
+    resource = {"service.name": "checkout", "service.instance.id": "i-1"}
+    assert spans["one"]["resource"] == spans["two"]["resource"] == resource
+    scopes = [
+        tuple(spans[name][f"scope_{part}"] for part in ("name", "version", "attributes")) for name in ("one", "two")
+    ]
+    assert scopes == [("http", "1.2", {"k": "v"}), ("db", "", {})]
+
+
 def test_an_exception_fails_the_trace_and_says_why(tracer: Tracer, events: Events) -> None:
     with pytest.raises(ValueError, match="no such card"), tracer.start_as_current_span("POST /pay"):
         raise ValueError("no such card")

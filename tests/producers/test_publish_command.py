@@ -98,13 +98,29 @@ def test_a_metric_point_from_flags(run: Run, points: Callable[[int], list[dict[s
     assert point["aggregate_id"] == series_id({"service.name": "shop"}, "", "queue.length", {"queue": "mail"})
 
 
-def test_an_error_from_flags_belongs_to_its_trace(run: Run, errors: Callable[[int], list[dict[str, Any]]]) -> None:
-    flags = ("--type", "ErrorLogged", "--service", "shop", "--message", "boom")
+def test_a_log_record_from_flags_belongs_to_its_trace(
+    run: Run, log_records: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    flags = ("--type", "LogRecorded", "--service", "shop", "--body", "boom", "--severity", "error")
     assert run(*flags, "--trace-id", "t-1", "--tag", "disk=sda").exit_code == 0
     assert run(*flags).exit_code == 0
-    found = {each["aggregate_id"]: each for each in errors(2)}
+    found = {each["aggregate_id"]: each for each in log_records(2)}
     assert found.keys() == {"t-1", "shop"}
     assert (found["t-1"]["trace_id"], found["t-1"]["tags"]) == ("t-1", {"disk": "sda"})
+    assert {(each["body"], each["severity_number"], each["severity_text"]) for each in found.values()} == {
+        ("boom", 17, "error")
+    }
+
+
+def test_a_body_may_be_json_and_a_severity_a_number(
+    run: Run, log_records: Callable[[int], list[dict[str, Any]]]
+) -> None:
+    result = run("--type", "LogRecorded", "--service", "shop", "--body", '{"a": [1, null]}', "--severity", "24",
+                 "--data", '{"resource": {"host": {"cpus": 2}}, "scope_name": "s", "event_name": "e"}')  # fmt: skip
+    assert result.exit_code == 0, result.output
+    (record,) = log_records(1)
+    assert (record["body"], record["severity_number"], record["severity_text"]) == ({"a": [1, None]}, 24, "")
+    assert (record["resource"], record["scope_name"], record["event_name"]) == ({"host": {"cpus": 2}}, "s", "e")
 
 
 def test_bad_lines_are_named_and_the_others_are_sent(run: Run, read_all: ReadAll) -> None:
@@ -135,6 +151,11 @@ def test_strict_sends_nothing_when_a_line_is_bad(run: Run, read_all: ReadAll, tm
         (("--type", "TraceCompleted", "--trace-id", "t", "--tag", "novalue"), "expected key=value"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--data", "[]"), "expected a JSON object"),
         (("--type", "TraceCompleted", "--trace-id", "t", "--at", "noon"), "occurred_at: expected a time"),
+        (
+            ("--type", "LogRecorded", "--service", "s", "--severity", "LOUD"),
+            "severity: expected one of TRACE, DEBUG, INFO",
+        ),
+        (("--type", "LogRecorded", "--service", "s", "--severity", "25"), "or a number from 0 to 24, got '25'"),
         (("no-such-file.jsonl",), "No such file"),
     ],
 )

@@ -15,7 +15,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from spanfold.language.errors import InvalidInput
 from spanfold.language.events import SpanRecorded, TraceCreated, TraceEvent
 from spanfold.producers.opentelemetry.spans import events_of
-from spanfold.producers.otlp.spans import recorded, sender_of
+from spanfold.producers.otlp.spans import origin_in_scope, origin_of_resource, recorded
 from spanfold.producers.spans import events_of_span
 from tests.producers.otlp.door import Export, a_span, an_export, as_message
 
@@ -26,7 +26,8 @@ def events(request: Any) -> Iterator[TraceEvent]:
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
-                yield from events_of_span(recorded(span, sender_of(of_resource)))
+                origin = origin_in_scope(origin_of_resource(of_resource.resource), of_scope.scope)
+                yield from events_of_span(recorded(span, origin))
 
 
 def one(*_: Any, resource: dict[str, str] | None = None, **changes: Any) -> SpanRecorded:
@@ -39,7 +40,7 @@ def spans_of_an_application(resource: Resource) -> tuple[ReadableSpan, ...]:
     kept = InMemorySpanExporter()
     provider = TracerProvider(resource=resource, span_limits=SpanLimits(max_attributes=8, max_events=1, max_links=1))
     provider.add_span_processor(SimpleSpanProcessor(kept))
-    tracer = provider.get_tracer("shop")
+    tracer = provider.get_tracer("shop", "1.2", attributes={"team": "checkout"})
     values: dict[str, Any] = {
         "text": "Grüße\0",
         "whole": -(2**62),
@@ -115,18 +116,40 @@ def test_the_service_is_the_resource_s(resource: dict[str, str], service: str, s
         ({"intValue": 7}, 7),
         ({"doubleValue": "NaN"}, "NaN"),
         ({"boolValue": False}, False),
-        ({"bytesValue": "/wA="}, "ff00"),
+        ({"bytesValue": "/wA="}, "/wA="),
         ({"arrayValue": {"values": [{"intValue": "1"}, {"stringValue": "x"}]}}, [1, "x"]),
         ({"arrayValue": {}}, []),
-        ({"kvlistValue": {"values": [{"key": "a", "value": {"boolValue": True}}]}}, '{"a": true}'),
-        ({}, "null"),
-        ({"aValueOfTomorrow": 1}, "null"),
+        ({"arrayValue": {"values": [{"arrayValue": {"values": [{}]}}]}}, [[None]]),
+        ({"kvlistValue": {"values": [{"key": "a", "value": {"boolValue": True}}]}}, {"a": True}),
+        (
+            {"kvlistValue": {"values": [{"key": "a", "value": {"kvlistValue": {}}}, {"key": "b\0"}]}},
+            {"a": {}, "b\ufffd": None},
+        ),
+        ({}, None),
+        ({"aValueOfTomorrow": 1}, None),
     ],
 )
 def test_every_kind_of_attribute_is_kept(value: Export, tag: object) -> None:
     found = one(attributes=[{"key": "k", "value": value}]).tags
     assert found == {"k": tag}
     assert type(found["k"]) is type(tag)
+
+
+def test_a_span_has_its_resource_and_its_scope_and_its_trace_s_events_have_neither() -> None:
+    request = an_export(a_span(), **{"service.name": "shop", "service.version": "7"})
+    request["resourceSpans"][0]["scopeSpans"][0]["scope"] = {
+        "name": "http", "version": "1.2", "attributes": [{"key": "k", "value": {"arrayValue": {"values": [{"intValue": 1}]}}}]
+    }  # fmt: skip
+    span, *others = events(as_message(request))
+    assert isinstance(span, SpanRecorded)
+    assert span.resource == {"service.name": "shop", "service.version": "7"}
+    assert (span.scope_name, span.scope_version, span.scope_attributes) == ("http", "1.2", {"k": [1]})
+    assert not any("resource" in each.as_fields() for each in others)
+
+
+def test_a_span_without_a_scope_has_none() -> None:
+    found = one()
+    assert (found.scope_name, found.scope_version, found.scope_attributes) == ("", "", {})
 
 
 def test_what_the_sender_dropped_is_told_in_the_tags() -> None:
