@@ -10,6 +10,7 @@ down_revision = None
 
 SCRIPTS: Final = (
     "schemas",
+    "trace_hex",
     "topics",
     "generations",
     "checkpoints",
@@ -20,7 +21,6 @@ SCRIPTS: Final = (
     "snapshots",
     "erased",
     "retention",
-    "trace_hex",
     "histograms",
     "duration_histograms",
     "reader",

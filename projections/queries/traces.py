@@ -150,7 +150,12 @@ COLUMNS: Final = """
 trace_id, service_name, operation_name, status, start_time, end_time, tags, span_count, error_count, error
 """
 
-TRACE: Final = f"SELECT {COLUMNS} FROM spanfold.traces WHERE trace_id = %(trace_id)s"
+TRACE: Final = f"""
+SELECT {COLUMNS}
+  FROM spanfold.traces
+ WHERE trace_id = coalesce((SELECT trace_id FROM spanfold.traces WHERE trace_id = %(trace_id)s),
+                           (SELECT min(trace_id) FROM spanfold.traces WHERE trace_hex = %(trace_id)s))
+"""
 
 BY_START: Final = "start_time DESC NULLS LAST, trace_id"
 

@@ -152,7 +152,7 @@ def _no_cursor(text: str) -> InvalidInput:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GetTrace(DomainQuery[TraceReadModel | None]):
-    """The trace with this id; None if no event of it is known."""
+    """The trace with this id, or else with this trace_hex; None if no event of it is known."""
 
     trace_id: str
 

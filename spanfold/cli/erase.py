@@ -12,7 +12,7 @@ from spanfold.operations.erasure import ErasureReport, contents_to_erase, erase_
 
 
 def erase(
-    trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="Aggregate id of the trace.")],
+    trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="Id of the trace, or its trace_hex.")],
     why: Why = "",
     yes: Yes = False,
     even_if_unknown: Annotated[
@@ -42,7 +42,7 @@ def erase(
     contents = contents_to_erase(target, trace_id, even_if_unknown=even_if_unknown)
     if contents.not_erased_on and not yes:
         notices().print(table(("what", "count"), _counts(contents.records, contents.rows)))
-        if not confirmed(f"Erase trace {one_line(trace_id)} for ever?"):
+        if not confirmed(f"Erase trace {one_line(contents.trace_id)} for ever?"):
             raise typer.Exit(1)
     report = erase_contents(target, contents, why=why, timeout_s=timeout_s)
     if as_json:

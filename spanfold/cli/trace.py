@@ -16,13 +16,13 @@ from spanfold.operations.trace.fold import FoldedTrace, Row, Step
 SHOWN_CHARACTERS: Final = 80
 """Of one value in a line of history."""
 
-_ALWAYS_CHANGED: Final = ("trace_id", "version", "last_event_at")
+_ALWAYS_CHANGED: Final = ("trace_id", "trace_hex", "version", "last_event_at")
 _COUNTS: Final = ("span_count", "error_count", "late_events")
 _STATE_STYLE: Final = {"retried": "green", "parked": "red"}
 
 
 def trace(
-    trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="Aggregate id of the trace.")],
+    trace_id: Annotated[str, typer.Argument(metavar="TRACE_ID", help="Id of the trace, or its trace_hex.")],
     limit: Annotated[
         str | None,
         typer.Option(

@@ -14,6 +14,7 @@ from spanfold.language.times import now_us
 from spanfold.language.topics import LOGS, Topic, installed_topics
 from spanfold.operations.installation import Installation, user_at_host
 from spanfold.operations.reading import reading
+from spanfold.operations.trace_ids import id_of_trace_hex
 from spanfold.operations.visibility import wait_until_visible
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.projections.projection import ErasesTraces, Projection, installed
@@ -73,7 +74,8 @@ class TraceContents:
 def erase(
     installation: Installation, trace_id: str, *, why: str = "", even_if_unknown: bool = False, timeout_s: float = 30.0
 ) -> ErasureReport:
-    """Erase all that the tables have of a trace, for ever; see `spanfold erase --help`. Doing it again changes nothing.
+    """Erase all that the tables have of the trace with this id, or else with this trace_hex, for ever; see `spanfold erase --help`.
+    Doing it again changes nothing.
 
     Returns when the tables have passed the facts; `timeout_s` bounds the wait for Kafka, and that for the tables. NotFound when
     nothing is known of the trace, unless `even_if_unknown`; StoreUnavailable when no worker has passed the facts in time: calling
@@ -88,6 +90,9 @@ def contents_to_erase(installation: Installation, trace_id: str, *, even_if_unkn
     Misconfigured when rows that would have to be taken off are gone.
     """
     contents = _contents(installation.dsn, trace_id)
+    if not contents.known and not contents.erasures:
+        other = id_of_trace_hex(installation.dsn, trace_id)
+        contents = contents if other is None else _contents(installation.dsn, other)
     if contents.not_erased_on:
         _refuse(contents, even_if_unknown)
     return contents

@@ -59,7 +59,7 @@ class IsoLoader(TextLoader):
 
 
 class DocumentLoader(TextLoader):
-    """A json or jsonb value, whose numbers beyond 64 bits are doubles; as Postgres writes it where no JSON reader here takes it."""
+    """A json or jsonb value, with doubles for numbers beyond 64 bits; as Postgres writes it where that can't be read."""
 
     def load(self, data: Buffer) -> Any:
         text = super().load(data)

@@ -176,7 +176,7 @@ def test_each_record_says_what_it_changed(story: Ledger, run: Invoke) -> None:
     at = [line.split("  ")[0] for line in lines]
     assert at == [f"spanfold.traces/0@{offset}" for offset in range(7)]
     assert "  TraceCreated  service_name: - → shop; operation_name: - → checkout; status: - → started; " in lines[0]
-    assert "tags + user=7, n=1" in lines[0]
+    assert "tags + n=1, user=7" in lines[0]
     assert "  SpanRecorded  retried (by spanfold.traces/0@5; unknown_schema: " in lines[1]
     assert "  SpanRecorded  discarded (by spanfold.traces/0@6; unknown_schema: " in lines[2]
     assert "  duplicate (its event id is in the journal, at spanfold.traces/0@1)" in lines[3]

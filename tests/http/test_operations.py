@@ -11,6 +11,7 @@ from confluent_kafka import Producer
 
 from spanfold.kafka.client import kafka_config
 from spanfold.language.events import SpanRecorded, TraceCreated
+from spanfold.language.ids import trace_hex
 from spanfold.language.records import headers_of
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
@@ -54,6 +55,19 @@ def test_a_trace_is_erased(api: str, stack_settings: Settings, ledger: Ledger) -
 
         described = client.get("/operations").json()["erase"]
         assert (described["method"], described["request"]["required"]) == ("POST", ["trace_id"])
+
+
+def test_a_trace_is_shown_and_erased_by_its_trace_hex(api: str, stack_settings: Settings, ledger: Ledger) -> None:
+    publish_traces(stack_settings, ledger, "order-1", "order-2")
+    with httpx.Client(base_url=api, timeout=100) as client:
+        query = {"query_type": "GetTrace", "query_data": {"trace_id": trace_hex("order-1")}}
+        assert client.post("/queries", json=query).json()["result"]["id"] == "order-1"
+        shown = client.get("/operations/trace", params={"trace_id": trace_hex("order-1")}).json()
+        assert shown["trace"]["trace_id"] == "order-1"
+        for erased_before in (False, True):
+            report = client.post("/operations/erase", json={"trace_id": trace_hex("order-1")}).json()
+            assert (report["trace_id"], report["erased_before"]) == ("order-1", erased_before)
+        assert ledger.execute("SELECT trace_id FROM spanfold.traces").fetchall() == [("order-2",)]
 
 
 def test_parked_records_are_listed_shown_and_settled(api: str, stack_settings: Settings, ledger: Ledger) -> None:

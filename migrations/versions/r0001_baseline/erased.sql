@@ -11,6 +11,8 @@ CREATE INDEX erased_sequence
     ON spanfold_core.erased (topic, partition, sequence);
 CREATE INDEX erased_offset
     ON spanfold_core.erased (topic, partition, kafka_offset);
+CREATE INDEX erased_trace_hex
+    ON spanfold_core.erased USING hash (spanfold.trace_hex(aggregate_id));
 COMMENT ON TABLE spanfold_core.erased IS
     'Erased traces. Later records of such a key are rejected; earlier ones are not folded again.';
 

@@ -12,6 +12,7 @@ from spanfold.operations.installation import Installation
 from spanfold.operations.trace.fold import FoldedTrace, Row, Step, fold_trace
 from spanfold.operations.trace.log import AsOf, LoggedRecord, as_of, before, records_of, similar
 from spanfold.operations.trace.pruned import Pruned, pruned_of
+from spanfold.operations.trace_ids import id_of_trace_hex
 
 TIMES: Final = ("start_time", "end_time", "last_event_at")
 """Columns that are times."""
@@ -48,8 +49,8 @@ class TraceView:
 
 
 def read_trace(installation: Installation, trace_id: str, until: str | None = None, history: bool = False) -> TraceView:
-    """The trace as the log has it; `until` a time (RFC 3339) or an offset of its partition, only what the log had before it.
-    UnknownTrace when nothing of it has been folded.
+    """The trace with this id, or else with this trace_hex, as the log has it; `until` a time (RFC 3339) or an offset of its
+    partition, only what the log had before it. UnknownTrace when nothing of it has been folded.
     """
     outcome = trace_history(installation, trace_id, until)
     if outcome.folded.trace is None:
@@ -60,13 +61,21 @@ def read_trace(installation: Installation, trace_id: str, until: str | None = No
 def trace_history(installation: Installation, trace_id: str, until: str | None = None) -> TraceHistory:
     """The same with each step, also of a trace that nothing has been folded of."""
     limit, dsn = as_of(until), installation.dsn
-    records = records_of(dsn, trace_id)
+    trace_id, records = _records(dsn, trace_id)
     seen = before(records, limit)
     folded, pruned = fold_trace(trace_id, seen), pruned_of(dsn, trace_id)
     if folded.trace is not None:
         return TraceHistory(folded, None, pruned)
     why = _why_nothing(dsn, trace_id, records, seen, limit)
     return TraceHistory(folded, why if pruned is None else f"{why}. And {pruned}", pruned)
+
+
+def _records(dsn: str, given: str) -> tuple[str, list[LoggedRecord]]:
+    """The id of the trace that is meant, and its records."""
+    records = records_of(dsn, given)
+    if not records and (trace_id := id_of_trace_hex(dsn, given)) is not None:
+        return trace_id, records_of(dsn, trace_id)
+    return given, records
 
 
 def view_of(outcome: TraceHistory, *, history: bool) -> TraceView:
