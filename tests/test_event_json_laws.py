@@ -103,7 +103,7 @@ SHAPES = st.one_of(
 
 @st.composite
 def points(draw: st.DrawFn) -> MetricUpdated:
-    fields: dict[str, Any] = {name: draw(strategy) for name, strategy in ENVELOPES.items()}
+    fields: dict[str, Any] = {name: draw(strategy) for name, strategy in (ENVELOPES | SOURCES).items()}
     return MetricUpdated(
         **fields,
         **draw(SHAPES),
@@ -112,7 +112,6 @@ def points(draw: st.DrawFn) -> MetricUpdated:
         unit=draw(TEXTS),
         start_time=draw(st.none() | TIMES),
         labels=draw(TAGS),
-        **{name: draw(strategy) for name, strategy in SOURCES.items()},
     )
 
 

@@ -38,7 +38,7 @@ EVENTS = [
         span_id="1",
         parent_span_id=None,
         kind="server", service_name="s", operation_name="o", start_time=NOW, end_time=NOW + 5, tags=TAGS,
-        events=[{"name": "e", "time": NOW, "attributes": TAGS}], links=(), **SAID,
+        events=({"name": "e", "time": NOW, "attributes": TAGS},), links=(), **SAID,
     ),
 ]  # fmt: skip
 

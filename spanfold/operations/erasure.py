@@ -74,8 +74,8 @@ class TraceContents:
 def erase(
     installation: Installation, trace_id: str, *, why: str = "", even_if_unknown: bool = False, timeout_s: float = 30.0
 ) -> ErasureReport:
-    """Erase all that the tables have of the trace with this id, or else with this trace_hex, for ever; see `spanfold erase --help`.
-    Doing it again changes nothing.
+    """Erase all that the tables have of the trace with this id, or else with this trace_hex, for ever; see
+    `spanfold erase --help`. Doing it again changes nothing.
 
     Returns when the tables have passed the facts; `timeout_s` bounds the wait for Kafka, and that for the tables. NotFound when
     nothing is known of the trace, unless `even_if_unknown`; StoreUnavailable when no worker has passed the facts in time: calling

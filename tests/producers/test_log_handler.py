@@ -152,7 +152,9 @@ def test_nothing_in_a_record_disturbs_the_application(log: logging.Logger, flush
     log.error({"not": "text"})
     log.error("no exception here", exc_info=True)
     log.error(
-        "odd", extra={"self": log.__dict__, "n": 2**70, "b": b"\xff", 7: object(), "mute": Mute()}, exc_info=Mute()
+        "odd",
+        extra={"self": log.__dict__, "n": 2**70, "b": b"\xff", 7: object(), "mute": Mute()},
+        exc_info=Mute(),  # type: ignore[dict-item]
     )
     messages = [each["body"] for each in flushed(6)]
     assert "takes %d ('no number',)" in messages
