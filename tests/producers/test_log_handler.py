@@ -151,11 +151,8 @@ def test_nothing_in_a_record_disturbs_the_application(log: logging.Logger, flush
     log.error("x" * 3_000_000)
     log.error({"not": "text"})
     log.error("no exception here", exc_info=True)
-    log.error(
-        "odd",
-        extra={"self": log.__dict__, "n": 2**70, "b": b"\xff", 7: object(), "mute": Mute()},
-        exc_info=Mute(),  # type: ignore[dict-item]
-    )
+    odd: dict[Any, Any] = {"self": log.__dict__, "n": 2**70, "b": b"\xff", 7: object(), "mute": Mute()}
+    log.error("odd", extra=odd, exc_info=Mute())
     messages = [each["body"] for each in flushed(6)]
     assert "takes %d ('no number',)" in messages
     assert "a\ufffdb\ufffd" in messages
