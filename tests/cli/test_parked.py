@@ -15,6 +15,7 @@ from spanfold.cli.parked_record import hex_dump
 from spanfold.language.errors import InvalidInput, Misconfigured, SpanfoldError, StoreUnavailable
 from spanfold.language.events import SpanRecorded, TraceCompleted
 from spanfold.language.partitioning import partitions_of
+from spanfold.operations.parked.payload import decoded
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
 from spanfold.schemas.codec import Codec
@@ -144,6 +145,14 @@ def test_what_can_be_read_is_shown(run: Invoke) -> None:
     assert fields["event_id"] == shown["record"]["event_id"] == dict(shown["headers"])["event_id"]
     assert bytes.fromhex(shown["payload"]) == log()[3].value
     assert bytes.fromhex(shown["key"]) == b"nul"
+
+
+def test_documents_are_shown_as_json_and_as_text_when_they_are_none() -> None:
+    event = replace(SPAN, tags={"aa": 1}, resource={"a": [{"b": None}, 1.5]}, event_id=b"")
+    value = Codec().encode(event.event_type, event.as_fields()).replace(b'{"aa":1}', b'{"aa":1 ')
+    fields = decoded(value).fields
+    assert fields
+    assert (fields["tags"], fields["resource"], fields["events"]) == ('{"aa":1 ', {"a": [{"b": None}, 1.5]}, [])
 
 
 def test_no_byte_of_a_record_moves_the_terminal(run: Invoke) -> None:

@@ -31,7 +31,7 @@ def publish(shell: Shell, servers: dict[str, str], *traces: str) -> None:
         for trace in traces
         for each, data in (
             ("TraceCreated", {"service_name": "shop", "operation_name": "GET /cart", "start_time": 1_800_000_000_000_000}),
-            ("TraceCompleted", {"end_time": 1_800_000_000_500_000}),
+            ("TraceCompleted", {"end_time": 1_800_000_000_500_000, "tags": {"cart": {"items": [1, None]}}}),
         )
     ]  # fmt: skip
     lines = "\n".join(map(json.dumps, events))
@@ -51,6 +51,7 @@ def test_what_is_in_the_log_is_shown_readably(running: Shell, own_servers: dict[
     assert 'operation_name="GET /cart"' in created
     assert "start_time=2027-01-15T08:00:00.000000Z" in words
     assert completed.split()[2:4] == ["t1", "TraceCompleted"]
+    assert 'tags={"cart":{"items":[1,null]}}' in completed
 
 
 def test_programs_get_an_object_a_line(running: Shell, own_servers: dict[str, str], topic: str) -> None:
@@ -63,6 +64,7 @@ def test_programs_get_an_object_a_line(running: Shell, own_servers: dict[str, st
         assert row["event_type"] == row["headers"]["event_type"] == "TraceCompleted"
         assert row["fields"]["event_id"] == row["headers"]["event_id"]
         assert row["fields"]["end_time"] == "2027-01-15T08:00:00.500000Z"
+        assert row["fields"]["tags"] == {"cart": {"items": [1, None]}}
 
 
 def test_what_cannot_be_decoded_is_shown_with_the_reason_and_its_bytes(
@@ -86,6 +88,19 @@ def test_what_cannot_be_decoded_is_shown_with_the_reason_and_its_bytes(
     why = first["undecoded"]
     assert (why["reason"], why["bytes"], why["value"][:14]) == ("unknown_schema", 1005, "00 00 00 00 07")
     assert (last["key"], last["headers"]) == (r"b'\xff\n'", {"\n": None})
+
+
+def test_a_document_that_is_not_json_is_shown_as_its_text(
+    running: Shell, own_servers: dict[str, str], topic: str
+) -> None:
+    event = TraceCompleted(aggregate_id="t1", occurred_at=1, source="test", end_time=1, tags={"aa": 1})
+    value = Codec().encode(event.event_type, event.as_fields()).replace(b'{"aa":1}', b'{"aa":1 ')
+    producer = Producer({"bootstrap.servers": own_servers["SPANFOLD_KAFKA_BOOTSTRAP"]})
+    producer.produce(topic, value, key_of(event), 2, headers=[*headers_of(event)])
+    assert producer.flush(30) == 0
+    words = ("tail", "traces", "--from", "0", "--partition", "2", "--limit", "1", "--json")
+    row = json.loads(running(*words, **own_servers).stdout)
+    assert (row["fields"]["tags"], row["undecoded"]) == ('{"aa":1 ', None)
 
 
 def test_from_the_end_only_what_comes_is_shown_until_ctrl_c(

@@ -22,6 +22,9 @@ from tests.producers.otlp.door import Export, a_span, an_export, as_message
 REMOTE = {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
 
 
+NESTED: Any = {"n": 1, "list": [[1, {"a": None}], "x", {}], "bytes": b"\xff", "nan": float("inf"), "key\0": "\0"}
+
+
 def events(request: Any) -> Iterator[TraceEvent]:
     for of_resource in request.resource_spans:
         for of_scope in of_resource.scope_spans:
@@ -42,21 +45,19 @@ def spans_of_an_application(resource: Resource) -> tuple[ReadableSpan, ...]:
     provider.add_span_processor(SimpleSpanProcessor(kept))
     tracer = provider.get_tracer("shop", "1.2", attributes={"team": "checkout"})
     values: dict[str, Any] = {
+        "nested": NESTED,
         "text": "Grüße\0",
         "whole": -(2**62),
         "real": 0.1,
         "flag": True,
         "list": ["a", "b"],
-        "none": "",
         "nan": float("nan"),
     }
     with tracer.start_as_current_span("root", kind=SpanKind.SERVER, attributes=values) as root:
         for kind in SpanKind:
-            with tracer.start_as_current_span(
-                kind.name, kind=kind, links=[Link(root.get_span_context(), {"n": 1})] * 2
-            ):
+            with tracer.start_as_current_span(kind.name, kind=kind, links=[Link(root.get_span_context(), NESTED)] * 2):
                 pass
-        root.add_event("first", {"n": 1})
+        root.add_event("first", NESTED)
         root.add_event("second", {"n": 2})
         root.set_attributes({f"more {number}": number for number in range(9)})
     with tracer.start_as_current_span("fails") as span:
