@@ -25,6 +25,13 @@ _OPTIONS: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATACLASS | orjs
 _UINT64: Final = range(-(1 << 63), 1 << 64)
 _NUL: Final = b"\\u0000"
 
+_EMPTY: Final[Mapping[tuple[Shape, type], str]] = {
+    ("object", dict): "{}",
+    ("span_events", tuple): "[]",
+    ("span_links", tuple): "[]",
+}
+"""What most events have, by shape and type."""
+
 _ENTRIES: Final[Mapping[str, Mapping[str, type]]] = {
     "span_events": {"name": str, "time": int, "attributes": dict},
     "span_links": {"trace_id": str, "span_id": str, "attributes": dict},
@@ -34,6 +41,8 @@ _ENTRIES: Final[Mapping[str, Mapping[str, type]]] = {
 
 def canonical(value: Any, shape: Shape, where: str) -> str:
     """The canonical text of a value. InvalidInput names the place of what can't be a document."""
+    if (empty := _EMPTY.get((shape, type(value)))) and not value:
+        return empty
     try:
         dumped = orjson.dumps(value, _plain, _OPTIONS)
         if b"null" in dumped:
