@@ -97,7 +97,7 @@ class Codec:
             if (where := _beyond_64_bits(fields.get(name))) is not None:
                 raise InvalidInput(f"{event_type}: {name}{where}: publish it as text")
         if as_text:
-            fields = _with_documents(event_type, as_text, fields)
+            fields = _with_texts(event_type, as_text, fields)
         out = BytesIO()
         out.write(frame)
         try:
@@ -118,6 +118,11 @@ class Codec:
         known = self._snapshot_readers.get(value[:FRAME_BYTES])
         record_type, fields = self._decode(value, known or self._add_reader(value, snapshots=True))
         return record_type, self.with_values(record_type, fields)
+
+    def with_texts(self, event_type: str, fields: Mapping[str, Any]) -> Fields:
+        """The fields of an event as they are decoded, with the text of its documents. InvalidInput names what can't be one."""
+        as_text = (self._writers.get(event_type) or self._add_writer(event_type))[3]
+        return _with_texts(event_type, as_text, fields) if as_text else dict(fields)
 
     def with_values(self, record_type: str, fields: Fields) -> Fields:
         """The decoded fields with the values of their documents. PoisonRecord when one is not JSON."""
@@ -176,9 +181,9 @@ class Codec:
         return reader
 
 
-def _with_documents(event_type: str, as_text: Convert, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+def _with_texts(event_type: str, as_text: Convert, fields: Mapping[str, Any]) -> Fields:
     try:
-        converted: Mapping[str, Any] = as_text(fields, "")
+        converted: Fields = as_text(fields, "")
     except InvalidInput as error:
         raise InvalidInput(f"{event_type}: {error}") from error
     return converted

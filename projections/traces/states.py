@@ -1,11 +1,13 @@
 """Folds states of trace aggregates, into what their events fold into."""
 
 from collections.abc import Iterator, Sequence
+from functools import cache
 
 from spanfold.application.aggregates import AggregateState, TraceState
 from spanfold.projections.commit.reading import storable
 from spanfold.projections.facts import Fact
 from spanfold.projections.traces.fold import TracesPartial, fold
+from spanfold.schemas.codec import Codec
 
 
 def from_states(states: Sequence[AggregateState]) -> TracesPartial:
@@ -30,5 +32,11 @@ def _facts(state: TraceState) -> Iterator[Fact]:
 
 def _fact(offset: int, event_type: str, fields: dict[str, object]) -> Fact:
     """The fact in the form that spanfold.projections.commit.reading gives it. It can be stored: it has been folded before."""
-    storable(event_type, fields)
-    return offset, event_type, fields
+    decoded = _codec().with_texts(event_type, fields)
+    storable(event_type, decoded)
+    return offset, event_type, decoded
+
+
+@cache
+def _codec() -> Codec:
+    return Codec()

@@ -14,7 +14,7 @@ from spanfold.language.documents import canonical
 from spanfold.language.ids import event_id
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES, Topic, topic_named, topic_of
 
-TagValue = str | int | float | bool | None | Sequence["TagValue"] | Mapping[str, "TagValue"]
+TagValue = str | int | float | bool | None | Sequence[Any] | Mapping[str, Any]
 Tags = Mapping[str, TagValue]
 
 

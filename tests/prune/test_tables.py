@@ -66,7 +66,7 @@ def test_rows_go_that_no_late_event_can_change_and_a_rebuild_does_not_bring_them
         told = part(parts, "table", table)
         assert told.records > 0
         assert f"an event may come {LATE} days late, margin included" in told.held_by, told
-    assert "spans that ended up to 7 days before" in part(parts, "table", "spans").held_by
+    assert "looks up rows that are up to 7 days older" in part(parts, "table", "spans").held_by
     assert asked(old.ledger, "SELECT count(*) FROM spanfold.traces") == [(84,)]
     before = rows(old.ledger)
     assert unequal(old) == {}
