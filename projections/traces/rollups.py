@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
-from spanfold.postgres.copying import CopyTarget, histogram
+from spanfold.postgres.copying import CopyTarget, bucket_counts
 from spanfold.projections.traces.dependencies import Calls, by_minute
 from spanfold.projections.traces.spans import Operations, Rollup
 from spanfold.projections.traces.tables import DEPENDENCIES_TABLE, OPERATIONS_TABLE
@@ -53,7 +53,7 @@ def _rows(partition: int, rollups: Mapping[Any, Rollup]) -> Iterator[tuple[Any, 
     for key, rollup in rollups.items():
         buckets = sorted(rollup.buckets)
         counts = [rollup.buckets[bucket] for bucket in buckets]
-        yield (partition, *key, rollup.calls, rollup.errors, rollup.duration_us, histogram(buckets, counts))
+        yield (partition, *key, rollup.calls, rollup.errors, rollup.duration_us, bucket_counts(buckets, counts))
 
 
 def _add(key: str) -> str:
@@ -64,7 +64,7 @@ ON CONFLICT ({key}) DO UPDATE SET
     calls = t.calls + excluded.calls,
     errors = t.errors + excluded.errors,
     duration_us = t.duration_us + excluded.duration_us,
-    durations = spanfold_core.add_histograms(t.durations, excluded.durations, 1)
+    durations = spanfold_core.add_counts(t.durations, excluded.durations, 1)
 """
 
 
@@ -77,7 +77,7 @@ UPDATE {{table}} t
    SET calls = t.calls - i.calls,
        errors = t.errors - i.errors,
        duration_us = t.duration_us - i.duration_us,
-       durations = spanfold_core.add_histograms(t.durations, i.durations, -1)
+       durations = spanfold_core.add_counts(t.durations, i.durations, -1)
   FROM {{incoming}} i
  WHERE {same}
 """,

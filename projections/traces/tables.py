@@ -18,8 +18,9 @@ from sqlalchemy import (
 )  # fmt: skip
 from sqlalchemy.dialects.postgresql import JSONB
 
-from spanfold.postgres.copying import Histogram
+from spanfold.postgres.copying import BucketCounts
 from spanfold.projections import resources
+from spanfold.projections.projection import NEEDED_BY_FOLD
 from spanfold.projections.projection import NEEDED_BY_FOLD
 from spanfold.projections.retention.rules import Retained
 
@@ -131,7 +132,7 @@ OPERATIONS_TABLE: Final = Table(
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("duration_us", Numeric, nullable=False),
-    Column("durations", Histogram, nullable=False),
+    Column("durations", BucketCounts, nullable=False),
     Index("operation_minutes_minute", "minute"),
     info={"retained": Retained(("minute",), counted_from=("spans", 0))},
 )
@@ -146,7 +147,7 @@ DEPENDENCIES_TABLE: Final = Table(
     Column("calls", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
     Column("duration_us", Numeric, nullable=False),
-    Column("durations", Histogram, nullable=False),
+    Column("durations", BucketCounts, nullable=False),
     Index("service_dependencies_minute", "minute"),
     info={"retained": Retained(("minute",), counted_from=("spans", MAX_CALL_DAYS))},
 )

@@ -129,7 +129,7 @@ VIEWS: Final = (
                    sum(calls)::bigint AS calls,
                    sum(errors)::bigint AS errors,
                    (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
-                   spanfold.merge(durations) AS duration_histogram
+                   ROW(array_agg(durations ORDER BY partition))::spanfold.histogram AS duration_histogram
               FROM {schema}.operation_minutes
              GROUP BY service_name, operation_name, kind, route, minute""",
         comments={
@@ -154,7 +154,7 @@ VIEWS: Final = (
                    sum(calls)::bigint AS calls,
                    sum(errors)::bigint AS errors,
                    (sum(duration_us) / 1000)::double precision AS duration_ms_sum,
-                   spanfold.merge(durations) AS duration_histogram
+                   ROW(array_agg(durations ORDER BY partition))::spanfold.histogram AS duration_histogram
               FROM {schema}.service_dependencies
              GROUP BY parent, child, minute""",
         comments={

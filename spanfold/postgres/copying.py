@@ -23,13 +23,13 @@ PG_EPOCH_DAYS: Final = 10_957
 _FLUSH_BYTES: Final = 64 * 1024 * 1024
 
 
-class Histogram(types.UserDefinedType[Any]):
-    """The composite type spanfold.histogram."""
+class BucketCounts(types.UserDefinedType[Any]):
+    """The composite type spanfold_core.bucket_counts."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        return "spanfold.histogram"
+        return "spanfold_core.bucket_counts"
 
 
 _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
@@ -46,7 +46,7 @@ _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
     postgresql.JSONB: "bytea",
     postgresql.DOUBLE_PRECISION: "float8",
     postgresql.ARRAY: "bytea",
-    Histogram: "bytea",
+    BucketCounts: "bytea",
 }
 
 _FLOAT8_OID: Final = 701
@@ -71,8 +71,8 @@ def int8_array(values: Sequence[int]) -> bytes:
     return _array(_INT8_OID, "q", values)
 
 
-def histogram(buckets: Sequence[int], counts: Sequence[int]) -> bytes:
-    """The counts by bucket as spanfold.histogram takes them: the number of fields, type and length of each (record_recv)."""
+def bucket_counts(buckets: Sequence[int], counts: Sequence[int]) -> bytes:
+    """A spanfold_core.bucket_counts in binary: the number of fields, type and length of each (record_recv)."""
     one, other = _array(_INT2_OID, "h", buckets), _array(_INT8_OID, "q", counts)
     return b"".join(
         (

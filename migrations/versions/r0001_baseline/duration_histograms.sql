@@ -1,16 +1,24 @@
-CREATE TYPE spanfold.histogram AS (
+CREATE TYPE spanfold_core.bucket_counts AS (
     buckets smallint[],
     counts bigint[]
 );
-COMMENT ON TYPE spanfold.histogram IS
-    'Durations by bucket: see spanfold.p99, spanfold.quantile, spanfold.merge and spanfold.histogram_bounds.';
+COMMENT ON TYPE spanfold_core.bucket_counts IS 'Counts of durations by bucket, sorted; only those that are not zero.';
 
-CREATE FUNCTION spanfold_core.add_histograms(one spanfold.histogram, other spanfold.histogram, sign integer)
-RETURNS spanfold.histogram
+-- a view makes one of the rows of all partitions: adding them up waits until somebody asks for a quantile
+CREATE TYPE spanfold.histogram AS (
+    parts spanfold_core.bucket_counts[]
+);
+COMMENT ON TYPE spanfold.histogram IS
+    'Durations by bucket, the sum of its parts: see spanfold.p99, spanfold.quantile, spanfold.merge and '
+    'spanfold.histogram_bounds.';
+
+CREATE FUNCTION spanfold_core.add_counts(
+    one spanfold_core.bucket_counts, other spanfold_core.bucket_counts, sign integer
+) RETURNS spanfold_core.bucket_counts
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
     SELECT ROW(coalesce(array_agg(bucket ORDER BY bucket), '{}'),
-               coalesce(array_agg(total ORDER BY bucket), '{}'))::spanfold.histogram
+               coalesce(array_agg(total ORDER BY bucket), '{}'))::spanfold_core.bucket_counts
       FROM (SELECT bucket,
                    sum(count)::bigint AS total
               FROM (SELECT bucket, count FROM unnest((one).buckets, (one).counts) AS ones (bucket, count)
@@ -20,7 +28,7 @@ BEGIN ATOMIC
              GROUP BY bucket
             HAVING sum(count) <> 0) AS totals;
 END;
-COMMENT ON FUNCTION spanfold_core.add_histograms IS 'one + sign * other.';
+COMMENT ON FUNCTION spanfold_core.add_counts IS 'one + sign * other.';
 
 CREATE FUNCTION spanfold_core.totals(histograms spanfold.histogram[])
 RETURNS TABLE (bucket smallint, total bigint)
@@ -28,7 +36,8 @@ IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
     SELECT entries.bucket, sum(entries.count)::bigint
       FROM unnest(histograms) AS h,
-           unnest(h.buckets, h.counts) AS entries (bucket, count)
+           unnest(h.parts) AS part,
+           unnest(part.buckets, part.counts) AS entries (bucket, count)
      GROUP BY entries.bucket;
 END;
 
@@ -44,9 +53,11 @@ COMMENT ON FUNCTION spanfold.histogram_bounds IS
 CREATE FUNCTION spanfold_core.merged(histograms spanfold.histogram[]) RETURNS spanfold.histogram
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
-    SELECT ROW(coalesce(array_agg(bucket ORDER BY bucket), '{}'),
-               coalesce(array_agg(total ORDER BY bucket), '{}'))::spanfold.histogram
-      FROM spanfold_core.totals(histograms);
+    SELECT ROW(coalesce(array_agg(ROW(buckets, counts)::spanfold_core.bucket_counts), '{}'))::spanfold.histogram
+      FROM (SELECT array_agg(bucket ORDER BY bucket) AS buckets,
+                   array_agg(total ORDER BY bucket) AS counts
+              FROM spanfold_core.totals(histograms)) AS summed
+     WHERE buckets IS NOT NULL;
 END;
 
 CREATE FUNCTION spanfold_core.quantile_of(histograms spanfold.histogram[], q double precision) RETURNS double precision
@@ -116,7 +127,9 @@ CREATE FUNCTION spanfold_core.append_for_quantile(
 IMMUTABLE PARALLEL SAFE LANGUAGE plpgsql AS $$
 BEGIN
     IF cardinality(state) = 0 THEN
-        state := array_append(state, ROW('{}', ARRAY[round(q * 1e15)::bigint])::spanfold.histogram);
+        state := array_append(
+            state, ROW(ARRAY[ROW('{}', ARRAY[round(q * 1e15)::bigint])::spanfold_core.bucket_counts])::spanfold.histogram
+        );
     END IF;
     state := array_append(state, histogram);
     RETURN state;
@@ -125,7 +138,7 @@ $$;
 
 CREATE FUNCTION spanfold_core.quantile_of_state(state spanfold.histogram[]) RETURNS double precision
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
-RETURN spanfold_core.quantile_of(state[2:], (state[1]).counts[1] / 1e15::double precision);
+RETURN spanfold_core.quantile_of(state[2:], (state[1]).parts[1].counts[1] / 1e15::double precision);
 
 CREATE AGGREGATE spanfold.quantile(double precision, spanfold.histogram) (
     sfunc = spanfold_core.append_for_quantile,
