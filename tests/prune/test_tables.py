@@ -21,16 +21,16 @@ from tests.support.workers import Start
 pytestmark = pytest.mark.usefixtures("forkserver")
 
 EVERY = dict.fromkeys(
-    ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "logs"), 0
+    ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "error_logs"), 0
 )
 LATE = 32
 """No event of the topics comes later than these days, margin included."""
 
 TIMES = {
     "spans": "greatest(end_time, occurred_at)", "operation_minutes": "minute", "service_dependencies": "minute",
-    "metric_points": "time", "metric_minutes": "minute", "logs": "occurred_at",
+    "metric_points": "time", "metric_minutes": "minute", "error_logs": "occurred_at",
 }  # fmt: skip
-HOME = {"metric_points": "metrics", "metric_minutes": "metrics", "logs": "logs"}
+HOME = {"metric_points": "metrics", "metric_minutes": "metrics", "error_logs": "logs"}
 
 
 def first_of(ledger: Ledger, table: str, generation: int = 1) -> datetime | None:
@@ -66,7 +66,7 @@ def test_rows_go_that_no_late_event_can_change_and_a_rebuild_does_not_bring_them
         told = part(parts, "table", table)
         assert told.records > 0
         assert f"an event may come {LATE} days late, margin included" in told.held_by, told
-    assert "looks up rows that are up to 7 days older" in part(parts, "table", "spans").held_by
+    assert "rows that are up to 7 days older" in part(parts, "table", "spans").held_by
     assert asked(old.ledger, "SELECT count(*) FROM spanfold.traces") == [(84,)]
     before = rows(old.ledger)
     assert unequal(old) == {}
