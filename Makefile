@@ -41,8 +41,9 @@ check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-docs: setup ## Generate docs/settings.md from the settings class
+docs: setup ## Generate docs/settings.md from the settings class, and docs/views.md from a prepared database
 	$(BIN)/python -m spanfold.language.settings_reference > docs/settings.md
+	$(BIN)/python -m spanfold.operations.view_reference > docs/views.md
 
 bench: setup ## The projector beside the overlapped baseline, alternating runs: WORKLOAD=traces, or WORKLOAD=spans
 	$(BIN)/python -m benchmarks --workload $(or $(WORKLOAD),traces)

@@ -18,6 +18,7 @@ from spanfold.http.api import api_app
 from spanfold.http.api_metrics import ApiMetrics
 from spanfold.http.operations import operations_router
 from spanfold.language.events import SpanRecorded, TraceCreated
+from spanfold.language.json_values import decimal_text
 from spanfold.language.settings import Settings
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
@@ -120,10 +121,22 @@ def test_sql_shows_what_was_published(story: Ledger, invoke: Invoke) -> None:
     assert untouched.splitlines()[1].strip() == '{"ü": [1.50, 20, null]}'
 
 
-def test_sql_shows_doubles_as_json_numbers(story: Ledger, invoke: Invoke) -> None:
-    columns = ", ".join(f"'{number!r}'::float8 AS \"{name}\"" for name, number in NUMBERS.items())
-    (row,) = exact_json(invoke("sql", "--json", f"SELECT {columns}").stdout)
-    assert row == {name: exact(float(number)) for name, number in NUMBERS.items()}
+def test_sql_shows_doubles_and_numerics_as_json_numbers(story: Ledger, invoke: Invoke) -> None:
+    for kind, convert in (("float8", float), ("numeric", lambda number: number)):
+        columns = ", ".join(f"'{number!r}'::{kind} AS \"{name}\"" for name, number in NUMBERS.items())
+        (row,) = exact_json(invoke("sql", "--json", f"SELECT {columns}").stdout)
+        assert row == {name: exact(convert(number)) for name, number in NUMBERS.items()}
+    values = ", ".join(f"('{number!r}'::numeric)" for number in NUMBERS.values())
+    table = invoke("sql", f"SELECT * FROM (VALUES {values}) AS numbers (value)").stdout
+    assert [exact_json(line) for line in table.splitlines()[1:]] == [exact(number) for number in NUMBERS.values()]
+
+
+def test_a_numeric_keeps_all_its_digits() -> None:
+    for text in ("1.10", "0", "-7.5", "1" * 40, "0." + "1" * 40, "-12345678901234567890.50", "9" * 19, "1e-300"):
+        assert Decimal(decimal_text(Decimal(text))) == Decimal(text)
+        assert json.loads(decimal_text(Decimal(text))) == float(text)
+    assert decimal_text(Decimal("1.10")) == "1.10"
+    assert decimal_text(Decimal(10) ** 20) == "1e+20"
 
 
 def test_sql_shows_a_number_that_no_double_holds_as_postgres_writes_it(story: Ledger, invoke: Invoke) -> None:

@@ -21,7 +21,6 @@ from sqlalchemy.dialects.postgresql import JSONB
 from spanfold.postgres.copying import BucketCounts
 from spanfold.projections import resources
 from spanfold.projections.projection import NEEDED_BY_FOLD
-from spanfold.projections.projection import NEEDED_BY_FOLD
 from spanfold.projections.retention.rules import Retained
 
 metadata = MetaData()

@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spanfold.language.json_values import decimal_text
+
 UNBOUNDED_WIDTH: Final = 1_000_000
 
 Cell = str | Text | int | None
@@ -91,7 +93,7 @@ def jsonable(value: Any) -> Any:
     """What orjson takes for a value that it doesn't know: exact numbers for Decimal, hex for bytes, else the text."""
     match value:
         case Decimal() if value.is_finite():
-            return orjson.Fragment(f"{value:f}".encode())
+            return orjson.Fragment(decimal_text(value).encode())
         case bytes() | bytearray() | memoryview():
             return bytes(value).hex()
         case set() | frozenset() | tuple():

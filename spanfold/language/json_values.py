@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _NO_JSON_NUMBER: Final = ("NaN", "Infinity", "-Infinity")
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _EXCERPT_CHARACTERS: Final = 60
+_DECIMAL_PLACES: Final = 20
 
 
 def text(value: Any, where: str) -> str:
@@ -100,6 +102,15 @@ def real(value: Any, where: str) -> float:
 def number_text(value: float) -> int | float | str:
     """The inverse of `number`: NaN and infinities become text."""
     return value if math.isfinite(value) else json.dumps(value)
+
+
+def decimal_text(value: Decimal) -> str:
+    """A finite number with all its digits, as JSON; with an exponent where a reader of 64 bits could not take it otherwise."""
+    if -(1 << 63) <= value < 1 << 64 and value.adjusted() > -_DECIMAL_PLACES:
+        return f"{value:f}"
+    sign, digits, _ = value.as_tuple()
+    first, rest = str(digits[0]), "".join(map(str, digits[1:])).rstrip("0")
+    return f"{'-' if sign else ''}{first}{'.' if rest else ''}{rest}e{value.adjusted():+}"
 
 
 def time_us(value: Any, where: str) -> int:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Final
 
 import orjson
@@ -13,6 +14,7 @@ import psycopg
 from psycopg import Cursor
 
 from spanfold.language.errors import InvalidInput
+from spanfold.language.json_values import decimal_text
 from spanfold.operations.installation import Installation
 from spanfold.operations.postgres_errors import statement_error
 from spanfold.operations.reading import DocumentLoader, FiniteLoader, IsoLoader, TextLoader, read_only
@@ -21,15 +23,13 @@ NUMERIC_OIDS: Final = {
     psycopg.adapters.types[name].oid for name in ("int2", "int4", "int8", "float4", "float8", "numeric")
 }
 
-DOCUMENT_OIDS: Final = {psycopg.adapters.types[name].oid for name in ("json", "jsonb")}
-
 _LONG_NUMBER: Final = re.compile(rb"\d{20}")
-"""What a double beyond 64 bits, or close to 0, is in jsonb."""
+"""What a double beyond 64 bits, or close to 0, is in jsonb and numeric."""
 
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """The rows of a statement as Postgres writes them, but for long numbers in jsonb: 1e+20. `numeric` are the indexes of columns
+    """The rows of a statement as Postgres writes them, but for long numbers in jsonb and numeric: 1e+20. `numeric` are the indexes of columns
     of numbers; `status` is what Postgres calls the outcome. Without columns the statement returns no rows.
     """
 
@@ -47,7 +47,7 @@ def query_table(installation: Installation, statement: str) -> TextTable:
         if result is None or description is None:
             return TextTable((), (), frozenset(), cursor.statusmessage or "")
         columns = range(result.nfields)
-        show = [_document if column.type_code in DOCUMENT_OIDS else _text for column in description]
+        show = [_SHOWN_AS.get(column.type_code, _text) for column in description]
         rows = [[show[column](result.get_value(row, column)) for column in columns] for row in range(result.ntuples)]
         numeric = frozenset(index for index, column in enumerate(description) if column.type_code in NUMERIC_OIDS)
         return TextTable([column.name for column in description], rows, numeric, cursor.statusmessage or "")
@@ -111,5 +111,18 @@ def _document(value: bytes | None) -> str | None:
         return _text(value)
 
 
+def _decimal(value: bytes | None) -> str | None:
+    return (
+        _text(value) if value is None or _LONG_NUMBER.search(value) is None else decimal_text(Decimal(value.decode()))
+    )
+
+
 def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode(errors="replace")
+
+
+_SHOWN_AS: Final = {
+    psycopg.adapters.types[name].oid: shown
+    for name, shown in {"json": _document, "jsonb": _document, "numeric": _decimal}.items()
+}
+"""How values of these types are written, by the type's oid."""
