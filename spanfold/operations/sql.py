@@ -29,8 +29,8 @@ _LONG_NUMBER: Final = re.compile(rb"\d{20}")
 
 @dataclass(frozen=True, slots=True)
 class TextTable:
-    """The rows of a statement as Postgres writes them, but for long numbers in jsonb and numeric: 1e+20. `numeric` are the indexes
-    of columns of numbers; `status` is what Postgres calls the outcome. Without columns the statement returns no rows.
+    """The rows of a statement as Postgres writes them, but for long numbers in jsonb and numeric: 1e+20. `numeric` are the
+    indexes of columns of numbers; `status` is what Postgres calls the outcome. Without columns the statement returns no rows.
     """
 
     columns: Sequence[str]
