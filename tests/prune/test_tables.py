@@ -21,16 +21,16 @@ from tests.support.workers import Start
 pytestmark = pytest.mark.usefixtures("forkserver")
 
 EVERY = dict.fromkeys(
-    ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "error_logs"), 0
+    ("spans", "operation_minutes", "service_dependencies", "metric_points", "metric_minutes", "logs"), 0
 )
 LATE = 32
 """No event of the topics comes later than these days, margin included."""
 
 TIMES = {
     "spans": "greatest(end_time, occurred_at)", "operation_minutes": "minute", "service_dependencies": "minute",
-    "metric_points": "time", "metric_minutes": "minute", "error_logs": "occurred_at",
+    "metric_points": "time", "metric_minutes": "minute", "logs": "occurred_at",
 }  # fmt: skip
-HOME = {"metric_points": "metrics", "metric_minutes": "metrics", "error_logs": "logs"}
+HOME = {"metric_points": "metrics", "metric_minutes": "metrics", "logs": "logs"}
 
 
 def first_of(ledger: Ledger, table: str, generation: int = 1) -> datetime | None:
