@@ -24,12 +24,12 @@ _FLUSH_BYTES: Final = 64 * 1024 * 1024
 
 
 class BucketCounts(types.UserDefinedType[Any]):
-    """The composite type spanfold_core.bucket_counts."""
+    """The composite type spanfold.bucket_counts."""
 
     cache_ok = True
 
     def get_col_spec(self, **_: Any) -> str:
-        return "spanfold_core.bucket_counts"
+        return "spanfold.bucket_counts"
 
 
 _WIRE_TYPES: Final[dict[type[types.TypeEngine[Any]], str]] = {
@@ -72,7 +72,7 @@ def int8_array(values: Sequence[int]) -> bytes:
 
 
 def bucket_counts(buckets: Sequence[int], counts: Sequence[int]) -> bytes:
-    """A spanfold_core.bucket_counts in binary: the number of fields, type and length of each (record_recv)."""
+    """A spanfold.bucket_counts in binary: the number of fields, type and length of each (record_recv)."""
     one, other = _array(_INT2_OID, "h", buckets), _array(_INT8_OID, "q", counts)
     return b"".join(
         (

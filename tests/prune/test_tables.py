@@ -215,7 +215,7 @@ def test_rows_are_deleted_in_many_short_transactions(old: Place) -> None:
     count = "SELECT count(*) FROM traces_g1.operation_minutes"
     old.ledger.execute(
         "INSERT INTO traces_g1.operation_minutes SELECT 0, 's', n::text || repeat('x', 400), 'server', '',"
-        " '2020-01-01', 1, 0, 1, ROW('{1}', '{1}')::spanfold_core.bucket_counts"
+        " '2020-01-01', 1, 0, 1, ROW('{1}', '{1}')::spanfold.bucket_counts"
         " FROM generate_series(1, 40000) AS n"
     )
     ((before,),) = asked(old.ledger, count)

@@ -1,24 +1,24 @@
-CREATE TYPE spanfold_core.bucket_counts AS (
+CREATE TYPE spanfold.bucket_counts AS (
     buckets smallint[],
     counts bigint[]
 );
-COMMENT ON TYPE spanfold_core.bucket_counts IS 'Counts of durations by bucket, sorted; only those that are not zero.';
+COMMENT ON TYPE spanfold.bucket_counts IS 'Counts of durations by bucket, sorted; only those that are not zero.';
 
 -- a view makes one of the rows of all partitions: adding them up waits until somebody asks for a quantile
 CREATE TYPE spanfold.histogram AS (
-    parts spanfold_core.bucket_counts[]
+    parts spanfold.bucket_counts[]
 );
 COMMENT ON TYPE spanfold.histogram IS
     'Durations by bucket, the sum of its parts: see spanfold.p99, spanfold.quantile, spanfold.merge and '
     'spanfold.histogram_bounds.';
 
 CREATE FUNCTION spanfold_core.add_counts(
-    one spanfold_core.bucket_counts, other spanfold_core.bucket_counts, sign integer
-) RETURNS spanfold_core.bucket_counts
+    one spanfold.bucket_counts, other spanfold.bucket_counts, sign integer
+) RETURNS spanfold.bucket_counts
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
     SELECT ROW(coalesce(array_agg(bucket ORDER BY bucket), '{}'),
-               coalesce(array_agg(total ORDER BY bucket), '{}'))::spanfold_core.bucket_counts
+               coalesce(array_agg(total ORDER BY bucket), '{}'))::spanfold.bucket_counts
       FROM (SELECT bucket,
                    sum(count)::bigint AS total
               FROM (SELECT bucket, count FROM unnest((one).buckets, (one).counts) AS ones (bucket, count)
@@ -53,7 +53,7 @@ COMMENT ON FUNCTION spanfold.histogram_bounds IS
 CREATE FUNCTION spanfold_core.merged(histograms spanfold.histogram[]) RETURNS spanfold.histogram
 IMMUTABLE PARALLEL SAFE LANGUAGE sql
 BEGIN ATOMIC
-    SELECT ROW(coalesce(array_agg(ROW(buckets, counts)::spanfold_core.bucket_counts), '{}'))::spanfold.histogram
+    SELECT ROW(coalesce(array_agg(ROW(buckets, counts)::spanfold.bucket_counts), '{}'))::spanfold.histogram
       FROM (SELECT array_agg(bucket ORDER BY bucket) AS buckets,
                    array_agg(total ORDER BY bucket) AS counts
               FROM spanfold_core.totals(histograms)) AS summed
@@ -128,7 +128,7 @@ IMMUTABLE PARALLEL SAFE LANGUAGE plpgsql AS $$
 BEGIN
     IF cardinality(state) = 0 THEN
         state := array_append(
-            state, ROW(ARRAY[ROW('{}', ARRAY[round(q * 1e15)::bigint])::spanfold_core.bucket_counts])::spanfold.histogram
+            state, ROW(ARRAY[ROW('{}', ARRAY[round(q * 1e15)::bigint])::spanfold.bucket_counts])::spanfold.histogram
         );
     END IF;
     state := array_append(state, histogram);
