@@ -106,7 +106,7 @@ def main(
             ((rows, minutes, buckets),) = connection.execute(ROWS).fetchall()
             plan = connection.execute(f"EXPLAIN (ANALYZE, BUFFERS) {FROM_ROLLUP}".encode()) if explain else ()
             print(*(line for (line,) in plan), sep="\n")
-    rollup, raw = (statistics.median(each) for each in zip(*times, strict=True))
+    rollup, raw = (statistics.median(column) for column in zip(*times, strict=True))
     table = Table("", "", title=f"{rows:,} spans over {hours:g} hours in {settings.partitions} partitions")
     table.add_row("rows of the rollup", f"{minutes:,}")
     table.add_row("rows of buckets", f"{buckets:,}")
