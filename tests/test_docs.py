@@ -200,7 +200,11 @@ def test_every_make_target_exists(document: Path) -> None:
 def test_every_view_and_function_exists(ledger: psycopg.Connection[Any]) -> None:
     for document in DOCUMENTS:
         for name in set(re.findall(r"\bspanfold\.([a-z_]+)\b(?![./])", document.read_text())) - OTHER_NAMES:
-            query = "SELECT to_regclass('spanfold.' || %(name)s) IS NOT NULL OR to_regproc('spanfold.' || %(name)s) IS NOT NULL"
+            query = """
+                SELECT to_regclass('spanfold.' || %(name)s) IS NOT NULL
+                    OR EXISTS (SELECT FROM pg_proc
+                                WHERE proname = %(name)s AND pronamespace = 'spanfold'::regnamespace)
+            """
             (exists,) = ledger.execute(query, {"name": name}).fetchone() or (False,)
             assert exists, (document.name, name)
 
