@@ -388,6 +388,7 @@ def _spoilt(rng: random.Random, codec: Codec) -> Record:
     backwards = SpanRecorded(
         span_id="1", parent_span_id=None, service_name="s", operation_name="o", start_time=now, end_time=now - 1, **said
     )
+    tagged = replace(backwards, end_time=now, tags={"k": "v"})
     early, later = headers[:2], headers[2:]
     ways: list[Record] = [
         (b"not framed", key, headers, 0),
@@ -395,6 +396,12 @@ def _spoilt(rng: random.Random, codec: Codec) -> Record:
         (value[:-1], key, headers, 0),
         (b"\0\0\0\0\1" + value[5:], key, headers, 0),
         (codec.encode(backwards.event_type, backwards.as_fields()), key, headers_of(backwards), 0),
+        (
+            codec.encode(tagged.event_type, tagged.as_fields()).replace(b'{"k":"v"}', b'{"k":"v",'),
+            key,
+            headers_of(tagged),
+            0,
+        ),
         (value, key, [*early, ("occurred_at", str(now + 1).encode())], 0),
         (value, key, [*early, ("occurred_at", str(now - 40 * DAY).encode())], 0),
         (value, key, [*early, ("occurred_at", str(now + 2 * DAY).encode())], 0),
