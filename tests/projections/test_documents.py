@@ -1,20 +1,14 @@
 """Documents that somebody else wrote: what can't be stored parks its record alone, all else is brought into canonical form."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-from io import BytesIO
 from typing import Any
 
 import pytest
-from fastavro import parse_schema, schemaless_writer
 
-from spanfold.language.events import DomainEvent, SpanRecorded
+from spanfold.language.events import SpanRecorded
 from spanfold.projections.commit.store import Store
 from spanfold.projections.projection import installed
-from spanfold.schemas.catalogue import committed
-from spanfold.schemas.codec import FRAME_BYTES, plain
 from tests.support.databases import Ledger
-from tests.support.strategies import CODEC, NOW, Record, batch, record
+from tests.support.strategies import NOW, Record, batch, record, written
 
 DEEP = '{"a":' * 64 + "1" + "}" * 64
 TOO_DEEP = '{"a":' * 65 + "1" + "}" * 65
@@ -57,16 +51,6 @@ def span(number: int) -> SpanRecorded:
     )  # fmt: skip
 
 
-def written(event: DomainEvent, offset: int, documents: Mapping[str, str]) -> Record:
-    """The record of an event whose documents are these texts."""
-    whole = record(event, offset)
-    entry = committed().latest(event.event_type)
-    _, fields = CODEC.decode(whole.value)
-    body = BytesIO()
-    schemaless_writer(body, parse_schema(plain(entry.load())), {**fields, **documents})
-    return replace(whole, value=(whole.value or b"")[:FRAME_BYTES] + body.getvalue())
-
-
 def fold(ledger: Ledger, *records: Record) -> Any:
     store = Store(installed())
     return store.commit(ledger, store.prepare(batch(list(records))))
@@ -74,7 +58,7 @@ def fold(ledger: Ledger, *records: Record) -> Any:
 
 @pytest.mark.parametrize(("field", "text", "why"), BAD)
 def test_a_document_that_is_none_parks_its_record_alone(ledger: Ledger, field: str, text: str, why: str) -> None:
-    (outcome,) = fold(ledger, record(span(0), 0), written(span(1), 1, {field: text}), record(span(2), 2))
+    (outcome,) = fold(ledger, record(span(0), 0), written(span(1), 1, **{field: text}), record(span(2), 2))
     assert (outcome.folded, outcome.parked) == (2, {"invalid": 1})
     ((position, detail),) = ledger.execute("SELECT kafka_offset, detail FROM spanfold.parked_records").fetchall()
     assert position == 1
@@ -85,7 +69,7 @@ def test_a_document_that_is_none_parks_its_record_alone(ledger: Ledger, field: s
 
 @pytest.mark.parametrize(("text", "row"), CANONICAL)
 def test_a_document_is_kept_in_canonical_form(ledger: Ledger, text: str, row: str) -> None:
-    (outcome,) = fold(ledger, written(span(0), 0, {"tags": text}))
+    (outcome,) = fold(ledger, written(span(0), tags=text))
     assert outcome.folded == 1
     assert ledger.execute("SELECT tags::text FROM spanfold.spans").fetchone() == (row,)
 
@@ -95,8 +79,8 @@ def test_two_resources_with_one_hash_stay_two(ledger: Ledger, monkeypatch: pytes
 
     monkeypatch.setattr(resources, "hash_of", lambda partition, source, salt: salt.to_bytes(16, "big"))
     first, second = ({"resource": f'{{"service.version":"{version}"}}'} for version in (1, 2))
-    fold(ledger, written(span(0), 0, first))
-    fold(ledger, written(span(1), 1, second), written(span(2), 2, first))
+    fold(ledger, written(span(0), 0, **first))
+    fold(ledger, written(span(1), 1, **second), written(span(2), 2, **first))
     rows = ledger.execute("SELECT span_id, service_version FROM spanfold.spans ORDER BY 1").fetchall()
     assert rows == [("0", "1"), ("1", "2"), ("2", "1")]
     assert ledger.execute("SELECT count(*) FROM traces_g1.resources").fetchone() == (2,)

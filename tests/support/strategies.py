@@ -6,16 +6,19 @@ that Avro can carry and Postgres can hold.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from io import BytesIO
 from itertools import pairwise
 from typing import Any
 
+from fastavro import parse_schema, schemaless_writer
 from hypothesis import strategies as st
 
 from spanfold.language.events import DomainEvent, SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.topics import TRACES
 from spanfold.projections.commit.batch import Batch, RecordHeaders
-from spanfold.schemas.codec import Codec
+from spanfold.schemas.catalogue import committed
+from spanfold.schemas.codec import FRAME_BYTES, Codec, plain
 
 LOG_TIME_MS = 1_795_000_000_000
 """When the broker had the records, unless a test says otherwise: 2026-11-18."""
@@ -186,6 +189,15 @@ def record(event: DomainEvent, offset: int = 0, **changes: Any) -> Record:
     """The record that carries this event, or one that differs from it by `changes`."""
     value = CODEC.encode(event.event_type, event.as_fields())
     return replace(Record(offset, key_of(event), headers_of(event), value), **changes)
+
+
+def written(event: DomainEvent, offset: int = 0, **documents: str) -> Record:
+    """The record of an event whose documents are these texts, which may be anything."""
+    whole = record(event, offset)
+    _, fields = CODEC.decode(whole.value)
+    body = BytesIO()
+    schemaless_writer(body, parse_schema(plain(committed().latest(event.event_type).load())), fields | documents)
+    return replace(whole, value=(whole.value or b"")[:FRAME_BYTES] + body.getvalue())
 
 
 def records_of(events: Sequence[DomainEvent], start: int = 0) -> list[Record]:
