@@ -185,7 +185,7 @@ def test_a_nul_that_postgres_cannot_hold_is_invalid_wherever_it_is(event: TraceE
     ],
 )
 def test_a_nul_in_a_document_is_invalid_wherever_it_is(where: str, text: str) -> None:
-    assert reason_of(written(span(), **{where: text})) == (
+    assert reason_of(written(span(), 0, **{where: text})) == (
         "invalid", f"{where}: a NUL character can't be stored: remove it",
     )  # fmt: skip
 
