@@ -10,7 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from io import BytesIO
 from typing import Any
 
-import orjson
 import psycopg
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from fastavro import parse_schema, schemaless_reader
@@ -82,8 +81,8 @@ def _span(event: Any) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def _jsonb(value: Any) -> bytes:
-    return b"\x01" + orjson.dumps(value)
+def _jsonb(document: str) -> bytes:
+    return b"\x01" + document.encode()
 
 
 def write(connection: psycopg.Connection[Any], rows: Rows, spans: Spans, count: int) -> None:
