@@ -20,6 +20,7 @@ import pytest
 from spanfold.language.events import SpanRecorded
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
+from spanfold.schemas.codec import Codec
 from tests.support.commands import environment
 from tests.support.databases import Ledger
 from tests.support.generations import NOTHING, leftovers
@@ -120,14 +121,19 @@ def shown(ledger: Ledger) -> dict[Any, Any]:
 
 
 def reference(ledger: Ledger, slow_us: int) -> dict[Any, Any]:
-    """The same rows from spanfold.spans, one span after the other."""
+    """The same rows from the journal, one record of a span after the other."""
     found: dict[Any, list[tuple[int, str]]] = {}
+    codec = Codec()
     query = """
-        SELECT service_name, operation_name, trace_id, (extract(epoch FROM start_time) * 1000000)::bigint,
-               (extract(epoch FROM end_time) * 1000000)::bigint
-          FROM spanfold.spans
+        SELECT payload FROM spanfold.journal j
+         WHERE event_type = 'SpanRecorded'
+           AND NOT EXISTS (SELECT FROM spanfold.parked_records p
+                            WHERE (p.topic, p.partition, p.kafka_offset) = (j.topic, j.partition, j.kafka_offset))
     """
-    for service, operation, trace_id, begin, end in ledger.execute(query):
+    for (payload,) in ledger.execute(query):
+        _, span = codec.decode(payload)
+        names = ("service_name", "operation_name", "aggregate_id", "start_time", "end_time")
+        service, operation, trace_id, begin, end = (span[name] for name in names)
         if end - begin >= slow_us:
             hour = datetime.fromtimestamp(end // SECOND_US, UTC).replace(minute=0, second=0)
             found.setdefault((service[:200], operation[:200], hour), []).append((end - begin, trace_id))

@@ -40,7 +40,7 @@ VIEW = View(
         "hour": "The hour in which they ended.",
         "service_name": "OpenTelemetry service.name, cut to 200 characters.",
         "operation_name": "Name of the spans, cut to 200 characters.",
-        "calls": "How many were slow.",
+        "calls": "How many were slow; a span that is recorded again counts again.",
         "slowest_ms": "Duration of the slowest in milliseconds.",
         "slowest_trace_id": "The trace that had it; see spanfold.traces.",
     },

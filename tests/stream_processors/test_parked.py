@@ -6,6 +6,7 @@ Bytes that contradict themselves, are broken or say what Postgres can't hold don
 repair is simulated by a worker whose codec understands them, and without it retrying says that they are still parked.
 """
 
+import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -146,7 +147,7 @@ def test_what_postgres_refused_is_folded_once_it_no_longer_does_and_is_retried(
     (first, *_) = json_of(stack_settings, "parked", "list", "--reason", "refused")
     shown = parked(stack_settings, "show", first["position"])
     assert "no_refunds" in shown.stdout
-    assert "operation_name  refund" in shown.stdout
+    assert re.search(r"operation_name +refund", shown.stdout)
 
     # while the constraint is there, retrying is in vain
     (still,) = json_of(stack_settings, "parked", "retry", first["position"], "--yes", code=1)["still_parked"]
