@@ -104,7 +104,7 @@ def test_a_reader_has_no_right_but_to_read(ledger: Ledger) -> None:
         "DROP VIEW spanfold.traces",
         "ALTER VIEW spanfold.traces RENAME TO mine",
         "DELETE FROM spanfold.parked_records",
-        "UPDATE spanfold.spans SET kind = 'x'",
+        "UPDATE traces_g1.spans SET kind = 'x'",
     ],
 )
 def test_a_reader_may_change_nothing(ledger: Ledger, statement: str) -> None:

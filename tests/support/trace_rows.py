@@ -154,7 +154,7 @@ def source_row(event: Any) -> tuple[Any, ...]:
         event.scope_name,
         event.scope_version,
         *(
-            value if value is None or isinstance(value, str) else document(value)
+            value if value is None else str(value)
             for value in (
                 resource.get("service.version"),
                 resource.get("deployment.environment") if environment is None else environment,
