@@ -60,7 +60,8 @@ def facts(randomness: random.Random, count: int, hours: float) -> Iterator[Fact]
             "span_id": f"{offset:016x}", "parent_span_id": None, "service_name": service, "operation_name": operation,
             "kind": "server", "start_time": end - int(randomness.lognormvariate(10, 1)), "end_time": end, "status": "ok",
             "status_message": None, "tags": JSONB_VERSION + b"{}", "events": JSONB_VERSION + b"[]",
-            "links": JSONB_VERSION + b"[]",
+            "links": JSONB_VERSION + b"[]", "resource": JSONB_VERSION + b"{}", "scope_name": "", "scope_version": "",
+            "scope_attributes": JSONB_VERSION + b"{}",
         }  # fmt: skip
 
 

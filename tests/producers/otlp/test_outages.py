@@ -185,7 +185,10 @@ def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
     sdk: str, run: Run, victims: Servers, own_settings: Settings, own_ledger: Ledger, own_door: Door, tmp_path: Path
 ) -> None:
     command = sdk_command(sdk)
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": own_door.url, "OTEL_SERVICE_NAME": sdk, **PATIENT, **TIMES[sdk]}
+    environment = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": own_door.url, "OTEL_SERVICE_NAME": sdk, **PATIENT, **TIMES[sdk],
+        "OTEL_RESOURCE_ATTRIBUTES": "service.version=1.4.2,deployment.environment.name=live",
+    }  # fmt: skip
     log = tmp_path / "sdk.log"
     with log.open("wb") as errors:
         program = subprocess.Popen(
@@ -210,12 +213,20 @@ def test_an_unmodified_sdk_gets_every_span_in_once_though_kafka_stops_meanwhile(
     worker = run(own_settings, "worker", "projector")
     expected = (SPANS, SPANS, traces, traces, SPANS)
     until(lambda: counts(own_ledger) == expected, f"{expected}", lambda: (counts(own_ledger), worker.output()))
+    assert own_ledger.execute(OF_THE_DEPLOYMENT, (sdk,)).fetchone() == (SPANS, traces)
     verdicts = dict(own_ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY verdict").fetchall())
     assert verdicts["accepted"] == SPANS + 2 * traces
     assert set(verdicts) <= {"accepted", "duplicate"}
     print(
         f"{sdk}: {said}, log: {dict(in_the_log)}, 503s: {refused(own_door):g}, verdicts: {verdicts}, rows: {counts(own_ledger)}"
     )
+
+
+OF_THE_DEPLOYMENT: Final = """
+SELECT count(*), count(*) FILTER (WHERE tags @> '{"lines": ["pen"]}')
+  FROM spanfold.spans
+ WHERE service_name = %s AND service_version = '1.4.2' AND environment = 'live' AND scope_name = 'shop'
+"""
 
 
 def sdk_command(sdk: str) -> Sequence[str | Path]:

@@ -16,7 +16,7 @@ provider = TracerProvider()
 provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
 tracer = provider.get_tracer("shop")
 for number in range(spans // of_trace):
-    with tracer.start_as_current_span("POST /checkout", attributes={"cart": number}):
+    with tracer.start_as_current_span("POST /checkout", attributes={"cart": number, "lines": ["book", "pen"]}):
         for step in range(of_trace - 1):
             with tracer.start_as_current_span("SELECT stock", attributes={"step": step, "sku": f"s-{number}"}):
                 pass
