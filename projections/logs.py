@@ -10,6 +10,7 @@ from psycopg import Cursor, sql
 from sqlalchemy import TIMESTAMP, BigInteger, Column, Index, MetaData, SmallInteger, Table, Text, Uuid, text
 from sqlalchemy.dialects.postgresql import JSONB
 
+from spanfold.language.severities import SEVERITIES
 from spanfold.language.topics import LOGS, LogEventType
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
 from spanfold.projections import resources
@@ -22,8 +23,8 @@ from spanfold.schemas.codec import Fields
 LogsPartial = list[tuple[Source, tuple[Any, ...]]]
 """Rows of LOGS_TABLE with their source, in any order."""
 
-ERROR: Final = 17
-"""OpenTelemetry's SeverityNumber of ERROR, the least of those that are errors."""
+ERROR: Final = SEVERITIES["ERROR"]
+"""The least severity of those that are errors."""
 
 metadata = MetaData()
 

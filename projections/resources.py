@@ -153,13 +153,18 @@ ON CONFLICT (resource_id) DO NOTHING
 
 # What views show of it: `r` is the row of `resources`
 
-SHOWN: Final = """
-coalesce(r.resource, '{{}}') AS resource,
+ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
+"""OpenTelemetry's name for it, and the one before."""
+
+_ENVIRONMENT: Final = ", ".join(f"r.resource ->> '{name}'" for name in ENVIRONMENT)
+
+SHOWN: Final = f"""
+coalesce(r.resource, '{{{{}}}}') AS resource,
        coalesce(r.scope_name, '') AS scope_name,
        coalesce(r.scope_version, '') AS scope_version,
-       coalesce(r.scope_attributes, '{{}}') AS scope_attributes,
+       coalesce(r.scope_attributes, '{{{{}}}}') AS scope_attributes,
        r.resource ->> 'service.version' AS service_version,
-       coalesce(r.resource ->> 'deployment.environment.name', r.resource ->> 'deployment.environment') AS environment,
+       coalesce({_ENVIRONMENT}) AS environment,
        r.resource ->> 'service.instance.id' AS instance
 """
 

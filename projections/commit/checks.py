@@ -5,13 +5,11 @@ from itertools import pairwise
 from math import isnan
 from typing import Final
 
+from spanfold.language.severities import MAX_SEVERITY
 from spanfold.schemas.codec import Fields
 
 MAX_SERVICE_NAME_BYTES: Final = 512
 """The key of a log record without a trace is its service's name, and no key is longer than this (verdicts.py)."""
-
-MAX_SEVERITY: Final = 24
-"""The greatest SeverityNumber of OpenTelemetry; 0 is unspecified."""
 
 MIN_SCALE: Final = -10
 MAX_SCALE: Final = 20

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from spanfold.language.documents import Shape, canonical_bytes
+from spanfold.language.documents import Shape, canonical_bytes, finite, has_nul
 from spanfold.language.errors import PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, TopicKind, topic_of
@@ -261,26 +261,10 @@ def to_jsonb(name: str, value: Any) -> bytes:
     """The value as Postgres' jsonb takes it. Numbers that JSON lacks become the texts NaN, Infinity and -Infinity."""
     dumped = orjson.dumps(value)
     if b"null" in dumped:
-        dumped = orjson.dumps(_finite(value))
-    if b"\\u0000" in dumped and _has_nul(value):
+        dumped = orjson.dumps(finite(value))
+    if b"\\u0000" in dumped and has_nul(value):
         raise PoisonRecord(ParkedReason.INVALID, f"a NUL character in {name}: Postgres jsonb cannot hold it")
     return JSONB_VERSION + dumped
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _has_nul(value: Any) -> bool:
-    if isinstance(value, dict):
-        return any("\0" in key or _has_nul(item) for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return any(map(_has_nul, value))
-    return isinstance(value, str) and "\0" in value
 
 
 def _first_with_nul(fields: Fields, texts: Sequence[str]) -> str:

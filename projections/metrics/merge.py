@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from psycopg import Cursor, errors, sql
 
+from spanfold.language.topics import US_PER_DAY
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget, float8_array, int8_array
 from spanfold.projections import resources
 from spanfold.projections.commit.reading import JSONB_VERSION
@@ -159,7 +160,7 @@ def _counted(table: str) -> str:
 
 def _timestamp(us: str) -> str:
     """µs since 1970 as a timestamp. Days apart from the rest: an interval is multiplied in double precision."""
-    day, rest = f"{us} / 86400000000 * interval '24 hours'", f"mod({us}, 86400000000) * interval '1 microsecond'"
+    day, rest = f"{us} / {US_PER_DAY} * interval '24 hours'", f"mod({us}, {US_PER_DAY}) * interval '1 microsecond'"
     return f"timestamptz '1970-01-01Z' + {day} + {rest}"
 
 

@@ -14,11 +14,9 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal, Inexact
 from typing import Any, Final
 
-from spanfold.language.topics import US_PER_DAY
+from spanfold.language.topics import US_PER_DAY, US_PER_MINUTE
 from spanfold.projections.metrics.buckets import buckets_of
 from spanfold.projections.metrics.tables import CHAIN_DAYS
-
-US_PER_MINUTE: Final = 60_000_000
 
 CHAIN_US: Final = CHAIN_DAYS * US_PER_DAY
 

@@ -8,18 +8,13 @@ Every event of a trace lies in one partition, because its key is the trace id.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple, TypeVar, assert_never, cast
+from typing import NamedTuple, TypeVar, assert_never, cast
 
 from spanfold.language.topics import TraceEventType
+from spanfold.language.trace_identity import RootKey, root_key
 from spanfold.projections.facts import Fact
 from spanfold.projections.traces.spans import Identity, Operations, Span, operations_of, span_of
 from spanfold.schemas.codec import Fields
-
-RootKey = tuple[int, int, str]
-"""NO_SPAN, or (1, start_time in µs since 1970, span_id) of the root span; the least key is the trace's root."""
-
-NO_SPAN: Final[RootKey] = (0, 0, "")
-"""The root of facts that name no span."""
 
 
 class Created(NamedTuple):
@@ -136,11 +131,6 @@ def better_half(one: Half | None, other: Half) -> Half:
         return other
     is_later = other.root == one.root and (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id)
     return other if is_later else one
-
-
-def root_key(span_id: str | None, start_time: int | None) -> RootKey:
-    """The key of the root that a fact names; times in µs since 1970."""
-    return NO_SPAN if span_id is None or start_time is None else (1, start_time, span_id)
 
 
 def _created(fields: Fields) -> Created:

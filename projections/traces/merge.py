@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from psycopg import Cursor, sql
 
+from spanfold.language.trace_identity import NO_SPAN, RootKey
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
 from spanfold.projections import resources
 from spanfold.projections.traces import rollups
 from spanfold.projections.traces.dependencies import calls_among, parents_in_table, related_spans
-from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, RootKey, TracePartial, TracesPartial
+from spanfold.projections.traces.fold import Closed, Created, TracePartial, TracesPartial
 from spanfold.projections.traces.spans import Span, operations_of, row_of
 from spanfold.projections.traces.tables import SPANS_TABLE, TRACES_TABLE, root_of
 
@@ -119,28 +120,18 @@ def _trace_rows(traces: Mapping[str, TracePartial]) -> Iterator[tuple[Any, ...]]
     """Rows of TRACES_TABLE, times shifted to Postgres' epoch."""
     for trace_id, trace in traces.items():
         yield (
-            trace_id, *_created_columns(trace.created), *_closed_columns(trace.closed),
+            trace_id, *_half_columns(trace.created), *_half_columns(trace.closed),
             trace.span_count, trace.error_count, trace.first_span_start, trace.last_span_end,
             trace.version, trace.last_event_at - PG_EPOCH_US,
         )  # fmt: skip
 
 
-def _created_columns(half: Created | None) -> tuple[Any, ...]:
+def _half_columns(half: Created | Closed | None) -> tuple[Any, ...]:
+    """Both halves end in a time and tags, and have two texts before."""
     if half is None:
         return _NO_HALF
-    return (
-        half.occurred_at - PG_EPOCH_US, half.event_id, *_root_columns(half.root), half.service_name,
-        half.operation_name, half.start_time - PG_EPOCH_US, half.tags,
-    )  # fmt: skip
-
-
-def _closed_columns(half: Closed | None) -> tuple[Any, ...]:
-    if half is None:
-        return _NO_HALF
-    return (
-        half.occurred_at - PG_EPOCH_US, half.event_id, *_root_columns(half.root), half.status,
-        half.error, half.end_time - PG_EPOCH_US, half.tags,
-    )  # fmt: skip
+    root, occurred_at, event_id, *texts, time, tags = half
+    return (occurred_at - PG_EPOCH_US, event_id, *_root_columns(root), *texts, time - PG_EPOCH_US, tags)
 
 
 def _root_columns(root: RootKey) -> tuple[int | None, str | None]:

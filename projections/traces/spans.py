@@ -11,19 +11,17 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from spanfold.language.topics import US_PER_DAY
+from spanfold.language.topics import US_PER_DAY, US_PER_MINUTE
+from spanfold.language.trace_identity import own_id
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.resources import NOBODY, Source, SourceIds, source_of
 from spanfold.projections.traces.duration_histogram import bucket_of
-from spanfold.projections.traces.tables import MAX_CALL_DAYS, MAX_SPAN_DAYS
+from spanfold.projections.traces.tables import MAX_CALL_DAYS
 from spanfold.schemas.codec import Fields
-
-US_PER_MINUTE: Final = 60_000_000
 
 ROLLUP_NAME_CHARACTERS: Final = 200
 """Names are cut to this in the keys of rollups: a B-tree key holds 2,704 bytes."""
 
-MAX_SPAN_US: Final = MAX_SPAN_DAYS * US_PER_DAY
 MAX_CALL_US: Final = MAX_CALL_DAYS * US_PER_DAY
 
 Identity = tuple[str, str, str, str, int, bytes]
@@ -57,10 +55,8 @@ class Span(NamedTuple):
 
     @property
     def identity(self) -> Identity:
-        is_long = self.end - self.start > MAX_SPAN_US
-        return (
-            self.trace_id, self.span_id, self.kind, self.service_name, self.start, self.event_id if is_long else b"",
-        )  # fmt: skip
+        own = own_id(self.start, self.end, self.event_id)
+        return (self.trace_id, self.span_id, self.kind, self.service_name, self.start, own)
 
     def replaces(self, other: "Span") -> bool:
         """Whether this record of a span is the row, and not that one."""

@@ -30,9 +30,6 @@ RESOURCES_TABLE: Final = resources.resources_table(metadata)
 MAX_CALL_DAYS: Final = 7
 """Two spans are a call only if their ends are at most this far apart."""
 
-MAX_SPAN_DAYS: Final = 7
-"""A span that is recorded again is the same span only if its end is at most this long after its start."""
-
 
 def root_of(table: str, half: str) -> str:
     """The key of the root that a half names; a half that names no span comes before all others."""

@@ -46,7 +46,7 @@ def canonical(value: Any, shape: Shape, where: str) -> str:
     try:
         dumped = orjson.dumps(value, _plain, _OPTIONS)
         if b"null" in dumped:
-            dumped = orjson.dumps(_finite(value), _plain, _OPTIONS)
+            dumped = orjson.dumps(finite(value), _plain, _OPTIONS)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidInput(_why_unwritable(value, where, 1) or f"{where}: {error}") from error
     is_object = shape == "object" and isinstance(value, Mapping) and _is_plain(dumped)
@@ -95,14 +95,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"a value of type {type(value).__name__} is none of JSON's")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
     """The value with texts for the numbers that JSON lacks."""
     if isinstance(value, float):
         return value if value - value == 0 else {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
     if isinstance(value, Mapping):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str | bytes | bytearray | memoryview):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
@@ -111,7 +111,7 @@ def _fault(value: Any, dumped: bytes, shape: Shape) -> str | None:
     if not _is_plain(dumped):
         if _depth_exceeds(value):
             return f"more than {MAX_DEPTH} levels deep"
-        if _has_nul(value):
+        if has_nul(value):
             return "a NUL character can't be stored: remove it"
     if shape == "object":
         return None if isinstance(value, dict) else f"expected an object, got {_excerpt(dumped)}"
@@ -157,11 +157,12 @@ def _items(value: Any) -> Any:
     return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
-def _has_nul(value: Any) -> bool:
+def has_nul(value: Any) -> bool:
+    """Whether a text or a key in the value has a NUL character."""
     if isinstance(value, dict):
-        return any("\0" in key or _has_nul(item) for key, item in value.items())
-    if isinstance(value, list):
-        return any(map(_has_nul, value))
+        return any("\0" in key or has_nul(item) for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return any(map(has_nul, value))
     return isinstance(value, str) and "\0" in value
 
 

@@ -44,6 +44,7 @@ from spanfold.language.json_values import (
     time_us,
     wrong,
 )
+from spanfold.language.severities import MAX_SEVERITY
 from spanfold.language.topics import BATCH, NOT_FOLDED, ON_EVERY_TOPIC, TRACE_ERASED, PublishableEventType
 
 MAX_NAME_CHARACTERS: Final = 512
@@ -95,7 +96,7 @@ _READERS_OF_TYPE: Final[dict[str, dict[str, Reader]]] = {
     "MetricUpdated": {"name": _NAME, **metric_json.READERS},
     "LogRecorded": {
         **{name: or_null(_NAME) for name in ("trace_id", "span_id")},
-        "severity_number": integer(0, 24),
+        "severity_number": integer(0, MAX_SEVERITY),
         "severity_text": text,
         "body": anything,
         "event_name": text,

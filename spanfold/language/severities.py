@@ -9,6 +9,8 @@ SEVERITIES: Final = {"TRACE": 1, "DEBUG": 5, "INFO": 9, "WARN": 13, "ERROR": 17,
 
 NAMES: Final = tuple(f"{name}{step or ''}" for name in SEVERITIES for step in (0, 2, 3, 4))
 
+MAX_SEVERITY: Final = len(NAMES)
+
 
 def severity_number(severity: str) -> int:
     """The number of a severity that is written as a name or as a number. InvalidInput when it is neither."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 US_PER_DAY: Final = 86_400_000_000
+US_PER_MINUTE: Final = 60_000_000
 
 Partition = tuple[str, int]
 """A topic's name without the installation's prefix, and the number of one of its partitions."""

@@ -8,7 +8,7 @@ greatest (occurred_at, event_id); of several records of a span, the one with the
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar, assert_never, cast
+from typing import Any, TypeVar, assert_never, cast
 
 from spanfold.application.aggregates.base import Aggregate
 from spanfold.application.messages import DomainCommand, Micros
@@ -24,7 +24,8 @@ from spanfold.language.events import (
     TraceFailed,
     event_classes,
 )
-from spanfold.language.topics import TRACES, US_PER_DAY
+from spanfold.language.topics import TRACES
+from spanfold.language.trace_identity import RootKey, own_id, root_key
 
 Closing = TraceCompleted | TraceFailed
 
@@ -73,12 +74,6 @@ class AddSpan(DomainCommand):
     tags: Mapping[str, TagValue] = field(default_factory=dict)
 
 
-MAX_SPAN_US: Final = 7 * US_PER_DAY
-"""A span that is recorded again is the same span only if it ends at most so long after its start."""
-
-RootKey = tuple[int, int, str]
-"""(0, 0, "") without a span id, else (1, start_time, span_id) of the root span; the least key is the trace's root."""
-
 SpanKey = tuple[str, str, str, int, bytes]
 """(span_id, kind, service_name, start_time, event_id of a span that is longer than MAX_SPAN_US else b"")."""
 
@@ -103,13 +98,13 @@ class TraceState:
     def root_created(self) -> TraceCreated | None:
         """The root's beginning, if that is known."""
         held, other = self.created, self.closed
-        return held if held is not None and (other is None or root_key(held) <= root_key(other)) else None
+        return held if held is not None and (other is None or root_of(held) <= root_of(other)) else None
 
     @property
     def root_closed(self) -> Closing | None:
         """The root's end, if that is known."""
         held, other = self.closed, self.created
-        return held if held is not None and (other is None or root_key(held) <= root_key(other)) else None
+        return held if held is not None and (other is None or root_of(held) <= root_of(other)) else None
 
     @property
     def status(self) -> str:
@@ -148,22 +143,22 @@ class TraceState:
 Half = TypeVar("Half", TraceCreated, Closing)
 
 
-def root_key(half: TraceCreated | Closing) -> RootKey:
+def root_of(half: TraceCreated | Closing) -> RootKey:
     """The key of the root that the fact names."""
-    return (0, 0, "") if half.span_id is None or half.start_time is None else (1, half.start_time, half.span_id)
+    return root_key(half.span_id, half.start_time)
 
 
 def span_key(span: SpanRecorded) -> SpanKey:
     """What makes two records the same span of a trace."""
-    is_long = span.end_time - span.start_time > MAX_SPAN_US
-    return (span.span_id, span.kind, span.service_name, span.start_time, span.event_id if is_long else b"")
+    own = own_id(span.start_time, span.end_time, span.event_id)
+    return (span.span_id, span.kind, span.service_name, span.start_time, own)
 
 
 def _better_half(one: Half | None, other: Half) -> Half:
-    if one is None or root_key(other) < root_key(one):
+    if one is None or root_of(other) < root_of(one):
         return other
     is_later = (other.occurred_at, other.event_id) > (one.occurred_at, one.event_id)
-    return other if is_later and root_key(other) == root_key(one) else one
+    return other if is_later and root_of(other) == root_of(one) else one
 
 
 def _replaces(span: SpanRecorded, other: SpanRecorded | None) -> bool:

@@ -14,12 +14,13 @@ from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.ids import trace_hex
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED
+from spanfold.language.trace_identity import NO_SPAN
 from spanfold.operations.trace.log import ACCEPTED, LoggedRecord
 from spanfold.postgres.copying import PG_EPOCH_US
 from spanfold.projections.commit.reading import JSONB_VERSION, storable
 from spanfold.projections.facts import Fact
-from spanfold.projections.resources import Source
-from spanfold.projections.traces.fold import NO_SPAN, Closed, Created, TracePartial, TracesPartial, absorb, fold
+from spanfold.projections.resources import ENVIRONMENT, Source
+from spanfold.projections.traces.fold import Closed, Created, TracePartial, TracesPartial, absorb, fold
 from spanfold.projections.traces.spans import Span
 from spanfold.schemas.codec import Codec
 
@@ -207,10 +208,6 @@ def _span_row(span: Span) -> Row:
         "trace_hex": trace_hex(span.trace_id),
         **_shown_source(span.source),
     }
-
-
-ENVIRONMENT: Final = ("deployment.environment.name", "deployment.environment")
-"""OpenTelemetry's name for it, and the one before."""
 
 
 def _shown_source(source: Source) -> Row:
