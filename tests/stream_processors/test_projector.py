@@ -150,7 +150,7 @@ INSERT INTO hold VALUES (9223372036854775807);
 CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF (SELECT sum(next_offset) FROM spanfold_core.checkpoints WHERE projection = 'journal') >= (SELECT at FROM hold) THEN
-        PERFORM pg_advisory_xact_lock(1);
+        PERFORM pg_advisory_xact_lock(7, 7);
     END IF;
     RETURN NEW;
 END
@@ -161,7 +161,12 @@ CREATE TRIGGER hold BEFORE UPDATE ON spanfold_core.checkpoints FOR EACH ROW EXEC
 long as the test has the lock.
 """
 
-HELD = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 1 AND NOT granted"
+HELD = """
+SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
+WHERE d.datname = current_database() AND locktype = 'advisory' AND (classid, objid, objsubid) = (7, 7, 2) AND NOT granted
+"""
+"""Workers that wait for the test's lock. Tests that run beside this one have databases on the same server."""
+
 CONNECTED = """
 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'spanfold projector'
 """
@@ -191,14 +196,14 @@ def test_kill_minus_9_at_any_point_leaves_the_same_tables_as_no_kill(
     for share in (0.1, 0.5, 0.9):
         # in the middle of a transaction
         hold_at(ledger, int(total * share))
-        ledger.execute("SELECT pg_advisory_lock(1)")
+        ledger.execute("SELECT pg_advisory_lock(7, 7)")
         worker = start(batch_records=small, group=f"{stack_settings.group}-{share}")
         until(lambda: count(ledger, HELD), f"a commit at {share}", worker.output)
         worker.kill()
         before = sum(positions(ledger).values())
         assert total * share - small <= before < total
         hold_at(ledger, 1 << 62)
-        ledger.execute("SELECT pg_advisory_unlock(1)")
+        ledger.execute("SELECT pg_advisory_unlock(7, 7)")
         until(lambda: not count(ledger, CONNECTED), "the end of the killed worker's connection")
         assert sum(positions(ledger).values()) == before
     # wherever it happens to be
@@ -254,10 +259,10 @@ def test_sigterm_ends_a_worker_that_is_catching_up_soon_and_loses_nothing(
     publish_all(stack_settings, events)
     ledger.execute(HOLD.encode())
     hold_at(ledger, 100)
-    ledger.execute("SELECT pg_advisory_lock(1)")
+    ledger.execute("SELECT pg_advisory_lock(7, 7)")
     worker = start(batch_records=10)
     until(lambda: count(ledger, HELD), "a commit", worker.output)
-    ledger.execute("SELECT pg_advisory_unlock(1)")
+    ledger.execute("SELECT pg_advisory_unlock(7, 7)")
     assert worker.stop(45) == 0
     assert sum(positions(ledger).values()) < len(events)
     folded_to_the_end(ledger, start())
@@ -271,12 +276,12 @@ def test_sigterm_ends_a_worker_whose_commit_postgres_does_not_answer(
     publish_all(stack_settings, events)
     ledger.execute(HOLD.encode())
     hold_at(ledger, 100)
-    ledger.execute("SELECT pg_advisory_lock(1)")
+    ledger.execute("SELECT pg_advisory_lock(7, 7)")
     worker = start(batch_records=10)
     until(lambda: count(ledger, HELD), "a commit", worker.output)
     before = positions(ledger)
     assert worker.stop(45) == 0
     assert positions(ledger) == before
-    ledger.execute("SELECT pg_advisory_unlock(1)")
+    ledger.execute("SELECT pg_advisory_unlock(7, 7)")
     folded_to_the_end(ledger, start())
     assert shown(ledger) == told(events)
