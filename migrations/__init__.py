@@ -8,21 +8,18 @@ from __future__ import annotations
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from spanfold.postgres.dsn import sqlalchemy_url
-
 if TYPE_CHECKING:
     from alembic.config import Config
 
 # Alembic is imported where it is used: commands that only ask import this module, and do without it
 
 
-def alembic_config(url: str) -> Config:
-    """The configuration of Alembic for the revisions of this package and this database."""
+def alembic_config() -> Config:
+    """The configuration of Alembic for the revisions of this package."""
     from alembic.config import Config
 
     config = Config()
     config.set_main_option("script_location", str(files("spanfold.migrations")))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
     return config
 
 
@@ -30,4 +27,6 @@ def upgrade(dsn: str, revision: str = "head") -> None:
     """Migrate the database at `dsn` (postgresql://…) to `revision`. Processes that call it at once wait for each other."""
     from alembic import command
 
-    command.upgrade(alembic_config(sqlalchemy_url(dsn)), revision)
+    config = alembic_config()
+    config.attributes["dsn"] = dsn
+    command.upgrade(config, revision)

@@ -9,7 +9,7 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.operations.installation import Installation
 from spanfold.operations.reading import without_password
-from spanfold.postgres.dsn import postgres_dsn, sqlalchemy_url, url_with_defaults
+from spanfold.postgres.dsn import postgres_dsn, url_with_defaults
 
 
 def operated_on(settings: Settings) -> str:
@@ -61,11 +61,6 @@ def test_none_is_said_to_be_none(ask: Callable[[Settings], object], none: str | 
 )
 def test_a_dsn_that_is_shown_has_no_password(dsn: str, shown: str) -> None:
     assert without_password(dsn) == shown
-
-
-def test_sqlalchemy_takes_what_libpq_takes() -> None:
-    assert sqlalchemy_url("postgres://me@db/one") == sqlalchemy_url("postgresql://me@db/one")
-    assert sqlalchemy_url("postgresql://me@db/one?sslmode=require") == "postgresql+psycopg://me@db/one?sslmode=require"
 
 
 def test_a_default_is_added_to_a_url_that_does_not_say_it() -> None:

@@ -106,7 +106,7 @@ assert catalogue.__file__.startswith(sys.argv[1]), catalogue.__file__
 for entry in catalogue.committed():
     assert catalogue.fingerprint_of(entry.load()) == entry.fingerprint
 from alembic.script import ScriptDirectory
-assert ScriptDirectory.from_config(migrations.alembic_config("postgresql+psycopg://")).get_heads()
+assert ScriptDirectory.from_config(migrations.alembic_config()).get_heads()
 """
     subprocess.run([sys.executable, "-P", "-c", program, tmp_path], cwd=tmp_path, check=True, timeout=60)
 

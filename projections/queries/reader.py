@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from psycopg import AsyncConnection, AsyncCursor, DataError, OperationalError, errors, sql
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
@@ -22,6 +21,7 @@ from spanfold.language.positions import NextOffsets, Position, missing
 from spanfold.postgres import documents
 from spanfold.postgres.coalescer import Coalescer
 from spanfold.postgres.pool import pool_of
+from spanfold.postgres.sessions import READ_ONLY
 from spanfold.projections.projection import installed
 from spanfold.projections.queries import micros
 
@@ -67,10 +67,11 @@ class Reader:
         self._wait_s, self._statement_s = wait_s, statement_s
         self._checkpoints: Coalescer[str, NextOffsets] = Coalescer(self._ask_checkpoints)
         self._pool = pool_of(
-            _conninfo(dsn, statement_s),
+            dsn,
             "spanfold queries",
             connections=connections,
             timeout_s=CONNECT_S,
+            settings={**READ_ONLY, "statement_timeout": f"{statement_s * 1000:.0f}ms"},
             kwargs={"autocommit": True, "prepare_threshold": None},
             configure=_configure,
             check=AsyncConnectionPool.check_connection,
@@ -157,13 +158,6 @@ class Reader:
             raise Misconfigured(f"{error.diag.message_primary}: run `spanfold migrate`") from error
         except (PoolTimeout, PoolClosed, OperationalError) as error:
             raise StoreUnavailable(f"Postgres can't be asked: {error}") from error
-
-
-def _conninfo(dsn: str, statement_s: float) -> str:
-    """The DSN of connections that can't write."""
-    own = conninfo_to_dict(dsn).get("options") or ""
-    options = f"{own} -c default_transaction_read_only=on -c statement_timeout={int(statement_s * 1000)}".strip()
-    return make_conninfo(dsn, options=options)
 
 
 def bounded(query: object, bounds: Mapping[str, str]) -> tuple[list[sql.Composable], dict[str, Any]]:

@@ -13,8 +13,8 @@ from spanfold.cli.options import AsJson, Home, installation
 from spanfold.cli.output import console, notices, print_json_rows, table
 from spanfold.language.errors import Misconfigured
 from spanfold.operations.installation import Installation
-from spanfold.operations.reading import read_only
 from spanfold.operations.sql import query_rows, query_table
+from spanfold.postgres.sessions import READ_ONLY, as_options
 
 CANCELLED: Final = 130
 
@@ -59,7 +59,9 @@ def _open_psql(target: Installation) -> None:
     psql = (target.stack.psql if target.stack else None) or shutil.which("psql")
     if psql is None:
         raise Misconfigured("psql is not on PATH: install PostgreSQL's client, or pass a query")
-    parts = conninfo_to_dict(read_only(target.dsn, "spanfold sql"))
+    parts = conninfo_to_dict(target.dsn)
+    options = f"{parts.get('options', '')} {as_options(READ_ONLY)}".strip()
+    parts |= {"options": options, "application_name": "spanfold sql"}
     password = parts.pop("password", None)
     environment = {**os.environ, "PSQL_HISTORY": str(_history(target.settings.home))}
     if password:

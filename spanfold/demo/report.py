@@ -9,6 +9,8 @@ import psycopg
 from psycopg.rows import dict_row
 
 from spanfold.demo.processes import RUN_TAG
+from spanfold.postgres.connections import connect
+from spanfold.postgres.sessions import READ_ONLY
 
 Row = dict[str, Any]
 
@@ -103,7 +105,8 @@ class Report:
 
 def read_report(postgres_dsn: str, run: str, series: Sequence[str] = (), *, slowest: int = 3) -> Report:
     """Ask Postgres about one run, whose metrics are these series."""
-    with psycopg.connect(postgres_dsn, autocommit=True, row_factory=dict_row) as connection:
+    with connect(postgres_dsn, "spanfold demo", READ_ONLY) as connection:
+        connection.row_factory = dict_row
         about: Row = {"tag": RUN_TAG, "run": run, "series": list(series)}
         traces = _rows(connection, SLOWEST_TRACES, about | {"limit": slowest})
         for trace in traces:

@@ -13,7 +13,7 @@ from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.operations.installation import Installation
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
-from spanfold.postgres.connections import CONNECT_TIMEOUT_S
+from spanfold.postgres.connections import connect
 from spanfold.postgres.errors import unreachable_postgres
 
 SCHEMA_VERSION: Final = "SELECT version_num FROM public.schema_version"
@@ -57,7 +57,7 @@ def _topics(settings: Settings) -> set[str]:
 def _tables(dsn: str) -> Iterator[str]:
     """What there is of spanfold in the database, in words."""
     try:
-        with psycopg.connect(dsn, connect_timeout=CONNECT_TIMEOUT_S, autocommit=True) as connection:
+        with connect(dsn, "spanfold migrate") as connection:
             for (revision,) in _rows(connection, SCHEMA_VERSION):
                 yield f"the tables of schema version {revision}"
             for projection, generation in _rows(connection, GENERATIONS):

@@ -9,19 +9,11 @@ import orjson
 import psycopg
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spanfold.operations.postgres_errors import reads_translated
 from spanfold.postgres import documents
-from spanfold.postgres.connections import CONNECT_TIMEOUT_S
-
-OPTIONS: Final = "-c search_path=spanfold,public -c default_transaction_read_only=on -c timezone=UTC -c datestyle=ISO"
-
-
-def read_only(dsn: str, application_name: str) -> str:
-    """The DSN of a session that can't write, whose tables need no schema, and whose times are UTC."""
-    own = conninfo_to_dict(dsn).get("options")
-    return make_conninfo(dsn, options=f"{own or ''} {OPTIONS}".strip(), application_name=application_name)
+from spanfold.postgres.connections import connect
+from spanfold.postgres.sessions import READ_ONLY
 
 
 def without_password(dsn: str | None) -> str | None:
@@ -37,7 +29,7 @@ def reading(dsn: str, application_name: str) -> Iterator[psycopg.Connection[Any]
     """A read-only session; errors within the block are those of `reads_translated`."""
     with (
         reads_translated(),
-        psycopg.connect(read_only(dsn, application_name), connect_timeout=CONNECT_TIMEOUT_S) as connection,
+        connect(dsn, application_name, READ_ONLY, autocommit=False) as connection,
     ):
         documents.use(connection)
         yield connection

@@ -11,7 +11,7 @@ from spanfold.language.errors import InvalidInput, Misconfigured
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.operations.installation import Installation
 from spanfold.operations.postgres_errors import reads_translated
-from spanfold.postgres.connections import CONNECT_TIMEOUT_S
+from spanfold.postgres.connections import connect
 from spanfold.projections.states import Folding, StateStore
 
 
@@ -38,7 +38,7 @@ def take_snapshots(
     store = StateStore(Folding(installed_aggregates()[name], policy) for name in names)
     with (
         reads_translated(),
-        psycopg.connect(installation.dsn, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S) as connection,
+        connect(installation.dsn, "spanfold snapshot") as connection,
     ):
         taken = _take(connection, store, progress)
         return [_counted(connection, name, taken) for name in names]

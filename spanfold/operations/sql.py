@@ -17,7 +17,9 @@ from spanfold.language.errors import InvalidInput
 from spanfold.language.json_values import decimal_text
 from spanfold.operations.installation import Installation
 from spanfold.operations.postgres_errors import statement_error
-from spanfold.operations.reading import DocumentLoader, FiniteLoader, IsoLoader, TextLoader, read_only
+from spanfold.operations.reading import DocumentLoader, FiniteLoader, IsoLoader, TextLoader
+from spanfold.postgres.connections import connect
+from spanfold.postgres.sessions import READ_ONLY
 
 NUMERIC_OIDS: Final = {
     psycopg.adapters.types[name].oid for name in ("int2", "int4", "int8", "float4", "float8", "numeric")
@@ -74,7 +76,7 @@ def query_rows(installation: Installation, statement: str) -> Iterator[dict[str,
 def _session(installation: Installation, statement: str) -> Iterator[Cursor[Any]]:
     try:
         with (
-            psycopg.connect(read_only(installation.dsn, "spanfold sql")) as connection,
+            connect(installation.dsn, "spanfold sql", READ_ONLY, autocommit=False) as connection,
             connection.cursor() as cursor,
         ):
             yield cursor

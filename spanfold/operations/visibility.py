@@ -8,6 +8,7 @@ import psycopg
 
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.topics import Partition
+from spanfold.postgres.connections import connect
 from spanfold.postgres.errors import unreachable_postgres
 
 POLL_S: Final = 0.05
@@ -28,7 +29,7 @@ def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float
     """
     deadline = time.monotonic() + timeout_s
     try:
-        with psycopg.connect(dsn, autocommit=True, connect_timeout=max(2, int(timeout_s))) as connection:
+        with connect(dsn, "spanfold publish") as connection:
             while behind := _behind(connection, ends):
                 if time.monotonic() >= deadline:
                     raise StoreUnavailable(_still(behind, ends, timeout_s))

@@ -6,6 +6,7 @@ from typing import Any, Final
 import psycopg
 from psycopg.conninfo import make_conninfo
 
+from spanfold.postgres import sessions
 from spanfold.postgres.dsn import with_defaults
 
 CONNECT_TIMEOUT_S: Final = 5
@@ -18,20 +19,25 @@ KEEPALIVES: Final[Mapping[str, str]] = {
     "tcp_user_timeout": "30000",
 }
 
-DEFAULTS: Final[Mapping[str, str]] = {
-    "connect_timeout": str(CONNECT_TIMEOUT_S),
-    **KEEPALIVES,
-    # a process that is frozen in mid-transaction holds its partition's checkpoints no longer than this
-    "options": "-c idle_in_transaction_session_timeout=60s",
-}
+DEFAULTS: Final[Mapping[str, str]] = {"connect_timeout": str(CONNECT_TIMEOUT_S), **KEEPALIVES}
 """libpq's parameters of our connections, where the DSN does not set them itself."""
 
 
-def connect(dsn: str, application_name: str) -> psycopg.Connection[Any]:
-    """A connection in autocommit mode, with DEFAULTS."""
-    return psycopg.connect(process_dsn(dsn, application_name), autocommit=True)
-
-
-def process_dsn(dsn: str, application_name: str) -> str:
-    """The DSN of such a connection, for a process that opens it itself."""
-    return make_conninfo(with_defaults(dsn, **DEFAULTS), application_name=application_name)
+def connect(
+    dsn: str,
+    application_name: str,
+    settings: sessions.Settings = sessions.PLAIN,
+    *,
+    autocommit: bool = True,
+) -> psycopg.Connection[Any]:
+    """A connection with DEFAULTS, its session pinned, with these `settings` in place of PINNED's or besides."""
+    connection: psycopg.Connection[Any] = psycopg.connect(
+        make_conninfo(with_defaults(dsn, **DEFAULTS), application_name=application_name), autocommit=True
+    )
+    try:
+        sessions.pin(connection, settings)
+        connection.autocommit = autocommit
+    except BaseException:
+        connection.close()
+        raise
+    return connection

@@ -32,11 +32,6 @@ def checked_dsn(dsn: str) -> str:
     return dsn
 
 
-def sqlalchemy_url(dsn: str) -> str:
-    """The DSN as SQLAlchemy takes it, with psycopg 3 as the driver. Misconfigured when it is no URL."""
-    return f"postgresql+psycopg://{checked_dsn(dsn).partition('://')[2]}"
-
-
 def with_defaults(dsn: str, **defaults: str) -> str:
     """The DSN as keywords and values, with those of these libpq parameters that it does not set itself."""
     return make_conninfo(dsn, **_not_set(dsn, defaults))

@@ -2,11 +2,18 @@
 
 from sqlalchemy import Engine, create_engine, pool
 
-from spanfold.postgres.dsn import sqlalchemy_url
+from spanfold.postgres.connections import connect
+from spanfold.postgres.dsn import checked_dsn
+from spanfold.postgres.sessions import PATIENT
 
 
-def engine_of(dsn: str, **connect_args: str) -> Engine:
-    """An engine that opens a connection for each use and keeps none; `connect_args` are libpq's. Misconfigured when the DSN is
-    no URL.
+def engine_of(dsn: str, application_name: str = "spanfold", **settings: str) -> Engine:
+    """An engine that opens a connection for each use and keeps none, with these `settings` of its sessions; a transaction may
+    wait for other work. Misconfigured when the DSN is no URL.
     """
-    return create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool, connect_args=connect_args)
+    checked = checked_dsn(dsn)
+    return create_engine(
+        "postgresql+psycopg://",
+        poolclass=pool.NullPool,
+        creator=lambda: connect(checked, application_name, {**PATIENT, **settings}, autocommit=False),
+    )

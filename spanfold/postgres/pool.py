@@ -2,13 +2,15 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, Final, Self
 
-from psycopg import InterfaceError, OperationalError, errors
+from psycopg import AsyncConnection, InterfaceError, OperationalError, errors
 from psycopg_pool import AsyncConnectionPool
 
 from spanfold.language.errors import Misconfigured, StoreUnavailable
-from spanfold.postgres.connections import CONNECT_TIMEOUT_S, KEEPALIVES
+from spanfold.postgres import sessions
+from spanfold.postgres.connections import CONNECT_TIMEOUT_S, DEFAULTS
 from spanfold.postgres.dsn import with_defaults
 from spanfold.postgres.retries import within
 
@@ -18,14 +20,37 @@ RECONNECT_TIMEOUT_S: Final = 2.0 * CONNECT_TIMEOUT_S
 """A server that is away is asked again soon: whoever waits has a deadline of its own."""
 
 
-def pool_of(dsn: str, name: str, *, connections: int, timeout_s: float, **options: Any) -> AsyncConnectionPool:
+async def _as_it_is(_: AsyncConnection[Any]) -> None:
+    pass
+
+
+def pool_of(
+    dsn: str,
+    name: str,
+    *,
+    connections: int,
+    timeout_s: float,
+    settings: sessions.Settings = sessions.PLAIN,
+    configure: Callable[[AsyncConnection[Any]], Awaitable[None]] = _as_it_is,
+    **options: Any,
+) -> AsyncConnectionPool:
     """A pool in autocommit mode, to be opened with `async with`; pg_stat_activity shows `name` unless the DSN has another one.
-    A caller waits `timeout_s` for a connection.
+    Sessions are pinned, with these `settings` in place of PINNED's or besides, then configured. A caller waits `timeout_s` for
+    a connection.
     """
-    defaults = {"application_name": name, "connect_timeout": str(CONNECT_TIMEOUT_S), **KEEPALIVES}
-    settings: dict[str, Any] = {"kwargs": {"autocommit": True}, "min_size": 1, "open": False, **options}
+
+    async def begin(connection: AsyncConnection[Any]) -> None:
+        await sessions.pin_async(connection, settings)
+        await configure(connection)
+
+    of_pool: dict[str, Any] = {"kwargs": {"autocommit": True}, "min_size": 1, "open": False, **options}
     return AsyncConnectionPool(
-        with_defaults(dsn, **defaults), max_size=connections, timeout=timeout_s, name=name, **settings
+        with_defaults(dsn, **{"application_name": name, **DEFAULTS}),
+        max_size=connections,
+        timeout=timeout_s,
+        name=name,
+        configure=begin,
+        **of_pool,
     )
 
 

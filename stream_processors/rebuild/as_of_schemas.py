@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, text
 
 from spanfold.language.errors import InvalidInput
 from spanfold.language.positions import NextOffsets
+from spanfold.postgres.connections import connect
 from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.generation_states import GenerationState
@@ -33,7 +33,7 @@ def create_schema(dsn: str, name: str, moment: str) -> None:
         raise InvalidInput(
             f"{name!r} can't be a schema name: use up to 31 characters of a to z, 0 to 9 and _, not starting with a digit"
         )
-    with psycopg.connect(dsn, autocommit=True) as connection, connection.transaction():
+    with connect(dsn, "spanfold as-of") as connection, connection.transaction():
         if connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = %s", (name,)).fetchone():
             raise InvalidInput(
                 f"the schema {name} exists already: drop it with `spanfold as-of --drop {name}`, or use another name"

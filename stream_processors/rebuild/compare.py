@@ -7,6 +7,8 @@ import psycopg
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.positions import NextOffsets
+from spanfold.postgres.connections import connect
+from spanfold.postgres.sessions import PATIENT
 from spanfold.projections.commit.erasure import erasures_on
 from spanfold.projections.generations.lifecycle import GenerationRow
 from spanfold.projections.generations.parity import Side, TableParity, checksums, compare, shapes_of
@@ -54,8 +56,8 @@ def _compare_once(
     context: RebuildContext, loader: GenerationLoader, live: GenerationRow, rebuilt: GenerationRow
 ) -> list[TableParity]:
     with (
-        psycopg.connect(context.dsn, application_name="spanfold compare") as frozen,
-        psycopg.connect(context.dsn) as current,
+        connect(context.dsn, "spanfold compare", PATIENT, autocommit=False) as frozen,
+        connect(context.dsn, "spanfold compare", PATIENT, autocommit=False) as current,
     ):
         frozen.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         until = _comparable_offsets(context, frozen, loader, live)

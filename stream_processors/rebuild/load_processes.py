@@ -17,6 +17,7 @@ import psycopg
 
 from spanfold.language.errors import SpanfoldError, StoreUnavailable
 from spanfold.language.settings import Settings
+from spanfold.postgres.connections import connect
 from spanfold.projections.generations.shadow import Shadow
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild.log_reader import POLL_S, LogReader, OffsetRange
@@ -75,9 +76,8 @@ def fold_in_processes(
 def _fold_one(target: Target, offsets: OffsetRange) -> None:
     shadow = Shadow(installed()[target.projection], target.number, target.schema)
     try:
-        with psycopg.connect(target.dsn, autocommit=True) as connection:
-            # what a crash takes back is folded again: the checkpoints go with the rows
-            connection.execute("SET synchronous_commit = off")
+        # what a crash takes back is folded again: the checkpoints go with the rows
+        with connect(target.dsn, "spanfold load", {"synchronous_commit": "off"}) as connection:
             fold(_reader, connection, shadow, [offsets])
     except SpanfoldError as error:
         raise type(error)(str(error)) from None

@@ -75,8 +75,8 @@ def rebuild_context(
     """Alone with the generations of this projection until the block ends. `topics` include the projection's; new tables go to the
     tablespace. Misconfigured when another process is at work on them.
     """
-    options = {"options": f"-c default_tablespace={tablespace}"} if tablespace else {}
-    engine = engine_of(dsn, **options)
+    settings_of_sessions = {"default_tablespace": tablespace} if tablespace else {}
+    engine = engine_of(dsn, "spanfold rebuild", **settings_of_sessions)
     gc_tuning.tune()
     key = f"spanfold rebuild {projection.name}"
     with session_lock(dsn, key, lambda holder: _busy(projection.name, holder)) as control:

@@ -3,12 +3,11 @@
 from collections.abc import Callable
 
 import pytest
-from sqlalchemy import create_engine, pool
 
 from spanfold.language.errors import Misconfigured
 from spanfold.language.progress import NullProgress
 from spanfold.language.topics import LOGS, METRICS, SERVICES, TRACES
-from spanfold.postgres.dsn import sqlalchemy_url
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.journal import JOURNAL
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
@@ -30,7 +29,7 @@ PARTITION = 1
 def another_generation(old: Place, state: str, offset: int = AT) -> None:
     """A second generation of traces in this state, which stands at this offset of PARTITION and elsewhere where live does."""
     dsn = str(old.settings.postgres_dsn)
-    with create_engine(sqlalchemy_url(dsn), poolclass=pool.NullPool).begin() as connection:
+    with engine_of(dsn).begin() as connection:
         made = lifecycle.create_generation(connection, installed()["traces"], GenerationState(state))
     old.ledger.execute(
         "UPDATE spanfold_core.checkpoints c SET next_offset = l.next_offset, log_time = l.log_time"

@@ -7,14 +7,13 @@ from typing import Any
 import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, pool
 
 from spanfold.application.aggregates import AggregateState, TraceAggregate
 from spanfold.language.events import TraceEvent
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import TRACES
-from spanfold.postgres.dsn import sqlalchemy_url
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.reading import read
 from spanfold.projections.commit.store import Store
@@ -102,7 +101,7 @@ def _forget(ledger: Ledger) -> None:
 def _loaded(settings: Settings, ledger: Ledger, states: StateStore, tail: Sequence[Batch]) -> int:
     """The number of a generation that was loaded from the states, and the batches behind them."""
     assert settings.postgres_dsn
-    engine = create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool)
+    engine = engine_of(settings.postgres_dsn)
     with engine.begin() as connection:
         generation = lifecycle.create_generation(connection, PROJECTION, GenerationState.LOADING)
     shadow, place = Shadow(PROJECTION, generation.number, generation.schema), states.folded_partition(TRACES.name, 0)

@@ -7,13 +7,12 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import create_engine, pool
 
 from spanfold.application.aggregates import AggregateState, TraceAggregate
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
-from spanfold.postgres.dsn import sqlalchemy_url
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
@@ -45,7 +44,7 @@ def kept(ledger: Ledger) -> Ledger:
 
 def load(settings: Settings, dsn: str) -> tuple[int, str]:
     """Load a generation from the states, over connections of this DSN. How many there were, and its schema."""
-    engine = create_engine(sqlalchemy_url(str(settings.postgres_dsn)), poolclass=pool.NullPool)
+    engine = engine_of(str(settings.postgres_dsn))
     with engine.begin() as connection:
         generation = lifecycle.create_generation(connection, PROJECTION, GenerationState.LOADING)
     shadow = Shadow(PROJECTION, generation.number, generation.schema)

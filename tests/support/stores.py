@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import create_engine, pool
-
 from spanfold.application.aggregates import ServiceAggregate, TraceAggregate
 from spanfold.language.events import Event, RecordDiscarded, RecordRetried
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import TRACES
-from spanfold.postgres.dsn import sqlalchemy_url
+from spanfold.postgres.engine import engine_of
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
@@ -39,7 +37,7 @@ def with_second(settings: Settings) -> dict[str, Projection]:
     """Register a second projection, which begins at 0; returns both."""
     second = Second()
     assert settings.postgres_dsn
-    with create_engine(sqlalchemy_url(settings.postgres_dsn), poolclass=pool.NullPool).begin() as connection:
+    with engine_of(settings.postgres_dsn).begin() as connection:
         lifecycle.create_generation(connection, second, GenerationState.LIVE)
     return {**installed(), "second": second}
 

@@ -21,6 +21,7 @@ from spanfold.operations.doctor.checks import Check, CheckState
 from spanfold.operations.installation import Installation, command_line
 from spanfold.operations.process_urls import process_urls
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
+from spanfold.postgres.connections import connect
 from spanfold.postgres.errors import unreachable_postgres
 
 CLOCK_TOLERANCE_S: Final = 1.0
@@ -78,9 +79,7 @@ def _topics(settings: Settings, on_broker: list[TopicOnBroker]) -> Check:
 
 def _postgres(target: Installation, topics: list[TopicOnBroker]) -> Iterator[Check]:
     try:
-        with psycopg.connect(
-            target.dsn, connect_timeout=5, autocommit=True, application_name="spanfold doctor"
-        ) as connection:
+        with connect(target.dsn, "spanfold doctor") as connection:
             yield _answers(connection)
             yield _tables(target.settings, connection, topics)
     except psycopg.OperationalError as error:
@@ -135,7 +134,7 @@ def _newest_revision() -> str | None:
 
     from spanfold.migrations import alembic_config
 
-    return ScriptDirectory.from_config(alembic_config("")).get_current_head()
+    return ScriptDirectory.from_config(alembic_config()).get_current_head()
 
 
 SCHEMA_VERSION: Final = "SELECT version_num FROM public.schema_version"
