@@ -24,7 +24,9 @@ def alembic_config() -> Config:
 
 
 def upgrade(dsn: str, revision: str = "head") -> None:
-    """Migrate the database at `dsn` (postgresql://…) to `revision`. Processes that call it at once wait for each other."""
+    """Migrate the database at `dsn` (postgresql://…) to `revision`. Processes that call it at once wait for each other.
+    Misconfigured when the database is not what it must be; see requirements.py.
+    """
     from alembic import command
 
     config = alembic_config()

@@ -17,7 +17,7 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings, default_home, settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.dsn import checked_dsn
-from spanfold.postgres.errors import unreachable_postgres
+from spanfold.postgres.errors import translated
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Installation:
             for notice in lifecycle.prepare(dsn, topics.values(), installed()):
                 notify(notice)
         except OperationalError as error:
-            raise unreachable_postgres(error.orig) from error
+            raise translated(error.orig) from error
         return topics
 
     def to_be_rebuilt(self) -> Sequence[str]:
@@ -76,7 +76,7 @@ class Installation:
         try:
             return lifecycle.to_be_rebuilt(self.dsn, installed())
         except OperationalError as error:
-            raise unreachable_postgres(error.orig) from error
+            raise translated(error.orig) from error
 
 
 def environment_settings(**given: Any) -> Settings:

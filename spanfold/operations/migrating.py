@@ -14,7 +14,7 @@ from spanfold.language.settings import Settings
 from spanfold.operations.installation import Installation
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
 from spanfold.postgres.connections import connect
-from spanfold.postgres.errors import unreachable_postgres
+from spanfold.postgres.errors import translated
 
 SCHEMA_VERSION: Final = "SELECT version_num FROM public.schema_version"
 GENERATIONS: Final = "SELECT projection, generation FROM spanfold_core.generations"
@@ -63,7 +63,7 @@ def _tables(dsn: str) -> Iterator[str]:
             for projection, generation in _rows(connection, GENERATIONS):
                 yield f"generation {generation} of projection {projection}"
     except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+        raise translated(error) from error
 
 
 def _rows(connection: psycopg.Connection[Any], query: str) -> list[tuple[Any, ...]]:

@@ -6,20 +6,24 @@ from contextlib import contextmanager
 import psycopg
 
 from spanfold.language.errors import InvalidInput, Misconfigured, StoreUnavailable
-from spanfold.postgres.errors import unreachable_postgres
+from spanfold.postgres.errors import translated
 
 
 @contextmanager
 def reads_translated() -> Iterator[None]:
-    """Within the block Misconfigured says that the database lacks a table of spanfold, StoreUnavailable that Postgres does not
-    answer.
+    """Within the block Misconfigured says that the database lacks a table of spanfold, or that the role may not read it,
+    StoreUnavailable that Postgres does not answer.
     """
     try:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured("this database is not up to date: run `spanfold migrate`, or start a worker") from error
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise Misconfigured(
+            f"this role may not do that ({error.diag.message_primary}): use a login with the role that owns spanfold's tables"
+        ) from error
     except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+        raise translated(error) from error
 
 
 @contextmanager
@@ -33,18 +37,18 @@ def writes_translated(afterwards: str = "The live tables are as they were") -> I
         raise _failed(error.orig if isinstance(error, DBAPIError) else error, afterwards) from error
 
 
-def _failed(error: BaseException | None, afterwards: str) -> StoreUnavailable:
+def _failed(error: BaseException | None, afterwards: str) -> Misconfigured | StoreUnavailable:
     if isinstance(error, psycopg.Error) and error.sqlstate:
         words = " ".join(str(error).split())
         return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). {afterwards}")
-    return unreachable_postgres(error)
+    return translated(error)
 
 
-def statement_error(error: psycopg.Error, statement: str) -> InvalidInput | StoreUnavailable:
+def statement_error(error: psycopg.Error, statement: str) -> InvalidInput | Misconfigured | StoreUnavailable:
     """One line about a statement that failed: what is wrong, and at which line and column."""
     diag = error.diag
     if diag.message_primary is None or (error.sqlstate or "")[:2] in ("08", "57"):
-        return unreachable_postgres(error)
+        return translated(error)
     place = ""
     if diag.statement_position:
         before = statement[: int(diag.statement_position) - 1]

@@ -9,7 +9,7 @@ import psycopg
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.topics import Partition
 from spanfold.postgres.connections import connect
-from spanfold.postgres.errors import unreachable_postgres
+from spanfold.postgres.errors import translated
 
 POLL_S: Final = 0.05
 
@@ -39,7 +39,7 @@ def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float
             "this database has no read models yet: run `spanfold migrate`, or start a worker"
         ) from error
     except psycopg.OperationalError as error:
-        raise unreachable_postgres(error) from error
+        raise translated(error) from error
 
 
 def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) -> dict[Partition, int]:

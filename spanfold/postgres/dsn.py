@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Final
 from urllib.parse import quote, urlencode
 
+from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from spanfold.language.errors import Misconfigured
@@ -29,7 +30,20 @@ def checked_dsn(dsn: str) -> str:
         )
     if _BARE_PERCENT.search(dsn):
         raise Misconfigured("the Postgres DSN (SPANFOLD_POSTGRES_DSN) has a bare %: write it as %25 in a URL")
+    try:
+        parts = conninfo_to_dict(dsn)
+    except ProgrammingError:
+        raise Misconfigured(
+            "the Postgres DSN (SPANFOLD_POSTGRES_DSN) is a URL that libpq can't read: its parameters are libpq's, as in "
+            "postgresql://user@host/database?sslmode=require, and a = in a value is written %3D"
+        ) from None
+    if any(not _port(port) for port in str(parts.get("port", "")).split(",")):
+        raise Misconfigured("the Postgres DSN (SPANFOLD_POSTGRES_DSN) has no valid port: use 1 to 65535")
     return dsn
+
+
+def _port(text: str) -> bool:
+    return not text or (text.isdecimal() and 1 <= int(text) <= 65535)
 
 
 def with_defaults(dsn: str, **defaults: str) -> str:

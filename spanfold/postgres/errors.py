@@ -10,7 +10,7 @@
 | class 57                           | shutdown, failover, cancelled                        | tried again     |
 | class 58                           | an I/O error of the server                           | tried again     |
 | 25P03                              | the session was idle in its transaction for too long | tried again     |
-| class 28 or 3D, or a refused login | wrong user, password or database                     | Misconfigured   |
+| class 28 or 3D, or a refused login | wrong user, password, database or parameter          | Misconfigured   |
 | any other                          | the statement or its values are wrong                | raised as it is |
 """
 
@@ -26,11 +26,21 @@ IDLE_IN_TRANSACTION: Final = "25P03"
 LOGIN_CLASSES: Final = ("28", "3D")
 
 LOGIN_REFUSED: Final = re.compile(
-    r"FATAL: .*(authentication failed|does not exist|no pg_hba\.conf entry)|no password supplied"
+    r"""FATAL:\ .*(
+          authentication\ failed | does\ not\ exist | no\ pg_hba\.conf\ entry
+        | no\ such\ (database|user)                      # PgBouncer
+        | unsupported\ startup\ parameter                # PgBouncer
+        | unrecognized\ configuration\ parameter | invalid\ value\ for\ parameter | permission\ denied
+        | is\ not\ permitted\ to\ log\ in
+        )
+      | no\ password\ supplied | does\ not\ support\ SSL | certificate\ verify\ failed | invalid\ port\ number""",
+    re.VERBOSE,
 )
-"""How a server refuses a login: libpq gives no SQLSTATE for a connection that was never made. A server that says it in another
-language counts as one that is away.
+"""How a server, a pooler or libpq refuses a login: libpq gives no SQLSTATE for a connection that was never made. A server that
+says it in another language counts as one that is away.
 """
+
+POOLER_REFUSES_OPTIONS: Final = "unsupported startup parameter: options"
 
 
 def is_transient(error: BaseException) -> bool:
@@ -53,14 +63,15 @@ def is_login_refused(error: BaseException) -> bool:
 
 
 def translated(error: BaseException | None) -> Misconfigured | StoreUnavailable:
-    """A failed connection as spanfold's error: Misconfigured when Postgres refuses this client, else StoreUnavailable."""
-    if error is not None and is_login_refused(error):
+    """A failed connection as spanfold's error, on one line: Misconfigured when Postgres or a pooler refuses this client, else
+    StoreUnavailable. What libpq reports names the server, never the password.
+    """
+    reported = " ".join(str(error).split())
+    if POOLER_REFUSES_OPTIONS in reported:
         return Misconfigured(
-            f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {' '.join(str(error).split())}"
+            "the pooler refuses the `options` of SPANFOLD_POSTGRES_DSN: leave them out, or set"
+            f" ignore_startup_parameters = options in pgbouncer.ini ({reported})"
         )
-    return unreachable_postgres(error)
-
-
-def unreachable_postgres(error: BaseException | None) -> StoreUnavailable:
-    """What libpq reports, on one line: it names the server, never the password."""
-    return StoreUnavailable(f"Postgres can't be used: {' '.join(str(error).split())}")
+    if error is not None and is_login_refused(error):
+        return Misconfigured(f"Postgres refuses this client, check SPANFOLD_POSTGRES_DSN: {reported}")
+    return StoreUnavailable(f"Postgres can't be used: {reported}")

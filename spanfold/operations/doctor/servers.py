@@ -22,7 +22,7 @@ from spanfold.operations.installation import Installation, command_line
 from spanfold.operations.process_urls import process_urls
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
 from spanfold.postgres.connections import connect
-from spanfold.postgres.errors import unreachable_postgres
+from spanfold.postgres.errors import translated
 
 CLOCK_TOLERANCE_S: Final = 1.0
 
@@ -84,7 +84,7 @@ def _postgres(target: Installation, topics: list[TopicOnBroker]) -> Iterator[Che
             yield _tables(target.settings, connection, topics)
     except psycopg.OperationalError as error:
         advice = "check SPANFOLD_POSTGRES_DSN, and whether that Postgres is running"
-        yield Check("Postgres", CheckState.FAIL, str(unreachable_postgres(error)), advice)
+        yield Check("Postgres", CheckState.FAIL, str(translated(error)), advice)
     except SpanfoldError as error:
         yield Check("Postgres", CheckState.FAIL, str(error))
 
