@@ -7,7 +7,9 @@ import time
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from spanfold.language import throttled_log
+from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.throttled_log import ThrottledLog
+from spanfold.producers.counts import Counters, Counts
 from spanfold.producers.delivery import Delivery
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -15,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from spanfold.language.events import DomainEvent
-    from spanfold.producers.delivery import Outcome
+    from spanfold.language.topics import Topic
+    from spanfold.producers.delivery import OnDelivery, Outcome
 
 DELIVERY_S: Final = 10.0
 """How long an exporter waits for Kafka's acknowledgements by default."""
@@ -60,7 +63,9 @@ class EventSink:
     """
 
     def __init__(self, item: str, publisher: TelemetryPublisher | None) -> None:
-        """Publish through `publisher`, which its owner closes; without one, make one and close it with this."""
+        """Publish through `publisher`, which its owner closes; without one, make one and close it with this. Where no Kafka is
+        named, the log says so once and everything is dropped.
+        """
         self.publisher = publisher or _publisher()
         self._owns_publisher = publisher is None
         self._item = item
@@ -139,7 +144,51 @@ class EventSink:
 
 
 def _publisher() -> TelemetryPublisher:
-    """One that never waits, on the Kafka that the environment names."""
+    """One that never waits, on the Kafka that the environment names; one that drops everything where it names none or a setting
+    is invalid, and the log says so once.
+    """
+    from pydantic import ValidationError
+
     from spanfold.language.settings import settings
 
-    return TelemetryPublisher(settings(), on_full="drop")
+    try:
+        return TelemetryPublisher(settings(), on_full="drop")
+    except (SpanfoldError, ValidationError) as error:
+        reason = " ".join(str(error).split())
+        ThrottledLog("spanfold.publisher").warning("nothing will be published", reason=reason)
+        return _Nowhere(reason)
+
+
+class _Nowhere(TelemetryPublisher):
+    """Drops every event, and counts it."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason, self._dropped = reason, Counters()
+
+    def publish(
+        self, event: DomainEvent, traceparent: str | None = None, on_delivery: OnDelivery | None = None
+    ) -> bool:
+        self._dropped.add("dropped")
+        return False
+
+    def publish_and_wait(
+        self,
+        event: DomainEvent,
+        traceparent: str | None = None,
+        *,
+        topic: Topic | None = None,
+        timeout_s: float = 30.0,
+    ) -> Delivery:
+        raise Misconfigured(self._reason)
+
+    async def apublish(self, event: DomainEvent, traceparent: str | None = None) -> Delivery:
+        raise Misconfigured(self._reason)
+
+    def flush(self, timeout_s: float = 10.0) -> int:
+        return 0
+
+    def counts(self) -> Counts:
+        return self._dropped.now()
+
+    def close(self, timeout_s: float = 10.0) -> int:
+        return 0

@@ -63,7 +63,7 @@ class SpanfoldLogHandler(logging.Handler):
         service_name: str | None = None,
     ) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops, and close it with this
-        handler. Misconfigured when no Kafka is named.
+        handler. Where no Kafka is named, the log says so once and everything is dropped.
         """
         super().__init__(level)
         self._given = Resource({"service.name": service_name}) if service_name else None

@@ -16,22 +16,19 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from spanfold.language.errors import InvalidInput, LogUnavailable, SpanfoldError
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.throttled_log import ThrottledLog
+from spanfold.producers import child_exit
+from spanfold.producers.child_exit import EXIT_FLUSH_S
 from spanfold.producers.connection import MAX_EVENT_BYTES, Connection, Report
 from spanfold.producers.counts import Counters, Counts
 from spanfold.producers.delivery import Delivery, LoopWaiter, OnDelivery, Outcome, outcome_of
 from spanfold.schemas.codec import Codec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from spanfold.language.events import DomainEvent
     from spanfold.language.settings import Settings
     from spanfold.language.topics import Topic
 
 OnFull = Literal["block", "drop"]
-EXIT_FLUSH_S: Final = 5.0
-"""Publishers that are still open when the interpreter exits are flushed then, for this long at most in total."""
-
 _RETRY_S: Final = 0.01
 
 
@@ -60,8 +57,8 @@ class TelemetryPublisher:
 
     After os.fork() the child's publisher starts empty, with a connection of its own made at its first event;
     what the parent had not sent yet remains the parent's. Close it, or use it in a `with` or `async with`;
-    one that is open when the interpreter exits is flushed for EXIT_FLUSH_S at most. Topics are not created
-    here: see topics.ensure_topics.
+    one that is open when the interpreter exits, or a child of multiprocessing ends, is flushed for EXIT_FLUSH_S
+    at most, and the log says how many events were lost. Topics are not created here: see topics.ensure_topics.
     """
 
     def __init__(
@@ -77,9 +74,7 @@ class TelemetryPublisher:
         """`settings`, or Kafka's host:port. `linger_ms` is how long an event may wait for others to share its batch."""
         self._settings = _settings_for(settings) if isinstance(settings, str) else settings
         self._on_full, self._block_timeout_s = on_full, block_timeout_s
-        self._connect: Callable[[], Connection] = lambda: Connection(
-            self._settings, linger_ms=linger_ms, message_timeout_s=message_timeout_s
-        )
+        self._linger_ms, self._message_timeout_s = linger_ms, message_timeout_s
         self._codec = codec or Codec()
         self._topics: dict[str, str] = {}
         self._closed = False
@@ -267,6 +262,10 @@ class TelemetryPublisher:
                 connection = self._connection = self._connection or self._connect()
         return connection
 
+    def _connect(self) -> Connection:
+        child_exit.publishes()
+        return Connection(self._settings, linger_ms=self._linger_ms, message_timeout_s=self._message_timeout_s)
+
     def _replace(self, broken: Connection) -> None:
         with self._lock:
             if self._connection is broken:
@@ -311,10 +310,18 @@ def _close_all() -> None:
         publisher.close(max(deadline - time.monotonic(), 0.0))
 
 
+def _flush_all(timeout_s: float) -> None:
+    deadline = time.monotonic() + timeout_s
+    for publisher in list(_OPEN):
+        if unsent := publisher.flush(max(deadline - time.monotonic(), 0.0)):
+            publisher._log.warning("a child process ends with unsent events", unsent=unsent)
+
+
 def _after_fork_in_child() -> None:
     for publisher in list(_OPEN):
         publisher._after_fork()
 
 
 atexit.register(_close_all)
+child_exit.flush_at_child_exit(_flush_all)
 os.register_at_fork(after_in_child=_after_fork_in_child)

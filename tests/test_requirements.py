@@ -62,11 +62,12 @@ def test_another_encoding_is_named(servers: Servers, encoding: str) -> None:
 
 
 def test_an_owner_needs_no_more_where_the_readers_role_exists(servers: Servers, prepared_database: str) -> None:
+    topics = topics_nowhere(Settings()).values()
     with owner(servers) as database:
-        lifecycle.prepare(database.dsn, topics_nowhere(Settings()).values(), installed())
+        lifecycle.prepare(database.dsn, topics, installed())
         with connect(database.dsn, "test") as connection:
             assert connection.execute("SELECT count(*) FROM spanfold.traces").fetchone() == (0,)
-        assert lifecycle.prepare(database.dsn, topics_nowhere(Settings()).values(), {}) == []
+        assert lifecycle.prepare(database.dsn, topics, installed()) == []
 
 
 def test_createrole_is_asked_for_only_if_the_readers_role_is_missing(

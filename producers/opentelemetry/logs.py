@@ -13,6 +13,7 @@ from spanfold.language.events import LogRecorded
 from spanfold.producers.attributes import body_of, text_of
 from spanfold.producers.event_sink import DELIVERY_S, EventSink
 from spanfold.producers.logs import Ordinals, log_tags
+from spanfold.producers.opentelemetry.batches import export_at_child_exit
 from spanfold.producers.publisher import TelemetryPublisher
 from spanfold.producers.resources import NS_PER_US, Origins
 
@@ -35,12 +36,13 @@ class SpanfoldLogExporter(LogRecordExporter):
     ) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
-        Misconfigured when no Kafka is named.
+        Where no Kafka is named, the log says so once and every export fails.
         """
         self._sink = EventSink("log record", publisher)
         self._lowest = lowest
         self._timeout_s = timeout_s
         self.publisher = self._sink.publisher
+        export_at_child_exit(self)
 
     def export(self, batch: Sequence[ReadableLogRecord]) -> LogRecordExportResult:
         """SUCCESS when Kafka has acknowledged all that is severe enough within `timeout_s`. After a FAILURE some may have

@@ -8,6 +8,7 @@ from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricExpor
 from opentelemetry.sdk.metrics.view import Aggregation
 
 from spanfold.producers.event_sink import EventSink
+from spanfold.producers.opentelemetry.batches import export_at_child_exit
 from spanfold.producers.opentelemetry.points import events_of, points_of
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -38,12 +39,13 @@ class SpanfoldMetricExporter(MetricExporter):
     ) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
-        `temporality` is one of OpenTelemetry's three preferences, or a temporality for each class of instrument. Misconfigured
-        when no Kafka is named.
+        `temporality` is one of OpenTelemetry's three preferences, or a temporality for each class of instrument. Where
+        no Kafka is named, the log says so once and every export fails.
         """
         super().__init__(_preferred(temporality), dict(preferred_aggregation or {}))
         self._sink = EventSink("metric point", publisher)
         self.publisher = self._sink.publisher
+        export_at_child_exit(self)
 
     def export(self, metrics_data: MetricsData, timeout_millis: float = 10_000, **_: Any) -> MetricExportResult:
         """SUCCESS when Kafka has acknowledged every point in time. After a FAILURE some may have arrived or may still;

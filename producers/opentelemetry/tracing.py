@@ -7,6 +7,7 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
 from spanfold.producers.event_sink import DELIVERY_S, EventSink
+from spanfold.producers.opentelemetry.batches import export_at_child_exit
 from spanfold.producers.opentelemetry.spans import events_at_end, events_at_start, events_of
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -29,7 +30,7 @@ class SpanfoldSpanProcessor(SpanProcessor):
     def __init__(self, publisher: TelemetryPublisher | None = None) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
-        Misconfigured when no Kafka is named, here rather than at the first span.
+        Where no Kafka is named, the log says so once and everything is dropped.
         """
         self._sink = EventSink("span", publisher)
         self.publisher = self._sink.publisher
@@ -57,11 +58,12 @@ class SpanfoldSpanExporter(SpanExporter):
     def __init__(self, publisher: TelemetryPublisher | None = None, *, timeout_s: float = DELIVERY_S) -> None:
         """Publish through `publisher`, which its owner closes; without one, make one that drops and close it at shutdown.
 
-        Misconfigured when no Kafka is named.
+        Where no Kafka is named, the log says so once and every export fails.
         """
         self._sink = EventSink("span", publisher)
         self._timeout_s = timeout_s
         self.publisher = self._sink.publisher
+        export_at_child_exit(self)
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """SUCCESS when Kafka has acknowledged every event within `timeout_s`. After a FAILURE some may have arrived or

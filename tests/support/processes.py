@@ -67,14 +67,14 @@ class Forkserver:
 
     def connect(self) -> socket.socket:
         """A connection for one program."""
-        until(self._is_ready, "the forkserver's socket")
         client = socket.socket(socket.AF_UNIX)
-        client.connect(str(self._socket))
-        return client
 
-    def _is_ready(self) -> bool:
-        assert self._process.poll() is None, f"the forkserver ended with {self._process.returncode}"
-        return self._socket.exists()
+        def is_connected() -> bool:
+            assert self._process.poll() is None, f"the forkserver ended with {self._process.returncode}"
+            return client.connect_ex(str(self._socket)) == 0
+
+        until(is_connected, "the forkserver's socket")
+        return client
 
     def _end(self) -> None:
         self._process.communicate()  # the end of its standard input ends it
