@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from spanfold.embedded.stack import EmbeddedStack
     from spanfold.http.operations import Operation
     from spanfold.language.progress import ProgressListener
+    from spanfold.language.topics import TopicOnBroker
     from spanfold.operations.installation import Installation
     from spanfold.projections.queries import Reader
 
@@ -139,6 +140,7 @@ def run_projector(settings: Settings) -> None:
     """Wait for Kafka and Postgres, then fold into the read models until SIGTERM or SIGINT. Ends the process: exit code 0 when
     it was told to stop, 1 on an error that nobody foresaw. Raises the SpanfoldError that ended it.
     """
+    from spanfold.embedded.process_ends import own_problems
     from spanfold.projections.commit.store import Store
     from spanfold.projections.projection import installed
     from spanfold.stream_processors.worker import process
@@ -151,11 +153,13 @@ def run_projector(settings: Settings) -> None:
     store, metrics = Store(installed()), Metrics(topic.topic.name for topic in topics.values())
     committer = Committer(dsn, store, metrics)
     app = projector_app(settings, store, committer, topics, metrics)
-    process.run(settings, app, Watch(settings, dsn, topics.values(), store, metrics))
+    watch = Watch(settings, dsn, topics.values(), store, metrics)
+    process.run(settings, app, watch, partial(own_problems, settings.home))
 
 
 def run_snapshot_worker(settings: Settings) -> None:
     """The same for the snapshot worker, which folds what the projectors have judged into states of aggregates."""
+    from spanfold.embedded.process_ends import own_problems
     from spanfold.projections.states import StateStore
     from spanfold.stream_processors.snapshots.app import foldings, snapshots_app
     from spanfold.stream_processors.snapshots.feeder import Feeder
@@ -174,7 +178,7 @@ def run_snapshot_worker(settings: Settings) -> None:
     app = snapshots_app(settings, store, committer, topics, metrics)
     waiting.await_snapshots_topic(settings)
     with Feeder(settings, dsn, topics.values(), store, watch):
-        process.run(settings, app, watch)
+        process.run(settings, app, watch, partial(own_problems, settings.home))
 
 
 @contextmanager
@@ -191,10 +195,13 @@ def running_stack(
     and OTLP's front door; stopped at the end.
 
     Servers that the settings name are used, the others started, on these `ports` (kafka, postgres). `notify` gets a line about
-    each projection that waits for a rebuild. Raises what EmbeddedStack.start does, Misconfigured, LogUnavailable and
-    StoreUnavailable.
+    each projection that waits for a rebuild, and each program that is not ready. Raises what EmbeddedStack.start does.
+
+    On a home where no stack has ever been ready, it also raises what keeps topics and tables from being prepared, and
+    Misconfigured when a program refuses its configuration. On any other, servers and OTLP start whatever else is wrong.
     """
     from spanfold.embedded.stack import EmbeddedStack
+    from spanfold.language.errors import Misconfigured
     from spanfold.language.progress import NO_PROGRESS
     from spanfold.operations.installation import Installation
     from spanfold.operations.stack import otlp_program, settings_of, worker_programs
@@ -204,12 +211,28 @@ def running_stack(
     try:
         running = settings_of(stack.state, settings)
         progress.step("preparing topics and tables")
-        topics = list(Installation(running, stack.state).prepare(notify).values())
+        topics = _prepared(Installation(running, stack.state), notify, may_wait=stack.was_ready)
         progress.step("starting the workers and OTLP")
-        stack.launch(*worker_programs(running, workers, topics), otlp_program(running))
+        for program in stack.launch(*worker_programs(running, workers, topics), otlp_program(running)):
+            if program.is_configuration_error and not stack.was_ready:
+                raise Misconfigured(f"{program.problem}. Its log: {stack.state.logs / program.name}.log")
+            notify(f"{program.problem}; it is started again until it works")
         yield stack
     finally:
         stack.stop()
+
+
+def _prepared(target: Installation, notify: Callable[[str], None], *, may_wait: bool) -> list[TopicOnBroker]:
+    """The topics, once topics and tables are prepared. On a home that has worked before, whatever prevents it does not keep
+    servers and OTLP from starting: the workers try again, and say why they can't.
+    """
+    try:
+        return list(target.prepare(notify).values())
+    except Exception as error:  # also what the code of an installed package raises
+        if not may_wait:
+            raise
+        notify(f"topics and tables are not prepared, the workers try again: {error}")
+        return []
 
 
 def serve_otlp(settings: Settings, host: str, port: int, started: Callable[[str], None]) -> None:
@@ -271,6 +294,7 @@ def http_operations(target: Installation) -> dict[str, Operation]:
     from spanfold.operations.snapshots import take_snapshots
     from spanfold.operations.status import read_status
     from spanfold.operations.trace import read_trace
+    from spanfold.operations.workers import restart_workers
 
     operations: dict[str, tuple[Literal["GET", "POST"], Callable[..., Any]]] = {
         "status": ("GET", read_status),
@@ -294,5 +318,6 @@ def http_operations(target: Installation) -> dict[str, Operation]:
         "as-of/drop": ("POST", past.drop_as_of),
         "prune": ("POST", prune),
         "migrate": ("POST", migrate),
+        "workers/restart": ("POST", restart_workers),
     }
     return {name: Operation(method, partial(run, target)) for name, (method, run) in operations.items()}

@@ -65,6 +65,9 @@ COMMANDS: Final[dict[str, Entry]] = {
         "spanfold.cli.otlp", "otlp", "Accept spans from OpenTelemetry SDKs over OTLP/HTTP, until SIGTERM or Ctrl-C."
     ),
     "api": Entry("spanfold.cli.api", "api", "Serve commands and queries over HTTP, until SIGTERM or Ctrl-C."),
+    "workers": Entry(
+        "spanfold.cli.workers", "workers", "Restart the workers of a running stack; servers and OTLP go on."
+    ),
     "worker": Entry("spanfold.cli.worker", "worker", "Run a worker in the foreground, until SIGTERM or Ctrl-C."),
 }
 

@@ -12,6 +12,7 @@ from spanfold.cli.options import AsJson, Home, sigterm_interrupts
 from spanfold.cli.output import console, notice, notices, print_json
 from spanfold.cli.progress import screen
 from spanfold.demo.run import Outcome, run_demo
+from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.stack import EmbeddedStack
 from spanfold.embedded.stack_state import read_state
 from spanfold.language.errors import Misconfigured, SpanfoldError
@@ -73,6 +74,8 @@ def _stack(
         yield Installation.of(chosen), None
         return
     with running_stack(chosen, workers=workers, progress=progress, notify=notice) as stack:
+        if stack.unready:
+            raise ChildFailed("; ".join(program.problem for program in stack.unready))
         yield Installation(settings_of(stack.state, chosen), stack.state), stack
 
 

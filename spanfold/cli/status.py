@@ -1,6 +1,7 @@
 """`spanfold status`: what runs, and how far the read models are behind the log."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from datetime import UTC
 from typing import Final
 
 import typer
@@ -10,6 +11,7 @@ from rich.text import Text
 from spanfold.cli.options import AsJson, Home, installation
 from spanfold.cli.output import console, notices, print_result, table
 from spanfold.operations.installation import command_line
+from spanfold.operations.process_ends import ProgramEnd
 from spanfold.operations.status import Checkpoint, State, Status, read_status
 
 EXIT_CODES: Final = {
@@ -35,6 +37,8 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
     elif current.state == State.STOPPED:
         start = command_line(current.home, "up", "--detach")
         notices().print(f"Nothing is running in {current.home}. Start a stack with `{start}`.")
+        if current.ends:
+            console().print(_end_table(current.ends))
     else:
         _print(current)
     raise typer.Exit(EXIT_CODES[current.state])
@@ -46,6 +50,8 @@ def _print(current: Status) -> None:
     for section in (table(("", ""), servers), *_sections(current)):
         screen.print(section)
         screen.print()
+    for warning in current.warnings:
+        screen.print(Text(f"! {warning}", style="yellow"))
     for problem in current.problems:
         screen.print(Text(f"! {problem}", style="bold red"))
 
@@ -57,6 +63,8 @@ def _sections(current: Status) -> Iterator[RenderableType]:
             for process in current.processes
         ]
         yield table(("process", "pid", "uptime", "metrics"), rows)
+    if current.ends:
+        yield _end_table(current.ends)
     if current.group:
         members = [
             (member.member_id, member.host, ", ".join(member.owns) or _alarm("owns no partition"))
@@ -68,6 +76,15 @@ def _sections(current: Status) -> Iterator[RenderableType]:
     for title, counts in (("parked", current.parked), ("rejected", current.rejected)):
         if counts is not None:
             yield table((title, "records"), [*counts.items()] or [("nothing", 0)])
+
+
+def _end_table(ends: Sequence[ProgramEnd]) -> RenderableType:
+    """One line for each program that ended unasked."""
+    rows = [
+        (end.name, f"{end.ended_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}", end.manner, end.incarnations, end.error)
+        for end in ends
+    ]
+    return table(("process", "last ended", "how", "starts", "last error"), rows)
 
 
 def _partition_table(current: Status) -> RenderableType:

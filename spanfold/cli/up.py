@@ -11,8 +11,9 @@ from spanfold.cli.options import AsJson, Home, sigterm_interrupts
 from spanfold.cli.output import console, notice, notices, print_json, table
 from spanfold.cli.progress import screen
 from spanfold.embedded.stack_state import StackState
-from spanfold.operations.detached import refuse_a_second, report_ready, start_detached, stop_detached
+from spanfold.operations.detached import Started, refuse_a_second, report_ready, start_detached, stop_detached
 from spanfold.operations.installation import command_line, environment_settings
+from spanfold.operations.process_ends import disk_problems, disk_warnings
 from spanfold.operations.process_urls import process_urls
 from spanfold.operations.stack import OTLP, memory_of
 
@@ -87,6 +88,9 @@ def up(
     Runs until Ctrl-C or SIGTERM, then stops everything in order. With `--detach` it returns when the workers own their
     partitions. If this process is killed, nothing keeps running.
 
+    A process that ends is started again for as long as the stack runs; the others go on. `spanfold status` says why it ended.
+    Exit code 1 of `--detach`: the stack runs, but a worker or OTLP does not get ready.
+
     Everything listens on 127.0.0.1. Ports: Kafka --kafka-port, Postgres --postgres-port, OTLP/HTTP --otlp-port, the
     workers' /metrics and /healthz --metrics-port. The HTTP API is a separate process: `spanfold api --port 4380`.
 
@@ -101,19 +105,20 @@ def up(
         refuse_a_second(chosen.home)
     if detach:
         with sigterm_interrupts(), screen(steps_in_files=False) as progress:
-            state = start_detached(chosen, workers=workers, ephemeral=ephemeral, ports=ports, progress=progress)
-        _report(state, as_json=as_json)
-        return
+            started = start_detached(chosen, workers=workers, ephemeral=ephemeral, ports=ports, progress=progress)
+        _report(started, as_json=as_json)
+        raise typer.Exit(1 if started.problems else 0)
     with sigterm_interrupts(), ExitStack() as stopping:
         with screen() as progress:
             running = running_stack(
                 chosen, workers=workers, ephemeral=ephemeral, ports=ports, progress=progress, notify=notice
             )
             stack = stopping.enter_context(running)
+        started = Started(stack.state, [program.problem for program in stack.unready])
         if notify is None:
-            _report(stack.state, as_json=as_json, detached=False)
+            _report(started, as_json=as_json, detached=False)
         else:
-            report_ready(notify, stack.state)
+            report_ready(notify, started)
         number = stack.wait()
         notices().print(f"{number.name}: stopping")
 
@@ -130,9 +135,10 @@ def down(home: Home = None) -> None:
     print(f"Stopped the stack in {chosen.home}." if stopped else f"Nothing is running in {chosen.home}.")
 
 
-def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
+def _report(started: Started, *, as_json: bool, detached: bool = True) -> None:
+    state = started.state
     if as_json:
-        print_json(_facts(state))
+        print_json({**_facts(state), "problems": started.problems})
         return
     home, urls, memory = state.home, process_urls(state), memory_of(state)
     stop = command_line(home, "down") if detached else f"Ctrl-C, or {command_line(home, 'down')}"
@@ -150,6 +156,10 @@ def _report(state: StackState, *, as_json: bool, detached: bool = True) -> None:
         ("Memory", f"{decimal(memory.bytes)} ({memory.kind} of all processes)"),
     ]
     console().print(table(("", ""), rows))
+    for warning in (*disk_problems(home), *disk_warnings(home)):
+        notice(f"! {warning}")
+    for problem in started.problems if detached else ():
+        notice(f"! {problem}; it is started again until it works")
 
 
 def _facts(state: StackState) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """What can go wrong with the embedded stack. Exit codes and the rest of the tree: spanfold/language/errors.py."""
 
+from pathlib import Path
+
 from spanfold.language.errors import LogUnavailable, Misconfigured, SpanfoldError
 
 
@@ -20,6 +22,12 @@ class DownloadFailed(LogUnavailable):
 
 
 class ChildFailed(SpanfoldError):
-    """A child program did not become ready, or kept dying. The message ends with its log's tail."""
+    """A server did not become ready. The message ends with its log's tail."""
 
     exit_code = 4
+
+
+def unusable_home(home: Path, error: OSError) -> Misconfigured:
+    """The error of a home that can't be written to."""
+    where = f" ({error.filename})" if error.filename else ""
+    return Misconfigured(f"{home} can't be used as the home: {error.strerror or error}{where}. Choose another --home")

@@ -17,7 +17,7 @@ from confluent_kafka.admin import AdminClient
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.ports import HOST
-from spanfold.embedded.programs import Program
+from spanfold.embedded.programs import RECOVERY_S, Program
 
 HEAP: Final = ("-Xms256m", "-Xmx512m")
 ENVIRONMENT: Final = {"LC_ALL": "C.UTF-8"}
@@ -111,6 +111,7 @@ def kafka_program(
         argv=[*command, "kafka.Kafka", config],
         env=ENVIRONMENT,
         ready=lambda: answers(node.bootstrap),
+        ready_timeout_s=RECOVERY_S,
         stop_signal=signal.SIGTERM,
         stop_timeout_s=20.0,
         cwd=node.home,

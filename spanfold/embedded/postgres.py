@@ -27,7 +27,7 @@ import psycopg
 
 from spanfold.embedded.errors import ChildFailed, MissingPart
 from spanfold.embedded.ports import HOST
-from spanfold.embedded.programs import Program, as_user
+from spanfold.embedded.programs import RECOVERY_S, Program, as_user
 
 MAJOR: Final = 18
 NAME: Final = "spanfold"
@@ -90,6 +90,7 @@ def postgres_program(server: PostgresServer) -> Program:
         name="postgres",
         argv=[server.bin / "postgres", "-D", server.data, *_options({**POSTGRES_SETTINGS, **place})],
         ready=lambda: _has_database(server),
+        ready_timeout_s=RECOVERY_S,
         stop_signal=signal.SIGINT,  # fast shutdown: sessions are ended, nothing is lost
         stop_timeout_s=30.0,
         user=server.user,

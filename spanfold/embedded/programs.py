@@ -10,25 +10,27 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final, TypedDict
+from typing import Final, TypedDict
 
 from spanfold.embedded import guard
-
-LOG_KEEP_BYTES: Final = 20 * 1024 * 1024
-TAIL_LINES: Final = 15
+from spanfold.embedded.log_files import open_log
+from spanfold.embedded.process_ends import PROGRAM_VARIABLE
 
 # The child announces itself before it becomes the program, so there is no moment at which it runs and the
 # guard doesn't know it. Its standard input is the guard's pipe until exec.
 ANNOUNCE_AND_EXEC: Final = 'echo "$1 $$ $2 $3" >&0; shift 3; exec "$@" </dev/null'
+
+RECOVERY_S: Final = 600.0
+"""Longer than a server takes to recover its data after the machine went down."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program that the supervisor starts and keeps alive.
 
-    `env` is added to this process's environment. `ready` returns whether it serves; without one it counts as
-    ready once it runs. Output goes to `<name>.log`. It is stopped with `stop_signal`, and killed
-    `stop_timeout_s` later. `user` runs it as that user, when this process is root.
+    `env` is added to this process's environment. `ready` returns whether it serves; without one it counts as ready once it
+    runs. `given_up` is called when `ready` is not asked again although it never was. Output goes to `<name>.log`. It is
+    stopped with `stop_signal`, and killed `stop_timeout_s` later. `user` runs it as that user, when this process is root.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     ready: Callable[[], bool] | None = None
     ready_timeout_s: float = 60.0
+    given_up: Callable[[], None] = lambda: None
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
     user: pwd.struct_passwd | None = None
@@ -76,6 +79,19 @@ class Guard:
         self._watcher = threading.Thread(target=self._watch, name="watch-guard", daemon=True)
         self._watcher.start()
 
+    def watch(self, program: Program, pid: int) -> None:
+        """Hand over a child that another guard watched."""
+        self.write(f"{program.name} {pid} {int(program.stop_signal)} {program.stop_timeout_s}")
+
+    def write(self, line: str) -> None:
+        """A line on its pipe; lost when it is gone, which on_death reports."""
+        with suppress(BrokenPipeError):
+            os.write(self.write_end, f"{line}\n".encode())
+
+    def forget(self) -> None:
+        """Close the pipe of a guard that has died."""
+        os.close(self.write_end)
+
     def release(self) -> None:
         """Let it go: returns when whatever was still running has been stopped and the folders are removed."""
         self._released = True
@@ -91,33 +107,18 @@ class Guard:
 def spawn(program: Program, logs: Path, watched_by: Guard) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own, announced to the guard."""
     announcement = [program.name, str(int(program.stop_signal)), str(program.stop_timeout_s)]
-    with suppress(BrokenPipeError):  # a guard that is gone is told of by on_death
-        os.write(
-            watched_by.write_end, f"{program.name}\n".encode()
-        )  # children that start at once announce themselves in any order
+    watched_by.write(program.name)  # children that start at once announce themselves in any order
     with open_log(logs / f"{program.name}.log") as log:
         return subprocess.Popen(
             ["/bin/sh", "-c", ANNOUNCE_AND_EXEC, "sh", *announcement, *program.argv],
             stdin=watched_by.write_end,
             stdout=log,
             stderr=log,
-            env={**os.environ, **program.env},
+            env={**os.environ, **program.env, PROGRAM_VARIABLE: program.name},
             cwd=program.cwd,
             start_new_session=True,
             **as_user(program.user),
         )
-
-
-def open_log(path: Path) -> IO[bytes]:
-    """Open a log for appending; one that has grown beyond 20 MiB becomes `<name>.1` first."""
-    if path.exists() and path.stat().st_size > LOG_KEEP_BYTES:
-        path.replace(path.with_name(path.name + ".1"))
-    return path.open("ab")
-
-
-def log_tail(path: Path) -> str:
-    """The last lines of a log, for an error message."""
-    return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL_LINES:]) if path.exists() else ""
 
 
 def as_user(user: pwd.struct_passwd | None) -> AsUser:

@@ -23,7 +23,7 @@ spanfold/cli/__init__.py and spanfold/http/problems.py.
       JarMismatch           3   500   the operator: a downloaded jar is not the locked one; check the mirror
       HomeInUse             3   500   the operator: another stack runs on this home
       RowsDiffer            1   500   the operator: a rebuilt projection differs from the live one
-    ChildFailed             4   500   the operator: a child program did not start, or kept dying; read its log
+    ChildFailed             4   500   the operator: a server did not start; read its log
     StartFailed             1   500   the operator: `up --detach` failed (with the exit code of its process)
     Differs                 1   500   the operator: the demo's counts of SDK, log and Postgres are not the same
     LogUnavailable          4   503   nobody: Kafka is away; worth retrying

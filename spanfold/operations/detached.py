@@ -1,10 +1,12 @@
 """A stack that runs beside the process that starts it: `spanfold up` in a session of its own, and how it is stopped."""
 
+import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
@@ -27,6 +29,14 @@ class StartFailed(SpanfoldError):
         self.exit_code = exit_code
 
 
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A stack that was started. `problems`: a sentence about each program that is not ready; it is started again all the same."""
+
+    state: StackState
+    problems: Sequence[str] = ()
+
+
 def refuse_a_second(home: Path) -> None:
     """HomeInUse when a stack runs on this home already."""
     if state := read_state(home):
@@ -44,9 +54,9 @@ def start_detached(
     ephemeral: bool = False,
     ports: Mapping[str, int] | None = None,
     progress: ProgressListener = NO_PROGRESS,
-) -> StackState:
-    """Start a stack that goes on when this process ends; returns once all of it is ready. StartFailed when it ended before; what
-    kafka_jars raises.
+) -> Started:
+    """Start a stack that goes on when this process ends; returns once it is ready, or has programs that don't get ready.
+    StartFailed when it ended before; what kafka_jars raises.
     """
     if not settings.kafka_bootstrap:
         kafka_jars(progress)  # here, where somebody sees it
@@ -64,18 +74,19 @@ def start_detached(
         )
         os.close(write_end)
         progress.step("starting the stack" + ("" if ephemeral else f"; its log is {log.name}"))
-        home = _await_ready(child, read_end)
+        report = _await_ready(child, read_end)
+        home, problems = json.loads(report) if report else (None, [])
         state = read_state(Path(home)) if home else None
         if state is None:
             code = child.wait()
             raise StartFailed(_reason(log, begin, code), code if code > 0 else 1)
-        return state
+        return Started(state, problems)
 
 
-def report_ready(pipe: int, state: StackState) -> None:
+def report_ready(pipe: int, started: Started) -> None:
     """Tell the process that waits in start_detached. BrokenPipeError when it waits no more: a start that was given up ends."""
     with os.fdopen(pipe, "w") as waiting:
-        waiting.write(str(state.home))
+        json.dump([str(started.state.home), list(started.problems)], waiting)
 
 
 def stop_detached(home: Path) -> bool:
@@ -119,7 +130,7 @@ def _environment(settings: Settings) -> dict[str, str]:
 
 
 def _await_ready(child: "subprocess.Popen[bytes]", read_end: int) -> str:
-    """The home that the child reports when it is ready; empty when it ended before. Interrupted, it takes the child along."""
+    """What the child reports when it is ready; empty when it ended before. Interrupted, it takes the child along."""
     try:
         with os.fdopen(read_end) as pipe:
             return pipe.read()

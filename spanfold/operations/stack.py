@@ -61,10 +61,10 @@ def settings_of(state: StackState, settings: Settings) -> Settings:
 
 def worker_programs(settings: Settings, projectors: int, topics: Sequence[TopicOnBroker]) -> list[Program]:
     """The programs of so many projectors and of the snapshot worker. Each counts as ready once it is in its group and the group
-    owns every partition.
+    owns every partition of these topics.
     """
     (settings.home / "workers").mkdir(exist_ok=True)
-    folding = {aggregate.topic for aggregate in installed_aggregates().values()}
+    folding = {aggregate.topic for aggregate in installed_aggregates().values()} if topics else set()
     return [
         *_workers(settings, PROJECTOR, [f"{PROJECTOR}-{number}" for number in range(1, projectors + 1)], topics, 0),
         *_workers(settings, SNAPSHOTS, [SNAPSHOTS], [topic for topic in topics if topic.topic in folding], projectors),
@@ -84,6 +84,7 @@ def _workers(
             [sys.executable, "-m", "spanfold", "worker", kind],
             ready=_joined(group, before, number, topics),
             ready_timeout_s=READY_TIMEOUT_S,
+            given_up=group.close,
             cwd=settings.home / "workers",  # where Faust keeps a data folder
             env={"SPANFOLD_WORKER_PORT": str(port and port + others + number - 1)},
         )

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, TypeVar
@@ -20,6 +20,13 @@ from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics
 from spanfold.operations.installation import Installation
+from spanfold.operations.process_ends import (
+    ProgramEnd,
+    disk_problems,
+    disk_warnings,
+    program_ends,
+    supervision_problems,
+)
 from spanfold.operations.process_urls import url_of
 from spanfold.operations.reading import reading, without_password
 from spanfold.operations.worker_group import PROJECTOR, WorkerGroup, owners
@@ -117,6 +124,10 @@ class Status:
     rejected: Mapping[str, int] | None
     lag_total: int | None
     problems: Sequence[str]
+    warnings: Sequence[str] = ()
+    """What will be a problem; the state does not depend on it."""
+    ends: Sequence[ProgramEnd] = ()
+    """Why programs of the stack last ended, also those of an earlier stack on this home."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +163,7 @@ def read_status(installation: Installation) -> Status:
     if not stack and not (settings.kafka_bootstrap and settings.postgres_dsn):
         return _status(State.STOPPED, settings)
     processes = list(_processes(stack, time.time())) if stack else []
-    problems = [
-        f"{process.name} (pid {process.pid}) is not running" for process in processes if process.uptime_s is None
-    ]
+    problems = [*supervision_problems(stack, datetime.now(UTC)), *disk_problems(stack.home)] if stack else []
     with ThreadPoolExecutor(2) as pool:
         log_answer, tables_answer = pool.submit(_read_log, settings), pool.submit(_read_tables, installation)
     states: list[State] = []
@@ -203,6 +212,8 @@ def _status(
         rejected=tables.rejected if tables else None,
         lag_total=sum(lags) if lags and len(lags) == len(partitions) else None,
         problems=problems,
+        warnings=list(disk_warnings(settings.home)) if processes else [],
+        ends=program_ends(settings.home),
     )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Set
+from collections.abc import Callable, Set
 from typing import Any
 
 import faust
@@ -38,10 +38,12 @@ def begin(settings: Settings) -> tuple[str, dict[str, TopicOnBroker]]:
     return dsn, topics
 
 
-def run(settings: Settings, app: Any, watch: Watch) -> None:
-    """Fold until SIGTERM or SIGINT; ends the process. Raises the SpanfoldError that ended the app."""
+def run(settings: Settings, app: Any, watch: Watch, more_problems: Callable[[], list[str]]) -> None:
+    """Fold until SIGTERM or SIGINT; ends the process. Raises the SpanfoldError that ended the app. /healthz tells what the watch
+    finds, and `more_problems`.
+    """
     _tell_owned(app, watch)
-    _serve(settings, watch)
+    _serve(settings, watch, more_problems)
     gc_tuning.tune()
     worker = Worker(app, loglevel=settings.log_level, quiet=True, redirect_stdouts=False)
     try:
@@ -74,9 +76,9 @@ def _tell_owned(app: Any, watch: Watch) -> None:
     app.on_partitions_revoked.connect(revoked, weak=False)
 
 
-def _serve(settings: Settings, watch: Watch) -> None:
+def _serve(settings: Settings, watch: Watch, more_problems: Callable[[], list[str]]) -> None:
     """Begin to watch and to answer; the URL is logged, and left where `spanfold status` looks for it."""
-    url = serve(settings.worker_host, settings.worker_port, watch.metrics.registry, watch.unwell)
+    url = serve(settings.worker_host, settings.worker_port, watch.metrics.registry, lambda: [*more_problems(), *watch.unwell()])
     watch.start()
     log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
     leave_url(settings.home, url)

@@ -2,31 +2,33 @@
 
 import os
 import signal
+import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from queue import SimpleQueue
 
 import psutil
 import pytest
 
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop
+from spanfold.embedded.process_ends import ProcessEnd, ProcessHistory, process_records
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program
-from spanfold.embedded.supervisor import Supervisor
+from spanfold.embedded.supervisor import LONGEST_PAUSE_S, NotReady, Supervisor, _Child
 from spanfold.language.errors import InvalidInput
 from tests.support.waiting import until
 
 
 @pytest.fixture
-def failures() -> SimpleQueue[ChildFailed]:
-    return SimpleQueue()
+def history(tmp_path: Path) -> ProcessHistory:
+    return ProcessHistory(tmp_path)
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path, failures: SimpleQueue[ChildFailed]) -> Iterator[Supervisor]:
+def supervisor(tmp_path: Path, history: ProcessHistory) -> Iterator[Supervisor]:
     guard = Guard(tmp_path / "guard.log", on_death=lambda: None)
-    supervisor = Supervisor(tmp_path, guard, failures.put, on_change=lambda: None)
+    supervisor = Supervisor(tmp_path, guard, history, on_change=lambda: None)
     yield supervisor
     supervisor.stop()
     guard.release()
@@ -48,13 +50,108 @@ def test_a_program_that_is_never_ready_is_stopped_again(supervisor: Supervisor, 
     assert not psutil.pid_exists(int((tmp_path / "slow.log").read_text()))
 
 
-def test_a_program_that_keeps_dying_is_given_up(
-    supervisor: Supervisor, failures: SimpleQueue[ChildFailed], tmp_path: Path
+def test_a_program_that_keeps_ending_is_started_again_and_the_others_are_left_alone(
+    supervisor: Supervisor, history: ProcessHistory, tmp_path: Path
 ) -> None:
-    supervisor.start(shell("flaky", "echo started; sleep 0.05; exit 7"))
-    failure = failures.get(timeout=30)
-    assert "flaky died 5 times in a row, the last time with 7" in str(failure)
-    assert (tmp_path / "flaky.log").read_text().count("started") == 5
+    supervisor.start(shell("server", "exec sleep 600"))
+    server = supervisor.processes["server"]
+    (problem,) = supervisor.launch(shell("flaky", "echo no such table; exit 7", ready=lambda: False))
+    assert problem == NotReady("flaky", "flaky ended before it was ready (exit code 7): no such table", 7)
+    until(lambda: (tmp_path / "flaky.log").read_text().count("no such table") > 6, "a seventh start")
+    assert supervisor.processes["server"] == server
+    assert server.process()
+
+
+def test_pauses_grow_to_half_a_minute() -> None:
+    child = _Child(shell("flaky", "exit 7"))
+    pauses = []
+    for _ in range(12):
+        child.ended(7)
+        pauses.append(child.pause_s)
+    assert pauses == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30.0, 30.0, 30.0, 30.0]
+
+
+def test_why_a_program_ended_outlives_the_supervisor(
+    supervisor: Supervisor, history: ProcessHistory, tmp_path: Path
+) -> None:
+    script = "echo all well; echo 'spanfold: spanfold.traces/2@41 is missing'; exit 3"
+    (problem,) = supervisor.launch(shell("projector-1", script, ready=lambda: False))
+    assert problem.is_configuration_error
+    supervisor.stop()
+    (record,) = process_records(tmp_path)
+    assert record.last_end
+    assert (record.last_end.exit_code, record.last_end.manner) == (3, "exit code 3")
+    assert record.last_end.error == "spanfold.traces/2@41 is missing"
+    assert record.last_end.position == "spanfold.traces/2@41"
+    assert record.incarnations >= len(record.recent_ends) >= 1
+
+
+def test_an_end_that_was_asked_for_is_no_reason_to_worry(supervisor: Supervisor, tmp_path: Path) -> None:
+    supervisor.launch(shell("worker", "exec sleep 600"), shell("other", "exec sleep 600"))
+    before = dict(supervisor.processes)
+    for _ in range(4):
+        restarted = supervisor.processes["worker"]
+        supervisor.restart(["worker"])
+        until(lambda: supervisor.processes["worker"] != restarted, "another process")  # noqa: B023  # called at once
+    assert supervisor.processes["other"] == before["other"]
+    supervisor.stop()
+    assert {record.name: record.last_end for record in process_records(tmp_path)} == {"worker": None, "other": None}
+
+
+def test_a_restart_ends_a_pause(supervisor: Supervisor, tmp_path: Path) -> None:
+    """With a pause of minutes the second process would not come while this test waits."""
+    supervisor.launch(shell("worker", "exec sleep 600"))
+    child = supervisor._children["worker"]
+    child._in_a_row = 30
+    first = supervisor.processes["worker"]
+    os.kill(first.pid, signal.SIGKILL)
+    until(lambda: not child.runs, "its end")
+    began = time.monotonic()
+    supervisor.restart(["worker"])
+    until(lambda: supervisor.processes["worker"] != first, "another process")
+    assert time.monotonic() - began < LONGEST_PAUSE_S / 2
+
+
+def test_a_program_that_the_system_refuses_to_start_is_tried_again(
+    supervisor: Supervisor, history: ProcessHistory, tmp_path: Path
+) -> None:
+    folder = tmp_path / "not there yet"
+    (problem,) = supervisor.launch(shell("worker", "exec sleep 600", cwd=folder))
+    assert "could not be started" in problem.problem
+    assert str(folder) in problem.problem
+    folder.mkdir()
+    until(lambda: supervisor.processes.get("worker"), "its start")
+    assert history.last_end("worker")
+
+
+def test_three_ends_within_ten_minutes_are_a_crash_loop_until_the_next_start_on_request(
+    history: ProcessHistory,
+) -> None:
+    noon = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    for minutes in (0, 3, 6):
+        end = ProcessEnd(4711, noon, noon + timedelta(minutes=minutes), -9, "", None)
+        history.ended("projector-1", end)
+
+    def loop(minutes: float) -> str | None:
+        (record,) = process_records(history._home)
+        return record.crash_loop(noon + timedelta(minutes=minutes))
+
+    assert loop(6.2) == "projector-1 has ended 3 times within 10 minutes, last 12 s ago (SIGKILL)"
+    assert loop(10.5) is None
+    history.forgive(["projector-1"])
+    assert loop(6.2) is None
+
+
+def test_another_guard_takes_over_the_children(tmp_path: Path, history: ProcessHistory) -> None:
+    first, second = (Guard(tmp_path / "guard.log", on_death=lambda: None) for _ in range(2))
+    supervisor = Supervisor(tmp_path, first, history, on_change=lambda: None)
+    supervisor.launch(shell("worker", "exec sleep 600"))
+    first.process.kill()
+    supervisor.watched_by(second)
+    second.release()  # as if this process had ended
+    until(lambda: not supervisor.processes["worker"].process(), "the worker's end")
+    supervisor.stop()
+    first.forget()
 
 
 def test_programs_stop_last_first_with_their_own_signals(supervisor: Supervisor, tmp_path: Path) -> None:

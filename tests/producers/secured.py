@@ -27,6 +27,7 @@ from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java
 from spanfold.embedded.kafka import Cluster, KafkaNode, kafka_program, new_cluster_id
 from spanfold.embedded.ports import HOST, free_port
+from spanfold.embedded.process_ends import ProcessHistory
 from spanfold.embedded.programs import Guard
 from spanfold.embedded.supervisor import Supervisor
 
@@ -74,7 +75,7 @@ def secured_kafka() -> Iterator[Secured]:
     cluster = Cluster([node], new_cluster_id(), listeners(node, places, certificates))
     program = kafka_program(node, find_java(), [jar_cache() / jar.filename for jar in jars], home, cluster)
     guard = Guard(home / "guard.log", lambda: None, remove=[home])
-    supervisor = Supervisor(home, guard, lambda _: None, lambda: None)
+    supervisor = Supervisor(home, guard, ProcessHistory(home), lambda: None)
     try:
         supervisor.start(program)
         make_user(node.bootstrap)

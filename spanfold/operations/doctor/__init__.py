@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from spanfold.operations.doctor.checks import Check, CheckState
 from spanfold.operations.doctor.machine import machine_checks
-from spanfold.operations.doctor.servers import server_checks, worker_checks
+from spanfold.operations.doctor.servers import end_checks, server_checks, worker_checks
 from spanfold.operations.installation import Installation
 
 __all__ = ["Check", "CheckState", "diagnose"]
@@ -12,5 +12,10 @@ __all__ = ["Check", "CheckState", "diagnose"]
 
 def diagnose(installation: Installation) -> Sequence[Check]:
     """All checks, in the order in which to read them. Changes nothing."""
-    rooms: tuple[Callable[[Installation], Iterator[Check]], ...] = (machine_checks, server_checks, worker_checks)
+    rooms: tuple[Callable[[Installation], Iterator[Check]], ...] = (
+        machine_checks,
+        server_checks,
+        worker_checks,
+        end_checks,
+    )
     return [check for checks in rooms for check in checks(installation)]

@@ -5,15 +5,16 @@ import json
 import os
 import platform
 import re
-import shutil
 import subprocess
 import time
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Final
 
 import psutil
 
+from spanfold.embedded.disks import Room, disk_of, stack_disks
 from spanfold.embedded.jar_cache import can_download, jar_cache, missing_jars
 from spanfold.embedded.jars import locked_jars
 from spanfold.embedded.java import find_java, java_version
@@ -25,9 +26,6 @@ from spanfold.language.extras import brought_by, install
 from spanfold.operations.doctor.checks import Check, CheckState
 from spanfold.operations.installation import Installation, command_line
 
-GIB: Final = 1024**3
-TOO_LITTLE_BYTES: Final = 1 * GIB
-LITTLE_BYTES: Final = 5 * GIB
 WHEN_THIS_WAS_WRITTEN: Final = 1_735_689_600
 """2025-01-01: a clock before it is wrong."""
 
@@ -129,27 +127,29 @@ def _jars(target: Installation) -> Iterator[Check]:
 
 
 def _disk(target: Installation) -> Iterator[Check]:
-    for name, folder in (("disk of the home", target.settings.home), ("disk of the cache", jar_cache())):
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        free = shutil.disk_usage(there).free
-        finding = f"{free / GIB:.1f} GiB free for {folder}"
-        if not os.access(there, os.W_OK):
-            yield Check(
-                name,
-                CheckState.FAIL,
-                f"{there} can't be written to",
-                "change its owner, or choose another folder in SPANFOLD_HOME",
+    home = target.settings.home
+    yield _disk_check("disk of the home", home)
+    for disk in stack_disks(home)[1:]:
+        yield _disk_check("disk of Postgres", disk.folder)
+    yield _disk_check("disk of the cache", jar_cache())
+
+
+def _disk_check(name: str, folder: Path) -> Check:
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not os.access(there, os.W_OK):
+        advice = "change its owner, or choose another folder in SPANFOLD_HOME"
+        return Check(name, CheckState.FAIL, f"{there} can't be written to", advice)
+    disk = disk_of(folder)
+    match disk.room:
+        case Room.TOO_LITTLE:
+            advice = "free some space: Kafka and Postgres stop when the disk is full"
+            return Check(name, CheckState.FAIL, str(disk), advice)
+        case Room.LITTLE:
+            return Check(
+                name, CheckState.WARN, str(disk), "a million spans take about 1 GB in Kafka and Postgres together"
             )
-        elif free < TOO_LITTLE_BYTES:
-            yield Check(
-                name, CheckState.FAIL, finding, "free some space: Kafka and Postgres stop when the disk is full"
-            )
-        elif free < LITTLE_BYTES:
-            yield Check(
-                name, CheckState.WARN, finding, "a million spans take about 1 GB in Kafka and Postgres together"
-            )
-        else:
-            yield Check(name, CheckState.OK, finding)
+        case Room.ENOUGH:
+            return Check(name, CheckState.OK, str(disk))
 
 
 def _ports(target: Installation) -> Iterator[Check]:

@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ import psycopg
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
+from spanfold.embedded.process_ends import CRASH_LOOP, ProcessRecord, process_records
 from spanfold.kafka.client import kafka_config
 from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import SpanfoldError
@@ -153,6 +155,29 @@ def worker_checks(target: Installation) -> Iterator[Check]:
             yield Check(name, CheckState.FAIL, "; ".join(problems), f"its log: {_log(target, name)}")
         except OSError as error:
             yield Check(name, CheckState.FAIL, f"{url} does not answer: {error}", f"its log: {_log(target, name)}")
+
+
+def end_checks(target: Installation) -> Iterator[Check]:
+    """Why programs of the home last ended; a failure when one keeps ending."""
+    now = datetime.now(UTC)
+    for record in process_records(target.settings.home):
+        if record.last_end is None:
+            continue
+        name, log = f"last end of {record.name}", f"its log: {target.settings.home / 'logs' / record.name}.log"
+        loop = record.crash_loop(now) if target.stack else None
+        if loop:
+            yield Check(name, CheckState.FAIL, loop, log)
+        else:
+            yield Check(
+                name,
+                CheckState.WARN if _is_recent(record, now) else CheckState.OK,
+                record.last_end.explanation(now),
+                log,
+            )
+
+
+def _is_recent(record: ProcessRecord, now: datetime) -> bool:
+    return any(now - end < CRASH_LOOP for end in record.recent_ends)
 
 
 def _log(target: Installation, name: str) -> Path | str:
