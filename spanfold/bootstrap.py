@@ -204,6 +204,7 @@ def running_stack(
     from spanfold.language.errors import Misconfigured
     from spanfold.language.progress import NO_PROGRESS
     from spanfold.operations.installation import Installation
+    from spanfold.operations.retention import pruned_regularly
     from spanfold.operations.stack import otlp_program, settings_of, worker_programs
 
     progress, stack = progress or NO_PROGRESS, EmbeddedStack.from_settings(settings, ephemeral=ephemeral, ports=ports)
@@ -217,7 +218,8 @@ def running_stack(
             if program.is_configuration_error and not stack.was_ready:
                 raise Misconfigured(f"{program.problem}. Its log: {stack.state.logs / program.name}.log")
             notify(f"{program.problem}; it is started again until it works")
-        yield stack
+        with pruned_regularly(stack.state.home):
+            yield stack
     finally:
         stack.stop()
 

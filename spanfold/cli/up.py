@@ -11,10 +11,12 @@ from spanfold.cli.options import AsJson, Home, sigterm_interrupts
 from spanfold.cli.output import console, notice, notices, print_json, table
 from spanfold.cli.progress import screen
 from spanfold.embedded.stack_state import StackState
+from spanfold.language.settings import Settings
 from spanfold.operations.detached import Started, refuse_a_second, report_ready, start_detached, stop_detached
 from spanfold.operations.installation import command_line, environment_settings
 from spanfold.operations.process_ends import disk_problems, disk_warnings
 from spanfold.operations.process_urls import process_urls
+from spanfold.operations.retention import described_retention, retention_facts
 from spanfold.operations.stack import OTLP, memory_of
 
 EXAMPLE_EVENT: Final = ("--type", "TraceCreated", "--trace-id", "t1", "--service", "shop", "--operation", "GET /cart")
@@ -106,7 +108,7 @@ def up(
     if detach:
         with sigterm_interrupts(), screen(steps_in_files=False) as progress:
             started = start_detached(chosen, workers=workers, ephemeral=ephemeral, ports=ports, progress=progress)
-        _report(started, as_json=as_json)
+        _report(started, chosen, as_json=as_json)
         raise typer.Exit(1 if started.problems else 0)
     with sigterm_interrupts(), ExitStack() as stopping:
         with screen() as progress:
@@ -116,7 +118,7 @@ def up(
             stack = stopping.enter_context(running)
         started = Started(stack.state, [program.problem for program in stack.unready])
         if notify is None:
-            _report(started, as_json=as_json, detached=False)
+            _report(started, chosen, as_json=as_json, detached=False)
         else:
             report_ready(notify, started)
         number = stack.wait()
@@ -135,10 +137,10 @@ def down(home: Home = None) -> None:
     print(f"Stopped the stack in {chosen.home}." if stopped else f"Nothing is running in {chosen.home}.")
 
 
-def _report(started: Started, *, as_json: bool, detached: bool = True) -> None:
+def _report(started: Started, settings: Settings, *, as_json: bool, detached: bool = True) -> None:
     state = started.state
     if as_json:
-        print_json({**_facts(state), "problems": started.problems})
+        print_json({**_facts(state), "retention": retention_facts(settings, state), "problems": started.problems})
         return
     home, urls, memory = state.home, process_urls(state), memory_of(state)
     stop = command_line(home, "down") if detached else f"Ctrl-C, or {command_line(home, 'down')}"
@@ -153,6 +155,7 @@ def _report(started: Started, *, as_json: bool, detached: bool = True) -> None:
         ("Status", command_line(home, "status")),
         ("Stop", stop),
         *(("Metrics", f"{url}/metrics") for url in urls.values()),
+        ("Retention", described_retention(settings, state)),
         ("Memory", f"{decimal(memory.bytes)} ({memory.kind} of all processes)"),
     ]
     console().print(table(("", ""), rows))

@@ -31,6 +31,8 @@ BROKER_SETTINGS: Final[Mapping[str, str]] = {
     "broker.session.timeout.ms": "4000",
     "group.initial.rebalance.delay.ms": "0",
     "log.cleaner.dedupe.buffer.size": "33554432",
+    # Room on the disk comes back by whole segments; the largest batch of the topic of snapshots must fit into one.
+    "log.segment.bytes": "134217728",
     "offsets.topic.num.partitions": "4",
     "offsets.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",

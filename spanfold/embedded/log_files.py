@@ -51,14 +51,15 @@ def log_tail(path: Path) -> str:
     return "\n".join(path.read_text(errors="replace").splitlines()[-TAIL_LINES:]) if path.exists() else ""
 
 
-def last_error(log: Path, begin: int = 0) -> str:
+def last_error(log: Path, begin: int = 0, *, marked: bool = False) -> str:
     """The last error in what stands in the log from that byte on: the message of the command `spanfold`, else the exception of
-    the last traceback, else the last line that is marked as an error, else the last line. Empty when there is nothing.
+    the last traceback, else the last line that is marked as an error, else (unless it must be `marked`) the last line.
+    Empty when there is nothing.
     """
     lines = [line for line in _end_of(log, begin).splitlines() if line.strip()]
-    for error in (_command_error(lines), _exception(lines), _severe(lines), lines[-1] if lines else ""):
+    for error in (_command_error(lines), _exception(lines), _severe(lines), lines[-1] if lines and not marked else ""):
         if error:
-            return error.strip()[:LONGEST_ERROR]
+            return " ".join(error.split())[:LONGEST_ERROR]
     return ""
 
 

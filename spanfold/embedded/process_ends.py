@@ -15,13 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from spanfold.embedded.disks import Room, disk_of
 from spanfold.embedded.log_files import last_error
 
 ENDS_FILE: Final = "process-ends.json"
 
 CRASH_LOOP_ENDS: Final = 3
 CRASH_LOOP: Final = timedelta(minutes=10)
-"""A program that ended so often within this time is unwell, however young its current process is."""
+"""A program that ended so often within this time is unwell, however young its current process is,"""
+
+RECOVERED: Final = timedelta(minutes=2)
+"""until its last end is so long ago."""
 
 PROGRAM_VARIABLE: Final = "SPANFOLD_PROGRAM"
 """In the environment of a supervised process: the name of its program."""
@@ -71,7 +75,7 @@ class ProcessRecord:
     def crash_loop(self, now: datetime) -> str | None:
         """A sentence when it keeps ending, with the reason; None when it is well."""
         recent = [end for end in self.recent_ends if now - end < CRASH_LOOP]
-        if len(recent) < CRASH_LOOP_ENDS or self.last_end is None:
+        if len(recent) < CRASH_LOOP_ENDS or self.last_end is None or now - self.last_end.ended_at > RECOVERED:
             return None
         minutes = int(CRASH_LOOP.total_seconds() // 60)
         return (
@@ -163,9 +167,19 @@ def own_problems(home: Path) -> list[str]:
 
 def end_of(log: Path, pid: int, started_at: datetime, exit_code: int, log_begin: int) -> ProcessEnd:
     """The end, now, of a process that began to write to this log at `log_begin`."""
-    error = last_error(log, log_begin)
+    # whoever was killed may have written anything last
+    error = last_error(log, log_begin, marked=exit_code < 0) or _no_room(log)
     position = _POSITION.search(error)
     return ProcessEnd(pid, started_at, datetime.now(UTC), exit_code, error, position[0] if position else None)
+
+
+def _no_room(log: Path) -> str:
+    """That the disk is full: then a process can't write why it ended."""
+    try:
+        disk = disk_of(log.parent)
+    except OSError:
+        return ""
+    return f"perhaps because the disk is full ({disk})" if disk.room is Room.TOO_LITTLE else ""
 
 
 def never_started(error: OSError) -> ProcessEnd:

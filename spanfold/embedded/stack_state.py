@@ -52,6 +52,11 @@ class StackState:
         return "kafka" in self.ports
 
     @property
+    def has_own_postgres(self) -> bool:
+        """The same of Postgres."""
+        return "postgres" in self.ports
+
+    @property
     def logs(self) -> Path:
         """The folder of `<program>.log` files."""
         return self.home / "logs"

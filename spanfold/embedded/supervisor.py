@@ -189,7 +189,7 @@ class Supervisor:
 
     def _note(self, child: "_Child", end: ProcessEnd) -> None:
         self._history.ended(child.program.name, end)
-        log.warning("%s ended (%s): %s", child.program.name, end.manner, end.error)
+        log.warning("%s ended (%s)%s", child.program.name, end.manner, f": {end.error}" if end.error else "")
 
     def _await_ready(self, child: "_Child") -> None:
         program = child.program

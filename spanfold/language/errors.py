@@ -24,6 +24,7 @@ spanfold/cli/__init__.py and spanfold/http/problems.py.
       HomeInUse             3   500   the operator: another stack runs on this home
       RowsDiffer            1   500   the operator: a rebuilt projection differs from the live one
     ChildFailed             4   500   the operator: a server did not start; read its log
+    WorkersNotReady         1   500   the operator: restarted workers do not get ready; read their logs
     StartFailed             1   500   the operator: `up --detach` failed (with the exit code of its process)
     Differs                 1   500   the operator: the demo's counts of SDK, log and Postgres are not the same
     LogUnavailable          4   503   nobody: Kafka is away; worth retrying

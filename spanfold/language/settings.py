@@ -37,6 +37,9 @@ def _from_json(value: Any) -> Any:
 DaysByName = Annotated[dict[str, Annotated[int, Field(ge=0, le=36_500)]], NoDecode, BeforeValidator(_from_json)]
 """Days by name, in the environment as JSON; 0 lets go as soon as nothing needs it."""
 
+SizeByName = Annotated[dict[str, Annotated[int, Field(ge=0)]], NoDecode, BeforeValidator(_from_json)]
+"""Bytes by name, in the environment as JSON."""
+
 
 def _policy(name: PolicyField) -> AfterValidator:
     """Of a setting that is this field of the snapshot policy."""
@@ -112,6 +115,11 @@ class Settings(BaseSettings):
     log_retention_days: DaysByName = Field(
         default={},
         description="by topic: `spanfold prune` deletes Kafka records older than this, once nothing needs them",
+    )
+    log_retention_bytes: SizeByName = Field(
+        default={},
+        description="by topic: `spanfold prune` deletes older Kafka records beyond so many bytes in a partition; "
+        "of the embedded Kafka only",
     )
     journal_retention_days: DaysByName = Field(
         default={}, description="by topic: `spanfold prune` drops days of the journal older than this"

@@ -4,7 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, TextIO
 
 EVERY_S: Final = 10.0
 
@@ -51,6 +52,24 @@ def throttle_loggers(library: str) -> None:
     for name in list(logging.root.manager.loggerDict):
         if name == library or name.startswith(f"{library}."):
             logging.getLogger(name).addFilter(lines)
+
+
+class UnfailingStream:
+    """A text stream for log lines: one that can't be written, because the disk is full, is lost and raises nothing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write it if possible."""
+        with suppress(OSError):
+            return self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush it if possible."""
+        with suppress(OSError):
+            self._stream.flush()
 
 
 class ThrottledLog:

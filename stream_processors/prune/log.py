@@ -13,7 +13,7 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import US_PER_DAY, TopicKind, TopicOnBroker
 from spanfold.projections.projection import folding, why_not_from_states
 from spanfold.projections.retention.rules import log_retentions
-from spanfold.stream_processors.prune.parts import NO_RETENTION, NOTHING_JUDGED, Bound, Part, least, time_text
+from spanfold.stream_processors.prune.parts import NO_RETENTION, NOTHING_JUDGED, Bound, Part, least, most, time_text
 from spanfold.stream_processors.prune.retention_context import RetentionContext
 
 ANSWER_S: Final = 30.0
@@ -41,21 +41,34 @@ def plan(context: RetentionContext) -> list[tuple[Part, Cut | None]]:
 
 def _plan_topic(context: RetentionContext, topic: TopicOnBroker, days: int | None) -> Iterator[tuple[Part, Cut | None]]:
     name = topic.topic.name
-    if days is None or context.now is None:
-        yield Part("log", name, None, 0, None, NO_RETENTION if days is None else NOTHING_JUDGED), None
+    has_retention = days is not None or any(of == name for of, _ in context.begins_by_size)
+    if not has_retention or context.now is None:
+        yield Part("log", name, None, 0, None, NOTHING_JUDGED if has_retention else NO_RETENTION), None
         return
-    since = context.now - days * US_PER_DAY
     for partition in range(topic.partitions):
         first = context.watermarks[name, partition][0]
-        bound = least(_bounds(context, topic, partition, days, since))
+        old = [*_by_age(context, name, partition, days, context.now), *_by_size(context, name, partition)]
+        bound = least([most(old), *_readers(context, topic, partition)])
         cut = Cut(topic, partition, max(first, bound.at))
         yield Part("log", name, partition, cut.offset - first, f"offset {cut.offset}", bound.words), cut
 
 
-def _bounds(context: RetentionContext, topic: TopicOnBroker, partition: int, days: int, since: int) -> Iterator[Bound]:
+def _by_age(context: RetentionContext, name: str, partition: int, days: int | None, now: int) -> Iterator[Bound]:
+    if days is not None:
+        since = now - days * US_PER_DAY
+        at = context.offset_at(name, partition, since)
+        yield Bound(at, f"{days} days before the last record, {time_text(since)}, begin at {at}")
+
+
+def _by_size(context: RetentionContext, name: str, partition: int) -> Iterator[Bound]:
+    at = context.begins_by_size.get((name, partition))
+    if at is not None:
+        size = context.settings.log_retention_bytes[name]
+        yield Bound(at, f"the newest {size} bytes begin at {at}")
+
+
+def _readers(context: RetentionContext, topic: TopicOnBroker, partition: int) -> Iterator[Bound]:
     name = topic.topic.name
-    by_time = context.offset_at(name, partition, since)
-    yield Bound(by_time, f"{days} days before the last record, {time_text(since)}, begin at {by_time}")
     for reader in context.readers:
         if (reader.topic, reader.partition) == (name, partition):
             yield Bound(reader.next_offset, str(reader))

@@ -55,6 +55,11 @@ def least(bounds: Iterable[Bound]) -> Bound:
     return min(bounds, key=lambda bound: bound.at)
 
 
+def most(bounds: Iterable[Bound]) -> Bound:
+    """The one that lets most go; of equal ones the first."""
+    return max(bounds, key=lambda bound: bound.at, default=Bound(0, NO_RETENTION))
+
+
 def day_floor(us: int) -> int:
     """The beginning of the day (UTC) of a time, in µs since 1970."""
     return us // US_PER_DAY * US_PER_DAY

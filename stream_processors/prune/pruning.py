@@ -57,10 +57,11 @@ def prune_plan(
     dsn: str,
     topics: Mapping[str, TopicOnBroker],
     projections: Mapping[str, Projection],
+    begins_by_size: Mapping[Partition, int],
 ) -> Iterator[PrunePlan]:
     """Plan; nothing is changed but by `run`. Until the block ends nobody else prunes, rebuilds, verifies or rolls back.
 
-    Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
+    `begins_by_size`: see RetentionContext. Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
     """
     with ExitStack() as locks, LogReader(settings) as reader:
         control = locks.enter_context(session_lock(dsn, LOCK, _busy))
@@ -75,7 +76,9 @@ def prune_plan(
         watermarks = _watermarks(reader, topics)
         readers = log_readers(control, aggregates)
         yield _plan(
-            RetentionContext(settings, control, topics, projections, busy, reader, earlier, watermarks, readers)
+            RetentionContext(
+                settings, control, topics, projections, busy, reader, earlier, watermarks, readers, begins_by_size
+            )
         )
 
 

@@ -24,6 +24,8 @@ class RetentionContext:
 
     The readers' positions were taken twice: `earlier`, then the ends of the log were asked for, then `readers`. So a reader that
     stands at an end will only meet records that reached the log after the last one that was judged `earlier`.
+
+    `begins_by_size`: of partitions whose log is larger than it may be, the offset at which the part begins that is kept.
     """
 
     settings: Settings
@@ -35,6 +37,7 @@ class RetentionContext:
     earlier: Sequence[ReaderPosition]
     watermarks: Mapping[Partition, Bounds]
     readers: Sequence[ReaderPosition]
+    begins_by_size: Mapping[Partition, int]
 
     @property
     def now(self) -> int | None:

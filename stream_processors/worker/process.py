@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Set
-from typing import Any
+from typing import Any, TextIO, cast
 
 import faust
 import structlog
@@ -13,7 +13,7 @@ from spanfold.http.process_urls import leave_url
 from spanfold.http.worker_server import serve
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
-from spanfold.language.throttled_log import throttle_loggers
+from spanfold.language.throttled_log import UnfailingStream, throttle_loggers
 from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.dsn import postgres_dsn
 from spanfold.stream_processors.worker import gc_tuning
@@ -90,5 +90,5 @@ def configure_logging(level: str) -> None:
     throttle_loggers("aiokafka")
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast(TextIO, UnfailingStream(sys.stderr))),
     )

@@ -146,7 +146,7 @@ def test_a_pin_that_is_not_met_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_full_disk_and_a_clock_of_the_last_century_are_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    usage = type("Usage", (), {"free": 1000})
+    usage = type("Usage", (), {"free": 1000, "total": 10**12})
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
     monkeypatch.setattr(time, "time", lambda: 0.0)
     assert {each.state for each in machine._disk(TARGET)} == {"fail"}

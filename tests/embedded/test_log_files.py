@@ -27,7 +27,7 @@ ZeroDivisionError: division by zero
         (TRACEBACK, "ZeroDivisionError: division by zero"),
         (TRACEBACK + "spanfold: topics differ:\n- a\n- b\n", "topics differ: - a - b"),
         ("12:00 FATAL:  could not write file: No space left on device\n12:00 LOG:  shut down\n",
-         "12:00 FATAL:  could not write file: No space left on device"),
+         "12:00 FATAL: could not write file: No space left on device"),
     ],
 )  # fmt: skip
 def test_the_error_of_a_log_is_its_most_telling_line(tmp_path: Path, text: str, error: str) -> None:
@@ -41,6 +41,10 @@ def test_only_what_the_process_itself_wrote_counts(tmp_path: Path) -> None:
     log.write_text("spanfold: old\n")
     begin = log.stat().st_size
     assert last_error(log, begin) == ""
+    with log.open("a") as file:
+        file.write("INFO  all   well\n")
+    assert last_error(log, begin) == "INFO all well"
+    assert last_error(log, begin, marked=True) == ""
     with log.open("a") as file:
         file.write("FATAL: new\n")
     assert last_error(log, begin) == "FATAL: new"

@@ -137,7 +137,7 @@ def test_three_ends_within_ten_minutes_are_a_crash_loop_until_the_next_start_on_
         return record.crash_loop(noon + timedelta(minutes=minutes))
 
     assert loop(6.2) == "projector-1 has ended 3 times within 10 minutes, last 12 s ago (SIGKILL)"
-    assert loop(10.5) is None
+    assert loop(8.1) is None
     history.forgive(["projector-1"])
     assert loop(6.2) is None
 

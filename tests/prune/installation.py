@@ -192,7 +192,7 @@ class Place:
         dsn, named = self.settings.postgres_dsn, {f"{name}_retention_days": said for name, said in days.items()}
         settings = self.settings.model_copy(update=named)
         assert dsn
-        with prune_plan(settings, dsn, self.topics, installed()) as found:
+        with prune_plan(settings, dsn, self.topics, installed(), {}) as found:
             yield found
 
     def plan(self, **days: Mapping[str, int]) -> list[Part]:
