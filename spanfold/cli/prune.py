@@ -29,7 +29,8 @@ def prune(
     Deletes Kafka records, days of journals, and old rows of tables, if a setting says for how many days they are kept:
     SPANFOLD_LOG_RETENTION_DAYS and SPANFOLD_JOURNAL_RETENTION_DAYS by topic, SPANFOLD_TABLE_RETENTION_DAYS by table, each as
     JSON. Of the Kafka that `spanfold up` started also by size: SPANFOLD_LOG_RETENTION_BYTES, by topic, of each partition.
-    The servers that it started have defaults; others keep everything. Whatever a checkpoint, a snapshot or a late event may still need is kept, and the output says what needs it.
+    The servers that it started have defaults; others keep everything. Whatever a checkpoint, a snapshot or a late event may
+    still need is kept, and the output says what needs it.
     Workers keep running. If it was killed, run it again to resume.
 
     Exit codes: 0 done, 3 refused (a setting names something that does not exist, or another pruning is running), 4 Kafka or

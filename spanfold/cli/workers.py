@@ -9,7 +9,13 @@ from spanfold.cli.output import print_result
 from spanfold.cli.progress import screen
 from spanfold.operations.workers import restart_workers
 
-workers = typer.Typer(no_args_is_help=True, help="The workers of the stack that `spanfold up` started.")
+workers = typer.Typer(
+    no_args_is_help=True,
+    help="""The workers of the stack that `spanfold up` started.
+
+    Example: spanfold workers restart
+    """,
+)
 
 
 # keeps `restart` a subcommand while it is the only one

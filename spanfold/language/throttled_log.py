@@ -5,38 +5,60 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final, TextIO
 
 EVERY_S: Final = 10.0
+OUTAGE_S: Final = 300.0
 
 NAMES: Final[set[str]] = set()
 """Names of the loggers that ThrottledLog writes to."""
 
 
 class Throttle:
-    """Lets each message pass once per EVERY_S. Thread-safe."""
+    """Lets each message pass once per EVERY_S; one that goes on and on passes ever more rarely, down to once per `longest_s`.
+    Thread-safe.
+    """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic, longest_s: float = EVERY_S) -> None:
         self._clock = clock
+        self._longest_s = longest_s
         self._lock = threading.Lock()
-        self._held: dict[str, tuple[float, int]] = {}
+        self._held: dict[str, _Held] = {}
 
     def passes(self, message: str) -> int | None:
         """The number of equal messages held back since the last one passed; None when this one is held back too."""
         with self._lock:
             now = self._clock()
-            last, held = self._held.get(message, (-EVERY_S, 0))
-            due = now - last >= EVERY_S
-            self._held[message] = (now, 0) if due else (last, held + 1)
-        return held if due else None
+            before = self._held.get(message)
+            if before is None:
+                self._held[message] = _Held(now, EVERY_S, 0)
+                return 0
+            if now - before.last < (before.pause_s if before.count else EVERY_S):
+                self._held[message] = replace(before, count=before.count + 1)
+                return None
+            pause_s = min(2 * before.pause_s, self._longest_s) if before.count else EVERY_S
+            self._held[message] = _Held(now, pause_s, 0)
+            return before.count
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A message that passed at `last`. `count` like it were held back since; if any, the next one passes `pause_s` later."""
+
+    last: float
+    pause_s: float
+    count: int
 
 
 class ThrottledLines(logging.Filter):
-    """For a library's loggers: of the lines with the same message template, one per EVERY_S is written."""
+    """For a library's loggers: of the lines with the same message template, one per EVERY_S is written, in a long outage one per
+    OUTAGE_S.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._throttle = Throttle(clock)
+        self._throttle = Throttle(clock, OUTAGE_S)
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write it; the line says how many were held back before."""

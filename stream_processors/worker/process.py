@@ -2,8 +2,8 @@
 
 import logging
 import sys
-from collections.abc import Callable, Set
-from typing import Any, TextIO, cast
+from collections.abc import Callable, MutableMapping, Set
+from typing import Any, Final, TextIO, cast
 
 import faust
 import structlog
@@ -13,7 +13,7 @@ from spanfold.http.process_urls import leave_url
 from spanfold.http.worker_server import serve
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.settings import Settings
-from spanfold.language.throttled_log import UnfailingStream, throttle_loggers
+from spanfold.language.throttled_log import OUTAGE_S, Throttle, UnfailingStream, throttle_loggers
 from spanfold.language.topics import TopicOnBroker
 from spanfold.postgres.dsn import postgres_dsn
 from spanfold.stream_processors.worker import gc_tuning
@@ -25,6 +25,8 @@ from spanfold.stream_processors.worker.waiting import (
 )
 
 log = structlog.get_logger("spanfold.worker")
+
+REPEATED_EVENTS: Final = frozenset({"postgres_retry", "away", "asking_again", "feeding_again"})
 
 
 def begin(settings: Settings) -> tuple[str, dict[str, TopicOnBroker]]:
@@ -84,11 +86,29 @@ def _serve(settings: Settings, watch: Watch, more_problems: Callable[[], list[st
     leave_url(settings.home, url)
 
 
+class ThrottledEvents:
+    """A structlog processor: of the events that repeat while a server is away, it lets through what Throttle does."""
+
+    def __init__(self) -> None:
+        self._throttle = Throttle(longest_s=OUTAGE_S)
+
+    def __call__(self, _logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        """The event, with how many like it were held back; raises DropEvent to hold it back."""
+        if event["event"] in REPEATED_EVENTS:
+            held = self._throttle.passes(event["event"])
+            if held is None:
+                raise structlog.DropEvent
+            if held:
+                event["held_back"] = held
+        return event
+
+
 def configure_logging(level: str) -> None:
     """One line an event, with its fields, to standard error. aiokafka would write a hundred a second while Kafka is away."""
     logging.basicConfig(level=level)
     throttle_loggers("aiokafka")
     structlog.configure(
+        processors=[ThrottledEvents(), *structlog.get_config()["processors"]],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=structlog.PrintLoggerFactory(cast(TextIO, UnfailingStream(sys.stderr))),
     )

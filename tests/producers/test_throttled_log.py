@@ -1,11 +1,19 @@
 """What a library logs a hundred times a second is written once in ten seconds, with the number that was held back."""
 
+import io
 import logging
 import uuid
 
 import pytest
 
-from spanfold.language.throttled_log import EVERY_S, ThrottledLines, throttle_loggers
+from spanfold.language.throttled_log import (
+    EVERY_S,
+    OUTAGE_S,
+    Throttle,
+    ThrottledLines,
+    UnfailingStream,
+    throttle_loggers,
+)
 
 
 class Clock:
@@ -44,3 +52,28 @@ def test_each_logger_of_the_library_is_throttled_and_no_other(caplog: pytest.Log
         other.warning("away: %s", number)
     said = [record.name for record in caplog.records]
     assert (said.count(own.name), said.count(other.name)) == (1, 100)
+
+
+def test_what_goes_on_for_hours_is_written_ever_more_rarely() -> None:
+    clock = Clock()
+    throttle = Throttle(clock, OUTAGE_S)
+    passed = []
+    for second in range(3600):
+        clock.now = 1000.0 + second
+        if throttle.passes("away") is not None:
+            passed.append(second)
+    assert passed == [0, 10, 30, 70, 150, 310, *range(610, 3600, 300)]
+    clock.now += 2 * OUTAGE_S
+    assert throttle.passes("away")
+    clock.now += EVERY_S
+    assert throttle.passes("away") == 0, "alone, it is no storm"
+
+
+def test_a_line_that_cannot_be_written_is_lost_and_raises_nothing() -> None:
+    with open("/dev/full", "wb", buffering=0) as full:
+        text = io.TextIOWrapper(full, write_through=True)
+        with pytest.raises(OSError, match="No space left"):
+            text.write("a line\n")
+        stream = UnfailingStream(text)
+        stream.write("a line\n")
+        stream.flush()
