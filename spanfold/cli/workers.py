@@ -11,7 +11,7 @@ from spanfold.operations.workers import restart_workers
 
 workers = typer.Typer(
     no_args_is_help=True,
-    help="""The workers of the stack that `spanfold up` started.
+    help="""Restart the workers of a running stack; servers and OTLP go on.
 
     Example: spanfold workers restart
     """,
