@@ -61,7 +61,8 @@ def prune_plan(
 ) -> Iterator[PrunePlan]:
     """Plan; nothing is changed but by `run`. Until the block ends nobody else prunes, rebuilds, verifies or rolls back.
 
-    `begins_by_size`: see RetentionContext. Misconfigured when the settings name what there is not, or another process prunes; LogUnavailable when Kafka is away.
+    `begins_by_size`: see RetentionContext. Misconfigured when the settings name what there is not, or another process prunes;
+    LogUnavailable when Kafka is away.
     """
     with ExitStack() as locks, LogReader(settings) as reader:
         control = locks.enter_context(session_lock(dsn, LOCK, _busy))

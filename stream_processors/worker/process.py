@@ -80,7 +80,9 @@ def _tell_owned(app: Any, watch: Watch) -> None:
 
 def _serve(settings: Settings, watch: Watch, more_problems: Callable[[], list[str]]) -> None:
     """Begin to watch and to answer; the URL is logged, and left where `spanfold status` looks for it."""
-    url = serve(settings.worker_host, settings.worker_port, watch.metrics.registry, lambda: [*more_problems(), *watch.unwell()])
+    url = serve(
+        settings.worker_host, settings.worker_port, watch.metrics.registry, lambda: [*more_problems(), *watch.unwell()]
+    )
     watch.start()
     log.info("serving", metrics=f"{url}/metrics", health=f"{url}/healthz")
     leave_url(settings.home, url)
