@@ -21,7 +21,7 @@ class GenerationState(StrEnum):
 
 
 KEPT_UP: Final = (GenerationState.LIVE, GenerationState.FOLLOWING)
-"""Workers keep these up with the log."""
+"""Workers keep these up with the log, unless they are suspended."""
 
 UNFINISHED: Final = (GenerationState.LOADING, GenerationState.FOLLOWING)
 """A rebuild is at work on these, or was killed and has left them so."""
@@ -31,6 +31,11 @@ LOADED_IN_BULK: Final = (GenerationState.LOADING, GenerationState.AS_OF)
 
 AT_REST: Final = (GenerationState.PREVIOUS, GenerationState.AS_OF)
 """Nobody folds these; an erasure takes its trace out of them all the same."""
+
+
+def kept_up(table: str) -> str:
+    """The condition in SQL that workers keep a generation up, on rows of spanfold_core.generations under this alias."""
+    return f"{table}.state IN {sql_list(KEPT_UP)} AND {table}.suspended_at IS NULL"
 
 
 def sql_list(states: Iterable[GenerationState]) -> str:

@@ -150,7 +150,8 @@ def run_projector(settings: Settings) -> None:
     from spanfold.stream_processors.worker.projector import projector_app
 
     dsn, topics = process.begin(settings)
-    store, metrics = Store(installed()), Metrics(topic.topic.name for topic in topics.values())
+    store = Store(installed(), merge_timeout_s=settings.merge_timeout_s, parked_share_limit=settings.parked_share_limit)
+    metrics = Metrics(topic.topic.name for topic in topics.values())
     committer = Committer(dsn, store, metrics)
     app = projector_app(settings, store, committer, topics, metrics)
     watch = Watch(settings, dsn, topics.values(), store, metrics)
@@ -293,6 +294,7 @@ def http_operations(target: Installation) -> dict[str, Operation]:
     from spanfold.operations.migrating import migrate
     from spanfold.operations.pruning import prune
     from spanfold.operations.publishing import publish
+    from spanfold.operations.resuming import resume
     from spanfold.operations.snapshots import take_snapshots
     from spanfold.operations.status import read_status
     from spanfold.operations.trace import read_trace
@@ -316,6 +318,7 @@ def http_operations(target: Installation) -> dict[str, Operation]:
         "rebuild/preview": ("GET", rebuilding.preview_rebuild),
         "rebuild/abort": ("POST", rebuilding.abort_rebuild),
         "rollback": ("POST", rebuilding.rollback),
+        "resume": ("POST", resume),
         "as-of": ("POST", past.as_of),
         "as-of/drop": ("POST", past.drop_as_of),
         "prune": ("POST", prune),

@@ -21,6 +21,7 @@ SCRIPTS: Final = (
     "snapshots",
     "erased",
     "retention",
+    "suspensions",
     "histograms",
     "duration_histograms",
     "reader",

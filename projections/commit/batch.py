@@ -48,12 +48,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a batch. `fenced`: all of it had been committed already, by this worker or another."""
+    """What became of a batch. `fenced`: all of it had been committed already, by this worker or another. `suspended`: why, by
+    projection.
+    """
 
     folded: int = 0
     rejected: Mapping[str, int] = field(default_factory=dict)
     parked: Mapping[str, int] = field(default_factory=dict)
     fenced: bool = False
+    suspended: Mapping[str, str] = field(default_factory=dict)
 
 
 class Gap(SpanfoldError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from psycopg import Cursor
@@ -13,6 +14,16 @@ from spanfold.projections.commit.erasure import Erasure, erased_among, left_out
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.preparing import Prepared
 from spanfold.projections.commit.settlements import Settled
+from spanfold.projections.commit.suspension import (
+    MERGE_TIMEOUT_S,
+    ProjectionFailed,
+    failure_of,
+    is_its_own_fault,
+    limited,
+    position_of,
+    undone,
+)
+from spanfold.projections.facts import Fact
 from spanfold.projections.projection import ErasesTraces, Projection
 
 
@@ -38,24 +49,70 @@ def merge(
     unfolded: set[int],
     settled: Sequence[Settled],
     erasures: Sequence[Erasure],
-) -> None:
+    timeout_s: float = MERGE_TIMEOUT_S,
+) -> ProjectionFailed | None:
     """Merge what lies at or above the generation's checkpoint and is not `unfolded` (offsets), and what was settled there;
-    then take out what was erased there.
+    then take out what was erased there. All in a savepoint: the failure for which the projection is to be suspended is
+    returned, and nothing of the merge is left; any other error is raised.
     """
     batch, projection = prepared.batch, generation.projection
     if generation.next_offset >= batch.end:
-        return
-    if unfolded or generation.next_offset > batch.start:
-        left = [f for f in prepared.facts if f[0] >= generation.next_offset and f[0] not in unfolded]
-        partial = projection.fold(left)
-    else:
-        partial = prepared.partials[projection.name]
-    if settled:
-        late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
-        partial = projection.combine(partial, projection.fold(late))
-    projection.merge(cursor, generation.schema, partial, batch.partition)
+        return None
+    late = [fact for at, facts in settled if at >= generation.next_offset for fact in facts]
     passed = [erasure for erasure in erasures if erasure.offset >= generation.next_offset]
-    erase(cursor, generation, passed, batch.partition)
+    try:
+        with cursor.connection.transaction(), limited(cursor, projection, timeout_s):
+            _merge(cursor, generation, _folded(prepared, generation, unfolded, late), batch.partition)
+            erase(cursor, generation, passed, batch.partition)
+    except Exception as error:  # the projection's code may raise anything
+        if not is_its_own_fault(error, projection, cursor):
+            raise
+        again = partial(_try, cursor, generation, batch.partition, timeout_s)
+        facts = [*_facts(prepared, generation, unfolded), *late]
+        return failure_of(
+            projection, error, position_of(batch, [] if isinstance(error, TimeoutError) else facts, again)
+        )
+    return None
+
+
+def _folded(prepared: Prepared, generation: Generation, unfolded: set[int], late: Sequence[Fact]) -> Any:
+    """The partial of what the generation lacks; the prepared one, if that is the whole batch."""
+    projection = generation.projection
+    if unfolded or generation.next_offset > prepared.batch.start or projection.name not in prepared.partials:
+        folded = projection.fold(_facts(prepared, generation, unfolded))
+    else:
+        folded = prepared.partials[projection.name]
+    return projection.combine(folded, projection.fold(late)) if late else folded
+
+
+def _facts(prepared: Prepared, generation: Generation, unfolded: set[int]) -> list[Fact]:
+    return [fact for fact in prepared.facts if fact[0] >= generation.next_offset and fact[0] not in unfolded]
+
+
+def _merge(cursor: Cursor[Any], generation: Generation, folded: Any, partition: int) -> None:
+    generation.projection.merge(cursor, generation.schema, folded, partition)
+
+
+def _try(cursor: Cursor[Any], generation: Generation, partition: int, timeout_s: float, facts: Sequence[Fact]) -> None:
+    """Raise what the projection raises on these facts; nothing is left of them."""
+    with undone(cursor), limited(cursor, generation.projection, timeout_s):
+        _merge(cursor, generation, generation.projection.fold(facts), partition)
+
+
+def erase_at_rest(
+    cursor: Cursor[Any], generation: Generation, erasures: Sequence[Erasure], batch: Batch, timeout_s: float
+) -> ProjectionFailed | None:
+    """Take these traces out of a generation that workers do not fold; what its projection raises is treated as in `merge`."""
+    projection = generation.projection
+    try:
+        with cursor.connection.transaction(), limited(cursor, projection, timeout_s):
+            erase(cursor, generation, erasures, batch.partition)
+    except Exception as error:  # the projection's code may raise anything
+        if not is_its_own_fault(error, projection, cursor):
+            raise
+        where = Position(batch.topic.name, batch.partition, erasures[0].offset)
+        return failure_of(projection, error, f"{where}, which erases a trace,")
+    return None
 
 
 def erase(cursor: Cursor[Any], generation: Generation, erasures: Sequence[Erasure], partition: int) -> None:

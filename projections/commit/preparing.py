@@ -3,6 +3,7 @@ before.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +23,7 @@ class Prepared:
 
     `settlements` are facts about parked records; they are not for projections. `erasures` are the indexes of records that
     erase their trace, as their headers say. `refused`: Postgres would not have what the batch's only record makes foldable.
+    `partials` lacks a projection whose fold failed: it is folded again, and fails again, where it can be suspended.
     """
 
     judged: Judged
@@ -76,7 +78,11 @@ class Preparer:
         return Prepared(judged, parked, facts, self._fold(judged.batch.topic, facts), settlements, erasures, refused)
 
     def _fold(self, topic: Topic, facts: Sequence[Fact]) -> dict[str, Any]:
-        return {projection.name: projection.fold(facts) for projection in folding(topic, self._projections)}
+        partials = {}
+        for projection in folding(topic, self._projections):
+            with suppress(Exception):  # the projection's code may raise anything
+                partials[projection.name] = projection.fold(facts)
+        return partials
 
 
 def _erasures(judged: Judged) -> list[int]:

@@ -4,11 +4,12 @@ Law 2 lives here. A batch covers [start, end) of one partition. In its transacti
 they have passed is not folded again, and if one of them lies before `start`, something would be skipped: `Gap`. So it does
 not matter who commits, how often, or what a process believes that it owns.
 
-`Store._commit_once` has the steps of the transaction in their order. Beside it, deciding.py says what becomes of each record, and
+`Store._transact` has the steps of the transaction in their order. Beside it, deciding.py says what becomes of each record, and
 merging.py how a generation's tables take what is folded.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import psycopg
@@ -23,15 +24,20 @@ from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.commit.deciding import decide, keep_unfolded
 from spanfold.projections.commit.erasure import Erasure, erasures_in, forget, wait_for_erasures
 from spanfold.projections.commit.journal import CORE, JOURNAL
-from spanfold.projections.commit.merging import Generation, advance, erase, merge, unfolded_below
+from spanfold.projections.commit.merging import Generation, advance, erase_at_rest, merge, unfolded_below
 from spanfold.projections.commit.preparing import Prepared, Preparer, border_of
 from spanfold.projections.commit.settlements import settle
-from spanfold.projections.generation_states import AT_REST, KEPT_UP, sql_list
+from spanfold.projections.commit.suspension import MERGE_TIMEOUT_S, REFUSED_CLASSES, ProjectionFailed, suspend
+from spanfold.projections.commit.topic_suspension import (
+    ParkedShareExceeded,
+    TopicSuspended,
+    count_parked,
+    refuse_suspended,
+    suspend_topic,
+)
+from spanfold.projections.generation_states import AT_REST, kept_up, sql_list
 from spanfold.projections.projection import Projection
 from spanfold.schemas.codec import Codec
-
-_REFUSED_CLASSES: Final = ("22", "23", "54")
-"""SQLSTATE classes that one record's values can cause: data exception, integrity violation, program limit exceeded."""
 
 
 class Store:
@@ -40,7 +46,14 @@ class Store:
     `reached(step)` is called before each named step of a commit: before_merge, before_commit. Tests stop there.
     """
 
-    def __init__(self, projections: Mapping[str, Projection], codec: Codec | None = None) -> None:
+    def __init__(
+        self,
+        projections: Mapping[str, Projection],
+        codec: Codec | None = None,
+        merge_timeout_s: float = MERGE_TIMEOUT_S,
+        parked_share_limit: float = 1.0,
+    ) -> None:
+        self._merge_timeout_s, self._parked_share_limit = merge_timeout_s, parked_share_limit
         self._projections = projections
         self._codec = codec or Codec()
         self._preparer = Preparer(projections, self._codec)
@@ -68,8 +81,8 @@ class Store:
 
     def commit(self, connection: Connection[Any], prepared: Prepared) -> list[Outcome]:
         """Commit the batch exactly once. If Postgres refuses a record's values, the batch is halved until that record
-        stands alone and is parked. Raises Gap, or psycopg.OperationalError when nothing was committed and a retry may
-        help.
+        stands alone and is parked. Raises Gap, TopicSuspended, or psycopg.OperationalError when nothing was committed and a
+        retry may help.
         """
         batch = prepared.batch
         if (border := border_of(prepared)) is not None:
@@ -77,7 +90,7 @@ class Store:
         try:
             return [self._commit_once(connection, prepared)]
         except psycopg.Error as error:
-            if (error.sqlstate or "")[:2] not in _REFUSED_CLASSES or not batch:
+            if (error.sqlstate or "")[:2] not in REFUSED_CLASSES or not batch:
                 raise
             if len(batch) == 1:
                 refused = PoisonRecord(ParkedReason.REFUSED, f"{error.sqlstate}: {str(error).splitlines()[0]}")
@@ -88,6 +101,15 @@ class Store:
         return [outcome for part in parts for outcome in self.commit(connection, self.prepare(part))]
 
     def _commit_once(self, connection: Connection[Any], prepared: Prepared) -> Outcome:
+        """Commit the batch, or suspend its topic."""
+        try:
+            return self._transact(connection, prepared)
+        except ParkedShareExceeded as error:
+            topic = prepared.batch.topic.name
+            suspend_topic(connection, topic, str(error))
+            raise TopicSuspended(topic, str(error)) from error
+
+    def _transact(self, connection: Connection[Any], prepared: Prepared) -> Outcome:
         """The transaction of one batch, all of it or nothing."""
         batch = prepared.batch
         arbiter = self._arbiter_of(batch.topic)
@@ -97,10 +119,12 @@ class Store:
             judged_to, generations = self._lock(cursor, batch)
             if _is_fenced(batch, [judged_to, *(generation.next_offset for generation in generations)]):
                 return Outcome(fenced=True)
+            refuse_suspended(cursor, batch.topic.name)
 
             # verdicts of what the journal has not judged yet; what it has judged is looked up
             wait_for_erasures(cursor, prepared.judged, bool(prepared.erasures))
             decision = decide(cursor, prepared, arbiter, judged_to)
+            count_parked(cursor, batch, decision.fresh, decision.parked, self._parked_share_limit)
             keep_unfolded(cursor, prepared.judged, decision)
             unfolded = decision.unfolded | unfolded_below(cursor, batch, judged_to, prepared.unreadable)
 
@@ -108,14 +132,19 @@ class Store:
             settled = settle(cursor, self._codec, prepared, unfolded, judged_to)
             erasures = erasures_in(cursor, batch)
 
-            # rows of every generation that is kept up, each from its own checkpoint on
+            # rows of every generation that is kept up, each from its own checkpoint on; one that fails is suspended
             self.reached("before_merge")
+            failures: dict[tuple[str, int], ProjectionFailed] = {}
             for generation in generations:
-                merge(cursor, prepared, generation, unfolded, settled, erasures)
+                failure = merge(cursor, prepared, generation, unfolded, settled, erasures, self._merge_timeout_s)
+                if failure is not None:
+                    failures[generation.owner] = failure
+                    suspend(cursor, *generation.owner, failure)
             self._erase_elsewhere(cursor, batch, [erasure for erasure in erasures if erasure.offset >= judged_to])
-            advance(cursor, batch, [(JOURNAL, 0), *(generation.owner for generation in generations)])
+            folded = [generation.owner for generation in generations if generation.owner not in failures]
+            advance(cursor, batch, [(JOURNAL, 0), *folded])
             self.reached("before_commit")
-        return decision.outcome()
+        return replace(decision.outcome(), suspended={name: str(why) for (name, _), why in failures.items()})
 
     def _arbiter_of(self, topic: Topic) -> Arbiter:
         if topic.name not in self._arbiters:
@@ -149,14 +178,16 @@ class Store:
         return checkpoints[JOURNAL, 0], generations
 
     def _erase_elsewhere(self, cursor: Cursor[Any], batch: Batch, erasures: Sequence[Erasure]) -> None:
-        """Take the traces out of what workers do not fold: the generations at rest, journal and snapshots."""
+        """Take the traces out of what workers do not fold: generations at rest or suspended, journal and snapshots."""
         if not erasures:
             return
         cursor.execute(GENERATIONS_AT_REST, (batch.topic.name, batch.partition))
         for name, number, schema, fold_version, next_offset in cursor.fetchall():
             if self._carries(batch.topic.name, name, fold_version):
                 resting = Generation(self._projections[name], number, schema, next_offset)
-                erase(cursor, resting, erasures, batch.partition)
+                failure = erase_at_rest(cursor, resting, erasures, batch, self._merge_timeout_s)
+                if failure is not None:
+                    suspend(cursor, name, number, failure)
         forget(cursor, batch, erasures)
 
     def _carries(self, topic: str, name: str, fold_version: int) -> bool:
@@ -194,7 +225,7 @@ SELECT projection, generation, next_offset
  WHERE topic = %s AND partition = %s
    AND (projection = '{JOURNAL}' OR EXISTS (
        SELECT FROM {CORE}.generations g
-        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND g.state IN {sql_list(KEPT_UP)}))
+        WHERE (g.projection, g.generation) = (c.projection, c.generation) AND {kept_up("g")}))
  ORDER BY projection, generation
    FOR UPDATE
 """
@@ -203,21 +234,21 @@ CHECKPOINTS: Final = f"""
 SELECT c.topic, c.partition, c.projection, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.projection = '{JOURNAL}' OR g.state IN {sql_list(KEPT_UP)}
+ WHERE c.projection = '{JOURNAL}' OR {kept_up("g")}
 """
 
 GENERATIONS_AT_REST: Final = f"""
 SELECT projection, generation, g.schema_name, g.fold_version, c.next_offset
   FROM {CORE}.checkpoints c
   JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.topic = %s AND c.partition = %s AND g.state IN {sql_list(AT_REST)}
+ WHERE c.topic = %s AND c.partition = %s AND (g.state IN {sql_list(AT_REST)} OR g.suspended_at IS NOT NULL)
  ORDER BY projection, generation
    FOR UPDATE OF c
 """
 
 KEPT_GENERATIONS: Final = f"""
 SELECT projection, generation, schema_name, fold_version
-  FROM {CORE}.generations
- WHERE state IN {sql_list(KEPT_UP)}
+  FROM {CORE}.generations g
+ WHERE {kept_up("g")}
  ORDER BY projection, generation
 """

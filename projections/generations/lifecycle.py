@@ -34,6 +34,7 @@ class GenerationRow:
     schema: str
     fold_version: int
     state: GenerationState
+    suspended: bool = False
 
 
 def prepare(dsn: str, topics: Collection[TopicOnBroker], projections: Mapping[str, Projection]) -> list[str]:
@@ -151,8 +152,8 @@ def generations_of(connection: Connection, projection: str, *states: GenerationS
     """The projection's generations in these states, all without one; oldest first."""
     rows = connection.execute(text(GENERATIONS), {"p": projection})
     generations = [
-        GenerationRow(number, schema, fold_version, GenerationState(state))
-        for number, schema, fold_version, state in rows
+        GenerationRow(number, schema, fold_version, GenerationState(state), suspended)
+        for number, schema, fold_version, state, suspended in rows
     ]
     return [generation for generation in generations if not states or generation.state in states]
 
@@ -211,7 +212,7 @@ def drop_generation(connection: Connection, projection: str, generation: Generat
 
 
 def set_state(connection: Connection, projection: str, generation: GenerationRow, state: GenerationState) -> None:
-    """Register that the generation is in this state now."""
+    """Register that the generation is in this state now, and is not suspended."""
     connection.execute(text(SET_STATE), {"state": state, "p": projection, "g": generation.number})
 
 
@@ -227,10 +228,17 @@ VALUES (:p, :number, :schema, :fold_version, :state)
 """
 
 GENERATIONS: Final = f"""
-SELECT generation, schema_name, fold_version, state FROM {CORE}.generations WHERE projection = :p ORDER BY generation
+SELECT generation, schema_name, fold_version, state, suspended_at IS NOT NULL
+  FROM {CORE}.generations
+ WHERE projection = :p
+ ORDER BY generation
 """
 
-SET_STATE: Final = f"UPDATE {CORE}.generations SET state = :state WHERE projection = :p AND generation = :g"
+SET_STATE: Final = f"""
+UPDATE {CORE}.generations
+   SET state = :state, suspended_at = NULL, suspended_because = NULL
+ WHERE projection = :p AND generation = :g
+"""
 
 NEXT_NUMBER: Final = f"SELECT coalesce(max(generation), 0) + 1 FROM {CORE}.generations WHERE projection = :p"
 

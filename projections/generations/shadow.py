@@ -17,6 +17,7 @@ from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.merging import Generation, advance, merge, unfolded_below
 from spanfold.projections.commit.preparing import Prepared, Preparer
 from spanfold.projections.commit.settlements import settle
+from spanfold.projections.commit.suspension import failures_named
 from spanfold.projections.projection import FoldsStates, Projection
 from spanfold.projections.states.reading import NEVER_TOO_IDLE, Standing
 from spanfold.projections.states.rows import FoldedPartition
@@ -39,7 +40,8 @@ class Shadow:
         """Fold what lies at or above the generation's checkpoint, and move that to the batch's end, in one transaction. A
         worker may fold the same generation meanwhile.
 
-        Misconfigured when this code cannot read a record that was folded, or when the batch skips records.
+        Misconfigured when this code cannot read a record that was folded, or when the batch skips records; ProjectionFailed
+        when the projection's own code or tables fail.
         """
         batch = prepared.batch
         with connection.transaction(), connection.cursor() as cursor:
@@ -56,7 +58,9 @@ class Shadow:
             unfolded = unfolded_below(cursor, batch, judged_to, prepared.unreadable)
             settled = settle(cursor, self._codec, prepared, unfolded, judged_to)
             generation = Generation(self._projection, self._number, self._schema, next_offset)
-            merge(cursor, prepared, generation, unfolded, settled, erasures_in(cursor, batch))
+            failure = merge(cursor, prepared, generation, unfolded, settled, erasures_in(cursor, batch))
+            if failure is not None:
+                raise failure
             advance(cursor, batch, [(self._projection.name, self._number)])
 
     def commit_states(self, connection: Connection[Any], folded: FoldedPartition, standing: Standing) -> int:
@@ -73,7 +77,8 @@ class Shadow:
             if locked is not None and locked[0] > 0:
                 return 0
             for batch in standing.batches:
-                projection.merge(cursor, self._schema, projection.from_states(batch), folded.partition)
+                with failures_named(projection, f"the states of {where[0]}/{where[1]}", cursor):
+                    projection.merge(cursor, self._schema, projection.from_states(batch), folded.partition)
                 # temporary tables are emptied by a commit, and there will be one for all batches
                 cursor.execute("DISCARD TEMP")
                 count += len(batch)

@@ -85,6 +85,17 @@ def swap(engine: Engine, projection: Projection, generation: GenerationRow, fold
     return _take_over(engine, projection, generation, fold_rest, mark, views=True)
 
 
+def resume(engine: Engine, projection: Projection, generation: GenerationRow, fold_rest: FoldRest) -> float:
+    """Fold the rest of a suspended generation and let workers keep it up again. Returns how long commits waited (s). Raises
+    Postponed.
+    """
+
+    def mark(connection: Connection) -> None:
+        set_state(connection, projection.name, generation, generation.state)
+
+    return _take_over(engine, projection, generation, fold_rest, mark, views=False)
+
+
 def _take_over(
     engine: Engine,
     projection: Projection,

@@ -117,9 +117,15 @@ class Reader:
         while lacking := missing(at_least, await self._reflected(projection, at_least)):
             waited_s = time.monotonic() - began
             if waited_s >= self._wait_s:
-                raise NotYetReflected(lacking, self._wait_s)
+                raise NotYetReflected(lacking, self._wait_s, await self._suspended(projection, lacking))
             await asyncio.sleep(min(pause_s, self._wait_s - waited_s))
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _suspended(self, projection: str, lacking: Sequence[Position]) -> str:
+        """What of it is suspended, if anything is."""
+        async with self._cursor() as cursor:
+            await cursor.execute(SUSPENDED, {"names": [projection, *(position.topic for position in lacking)]})
+            return "; ".join([f"{row['kind']} {row['name']} is suspended, ask its operator" async for row in cursor])
 
     async def _reflected(self, projection: str, at_least: Sequence[Position]) -> tuple[Position, ...]:
         checkpoints = await self._checkpoints.ask(projection)
@@ -187,6 +193,8 @@ LIVE: Final = "SELECT DISTINCT projection FROM spanfold.projections WHERE state 
 CHECKPOINTS: Final = """
 SELECT projection, topic, partition, next_offset FROM spanfold.checkpoints WHERE live
 """
+
+SUSPENDED: Final = "SELECT DISTINCT kind, name FROM spanfold.suspensions WHERE name = ANY (%(names)s) ORDER BY 1, 2"
 
 READ: Final = """
 SELECT checkpoints.reflects, rows.*

@@ -21,6 +21,7 @@ from spanfold.projections.commit.arbiter import arbiter_of
 from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded_below
+from spanfold.projections.commit.topic_suspension import refuse_suspended
 from spanfold.projections.states import rows
 from spanfold.projections.states.recovery import state_of
 from spanfold.projections.states.rows import SNAPSHOTS, FoldedPartition, KeptState, StateRow
@@ -174,6 +175,7 @@ class StateStore:
         if next_offset < batch.start:
             raise Gap(batch, next_offset)
         if next_offset < batch.end > judged_to:
+            refuse_suspended(cursor, batch.topic.name)
             raise NotJudgedYet(batch, judged_to)
         return next_offset
 

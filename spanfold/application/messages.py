@@ -104,14 +104,16 @@ class Answer(Generic[R_co]):
 
 
 class NotYetReflected(SpanfoldError):
-    """The read models did not reach the positions that the query waits for. Try again; `positions` are those still missing."""
+    """The read models did not reach the positions that the query waits for. Try again; `positions` are those still missing.
+    `because` says what keeps them from it, if anything does.
+    """
 
     exit_code = 4
     http_status = HTTPStatus.SERVICE_UNAVAILABLE
 
-    def __init__(self, positions: tuple[Position, ...], waited_s: float) -> None:
+    def __init__(self, positions: tuple[Position, ...], waited_s: float, because: str = "") -> None:
         missing = ", ".join(map(str, positions))
-        super().__init__(f"the read models did not reach {missing} within {waited_s:g} s: try again")
+        super().__init__(f"the read models did not reach {missing} within {waited_s:g} s: {because or 'try again'}")
         self.positions = positions
 
 

@@ -50,6 +50,7 @@ COMMANDS: Final[dict[str, Entry]] = {
     ),
     "verify": Entry("spanfold.cli.rebuild", "verify", "Compare the tables with the log, row by row."),
     "rollback": Entry("spanfold.cli.rebuild", "rollback", "Go back to the generation before the last rebuild."),
+    "resume": Entry("spanfold.cli.resume", "resume", "Go on with a topic or projection that was suspended."),
     "projections": Entry(
         "spanfold.cli.projections", "projections", "Show the generations of projections, or drop previous ones."
     ),

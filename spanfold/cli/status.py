@@ -50,6 +50,8 @@ def _print(current: Status) -> None:
     for section in (table(("", ""), servers), *_sections(current)):
         screen.print(section)
         screen.print()
+    for gap in current.log_gaps:
+        screen.print(Text(f"- {gap}"))
     for warning in current.warnings:
         screen.print(Text(f"! {warning}", style="yellow"))
     for problem in current.problems:
@@ -102,6 +104,8 @@ def _label(checkpoint: Checkpoint) -> str:
     if checkpoint.projection == "snapshots" or checkpoint.generation < 1:
         return checkpoint.projection
     name = f"{checkpoint.projection} g{checkpoint.generation}"
+    if checkpoint.suspended:
+        return f"{name} (suspended)"
     return name if checkpoint.live else f"{name} (not live)"
 
 

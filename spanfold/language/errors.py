@@ -34,8 +34,11 @@ spanfold/cli/__init__.py and spanfold/http/problems.py.
     NotYetReflected         4   503   the caller: the read models have not reached a position; ask again
     NotificationFailed      4   500   nobody: a notification did not get through; try again later
     PoisonRecord            1   500   nobody: no retry will help, so the record is parked with its reason
+    TopicSuspended          3   500   the operator: a topic's verdicts stand still; repair the cause, then resume it
+    ParkedShareExceeded     1   500   the worker: too much of a topic would be parked; it suspends the topic
     Gap                     1   500   the worker: a checkpoint lies before the batch; it reads from there again
     NotJudgedYet            1   500   the worker: the journal is behind the batch; it waits
+    ProjectionFailed        3   500   the operator: a projection's own code or tables fail; repair it, then resume or rebuild
     Postponed               1   500   a rebuild: a reader or a commit is in the way; it tries again
 """
 

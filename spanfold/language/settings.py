@@ -97,7 +97,12 @@ class Settings(BaseSettings):
         default=0.5,
         gt=0,
         le=1,
-        description="a worker stops if a larger share of a topic's recent records can't be folded",
+        description="a topic is suspended if a larger share of its recent records can't be folded",
+    )
+    merge_timeout_s: float = Field(
+        default=30.0,
+        gt=0,
+        description="seconds that a statement of your own projection may take before it is suspended",
     )
     worker_host: str = Field(default="127.0.0.1", description="address where a worker serves /metrics and /healthz")
     worker_port: int = Field(default=0, ge=0, le=65535, description="port where a worker does; 0 picks a free one")

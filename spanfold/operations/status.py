@@ -29,6 +29,7 @@ from spanfold.operations.process_ends import (
 )
 from spanfold.operations.process_urls import url_of
 from spanfold.operations.reading import reading, without_password
+from spanfold.operations.suspensions import AcceptedLoss, Suspension, accepted_losses, suspensions
 from spanfold.operations.worker_group import PROJECTOR, WorkerGroup, owners
 
 Answer = TypeVar("Answer")
@@ -44,7 +45,7 @@ class State(StrEnum):
     STOPPED = "stopped"
     """Nothing runs on the home, and no servers are named."""
     INCOMPLETE = "incomplete"
-    """A process is not alive, a partition has no owner, or a projection waits for a rebuild."""
+    """A process is not alive, a partition has no owner, something is suspended, or a projection waits for a rebuild."""
     RUNNING = "running"
 
 
@@ -83,6 +84,7 @@ class Checkpoint:
     projection: str
     generation: int
     live: bool
+    suspended: bool
     next_offset: int
     log_time: datetime | None
 
@@ -91,7 +93,8 @@ class Checkpoint:
 class PartitionStatus:
     """A partition. `log_end` is how far a reader of committed records gets; `owner` a member of the group.
 
-    `lag` is `log_end` minus the next offset of the slowest live projection or the journal; unknown without checkpoints.
+    `lag` is `log_end` minus the next offset of the journal or the slowest live projection that is not suspended; unknown without
+    checkpoints.
     """
 
     topic: str
@@ -111,6 +114,7 @@ class Status:
     """How an installation is; None is what nobody answered. No password is in `postgres_dsn`.
 
     `parked` counts unsettled records by reason, `rejected` others by verdict; `lag_total` is the partitions' lag together.
+    `log_gaps` are losses that were accepted, and no problem any more.
     """
 
     state: State
@@ -123,6 +127,8 @@ class Status:
     parked: Mapping[str, int] | None
     rejected: Mapping[str, int] | None
     lag_total: int | None
+    suspensions: Sequence[Suspension]
+    log_gaps: Sequence[AcceptedLoss]
     problems: Sequence[str]
     warnings: Sequence[str] = ()
     """What will be a problem; the state does not depend on it."""
@@ -155,6 +161,12 @@ class _Tables:
     rejected: Mapping[str, int]
     checkpoints: Mapping[Partition, Sequence[Checkpoint]]
     to_be_rebuilt: Sequence[str]
+    suspensions: Sequence[Suspension]
+    log_gaps: Sequence[AcceptedLoss]
+
+    def problems(self) -> Iterator[str]:
+        yield from map(str, self.suspensions)
+        yield from self.to_be_rebuilt
 
 
 def read_status(installation: Installation) -> Status:
@@ -169,7 +181,7 @@ def read_status(installation: Installation) -> Status:
     states: list[State] = []
     log = _answered(log_answer, problems, states)
     tables = _answered(tables_answer, problems, states)
-    problems += [*(log.problems() if log else ()), *(tables.to_be_rebuilt if tables else ())]
+    problems += [*(log.problems() if log else ()), *(tables.problems() if tables else ())]
     partitions = list(_partitions(log, tables))
     problems += _outside_of_the_log(partitions)
     state = min(states or [State.INCOMPLETE if problems else State.RUNNING], key=list(State).index)
@@ -210,6 +222,8 @@ def _status(
         partitions=partitions,
         parked=tables.parked if tables else None,
         rejected=tables.rejected if tables else None,
+        suspensions=tables.suspensions if tables else (),
+        log_gaps=tables.log_gaps if tables else (),
         lag_total=sum(lags) if lags and len(lags) == len(partitions) else None,
         problems=problems,
         warnings=list(disk_warnings(settings.home)) if processes else [],
@@ -252,7 +266,8 @@ def _read_tables(installation: Installation) -> _Tables:
         rejected = dict(connection.execute(REJECTED).fetchall())
         for topic, partition, *checkpoint in connection.execute(CHECKPOINTS):
             checkpoints[topic, partition].append(Checkpoint(*checkpoint))
-    return _Tables(parked, rejected, checkpoints, installation.to_be_rebuilt())
+        suspended, gaps = suspensions(connection), accepted_losses(connection)
+    return _Tables(parked, rejected, checkpoints, installation.to_be_rebuilt(), suspended, gaps)
 
 
 def _partitions(log: _Log | None, tables: _Tables | None) -> Iterator[PartitionStatus]:
@@ -265,7 +280,7 @@ def _partitions(log: _Log | None, tables: _Tables | None) -> Iterator[PartitionS
 
 
 def _live(checkpoints: Iterable[Checkpoint]) -> Iterator[int]:
-    return (checkpoint.next_offset for checkpoint in checkpoints if checkpoint.live)
+    return (checkpoint.next_offset for checkpoint in checkpoints if checkpoint.live and not checkpoint.suspended)
 
 
 def _outside_of_the_log(partitions: Iterable[PartitionStatus]) -> Iterator[str]:
@@ -283,7 +298,7 @@ REJECTED: Final = (
 )
 
 CHECKPOINTS: Final = """
-SELECT topic, partition, projection, generation, live, next_offset, log_time
+SELECT topic, partition, projection, generation, live, suspended, next_offset, log_time
   FROM spanfold.checkpoints
  ORDER BY topic, partition, generation, projection
 """

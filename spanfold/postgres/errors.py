@@ -9,6 +9,7 @@
 | class 55                           | a lock is not available                              | tried again     |
 | class 57                           | shutdown, failover, cancelled                        | tried again     |
 | class 58                           | an I/O error of the server                           | tried again     |
+| 25006                              | a standby, or read-only after a failover             | tried again     |
 | 25P03                              | the session was idle in its transaction for too long | tried again     |
 | class 28 or 3D, or a refused login | wrong user, password, database or parameter          | Misconfigured   |
 | any other                          | the statement or its values are wrong                | raised as it is |
@@ -22,7 +23,7 @@ import psycopg
 from spanfold.language.errors import Misconfigured, StoreUnavailable
 
 TRANSIENT_CLASSES: Final = ("08", "40", "53", "55", "57", "58")
-IDLE_IN_TRANSACTION: Final = "25P03"
+TRANSIENT_STATES: Final = ("25006", "25P03")
 LOGIN_CLASSES: Final = ("28", "3D")
 
 LOGIN_REFUSED: Final = re.compile(
@@ -50,7 +51,7 @@ def is_transient(error: BaseException) -> bool:
     if error.sqlstate is None:
         broken = isinstance(error, psycopg.OperationalError | psycopg.InterfaceError)
         return broken and not is_login_refused(error)
-    return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate == IDLE_IN_TRANSACTION
+    return error.sqlstate[:2] in TRANSIENT_CLASSES or error.sqlstate in TRANSIENT_STATES
 
 
 def is_login_refused(error: BaseException) -> bool:

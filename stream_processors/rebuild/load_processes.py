@@ -80,7 +80,7 @@ def _fold_one(target: Target, offsets: OffsetRange) -> None:
         with connect(target.dsn, "spanfold load", {"synchronous_commit": "off"}) as connection:
             fold(_reader, connection, shadow, [offsets])
     except SpanfoldError as error:
-        raise type(error)(str(error)) from None
+        raise type(error)(str(error)) from None  # without its cause, which may not be picklable
     except psycopg.Error as error:
         raise StoreUnavailable(f"Postgres: {error.sqlstate or ''} {' '.join(str(error).split())}") from None
 

@@ -9,7 +9,7 @@ from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import changed
 from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.states import Folding, PreparedStates, StateStore
-from spanfold.stream_processors.worker.app import Folder, Guard, folding_app
+from spanfold.stream_processors.worker.app import Folder, folding_app
 from spanfold.stream_processors.worker.committer import Committer
 from spanfold.stream_processors.worker.metrics import Metrics
 
@@ -43,6 +43,6 @@ def snapshots_app(
     metrics: Metrics,
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
-    folder = Folder(store, committer, topics, metrics, Guard())
+    folder = Folder(store, committer, topics, metrics)
     modest = settings.model_copy(update={"batch_records": min(settings.batch_records, BATCH_RECORDS)})
     return folding_app(modest, NAME, committer, store, folder, topics)

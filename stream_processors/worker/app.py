@@ -6,7 +6,7 @@ is a courtesy to lag monitors, the checkpoints in Postgres decide.
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final, Generic, cast
@@ -20,10 +20,12 @@ from mode.supervisors import CrashingSupervisor
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.commit.batch import Batch, Gap, Outcome
+from spanfold.projections.commit.topic_suspension import TopicSuspended
 from spanfold.projections.states import NotJudgedYet
 from spanfold.stream_processors.worker.assignment import Assignment
 from spanfold.stream_processors.worker.committer import BatchStore, Committer, P
 from spanfold.stream_processors.worker.credentials import credentials
+from spanfold.stream_processors.worker.held_partitions import HeldPartitions
 from spanfold.stream_processors.worker.metrics import Metrics
 from spanfold.stream_processors.worker.transport import BatchTransport, Fetched, RawBatches
 
@@ -40,16 +42,6 @@ LONGEST_PAUSE_S: Final = 0.5
 """Between two looks at a journal that is behind."""
 
 
-class Guard(Generic[P]):
-    """Looks at batches, and ends the worker by raising. This one lets all pass."""
-
-    def admit(self, prepared: P) -> None:
-        """Before the batch is committed: then it is not."""
-
-    def look_back(self, prepared: P, outcomes: Sequence[Outcome]) -> None:
-        """Once the batch has come to these outcomes."""
-
-
 class Folder(Generic[P]):
     """What the agent does with the batches of its partitions."""
 
@@ -59,16 +51,15 @@ class Folder(Generic[P]):
         committer: Committer[P],
         topics: Mapping[str, TopicOnBroker],
         metrics: Metrics,
-        guard: Guard[P],
     ) -> None:
         self._store = store
         self._committer = committer
         self._topics = {topic.name: topic for topic in topics.values()}
         self._metrics = metrics
-        self._guard = guard
         self._in_order = asyncio.Lock()
         self._in_flight: deque[asyncio.Task[None]] = deque()
         self._sought: dict[TP, int] = {}
+        self.held = HeldPartitions(committer, store, topics)
 
     async def run(self, stream: Any) -> None:
         """Fold batches as they come. One is being committed, one waits for that, and the next is prepared meanwhile; they
@@ -88,12 +79,14 @@ class Folder(Generic[P]):
 
     async def _commit(self, event: EventT[Any], prepared: P) -> None:
         tp, began = event.message.tp, time.monotonic()
-        self._guard.admit(prepared)
         try:
             async with self._in_order:
                 outcomes = await self._committed(prepared)
         except Gap as gap:
             await self._go_back(event.app, tp, gap)
+        except TopicSuspended as suspended:
+            self._sought.pop(tp, None)
+            self.held.hold(event.app, [tp], str(suspended))
         else:
             self._sought.pop(tp, None)
             batch, duration_s = prepared.batch, time.monotonic() - began
@@ -101,7 +94,6 @@ class Folder(Generic[P]):
             self._metrics.committed(
                 batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
             )
-            self._guard.look_back(prepared, outcomes)
         event.ack()
 
     async def _committed(self, prepared: P) -> list[Outcome]:
@@ -156,12 +148,16 @@ def batch_of(topic: TopicOnBroker, partition: int, fetched: Fetched) -> Batch:
 
 
 def _report(tp: TP, batch: Batch, outcomes: Sequence[Outcome]) -> None:
+    """A line for each thing that is not as usual, however many parts the batch was committed in."""
+    where = {"topic": tp.topic, "partition": tp.partition, "start": batch.start, "end": batch.end}
+    if any(outcome.fenced for outcome in outcomes):
+        log.info("fenced", **where)
+    for kind in ("rejected", "parked"):
+        if counts := sum((Counter(getattr(outcome, kind)) for outcome in outcomes), Counter[str]()):
+            log.info(kind, **where, **counts)
     for outcome in outcomes:
-        if outcome.fenced:
-            log.info("fenced", topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end)
-        for kind in ("rejected", "parked"):
-            if counts := getattr(outcome, kind):
-                log.info(kind, topic=tp.topic, partition=tp.partition, start=batch.start, end=batch.end, **counts)
+        for projection, why in outcome.suspended.items():
+            log.error("suspended", projection=projection, why=why, remedy=f"spanfold resume {projection}")
 
 
 def folding_app(
@@ -174,8 +170,10 @@ def folding_app(
 ) -> Any:
     """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
     app = _faust_app(settings, name)
-    assignment = Assignment(settings, topics, committer, store)
-    app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=assignment.checkpoints)
+    assignment = Assignment(settings, topics, committer, store, folder.held)
+    app.transport = BatchTransport(
+        app.conf.broker_consumer, app, checkpoints=assignment.checkpoints, log_lost=assignment.suspend_lost
+    )
     names = [topic.name for topic in topics.values()]
     source = app.topic(*names, schema=RawBatches(), internal=True)
     app.agent(source, name=name, concurrency=1)(folder.run)

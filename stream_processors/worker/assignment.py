@@ -14,7 +14,10 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.retries import error_of, while_log_unavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.stream_processors.worker.committer import BatchStore, Committer
+from spanfold.stream_processors.worker.held_partitions import HeldPartitions
+from spanfold.stream_processors.worker.transport import Lost
 
 log = structlog.get_logger("spanfold.worker")
 
@@ -31,7 +34,9 @@ class Assignment:
         topics: Mapping[str, TopicOnBroker],
         committer: Committer[Any],
         store: BatchStore[Any],
+        held: HeldPartitions,
     ) -> None:
+        self._held = held
         self._settings, self._committer, self._store = settings, committer, store
         self._topics = {topic.name: topic for topic in topics.values()}
 
@@ -43,6 +48,17 @@ class Assignment:
             await self._refuse_changes({tp.topic for tp in partitions})
         at = self._store.start_offsets(await self._committer.query(self._store.checkpoints))
         return {tp: at[self._topics[tp.topic].topic.name, tp.partition] for tp in partitions}
+
+    async def suspend_lost(self, app: Any, lost: Mapping[TP, Lost]) -> None:
+        """Suspend the topics of these partitions, whose log lacks what the tables need next."""
+        for tp, gap in lost.items():
+            topic = self._topics[tp.topic].topic.name
+            why = (
+                f"{topic}/{tp.partition} holds offsets {gap.first} to {gap.last}, the tables stand at {gap.needed}: the log has "
+                "lost records"
+            )
+            await self._committer.run(partial(suspend_topic, topic=topic, because=why))
+            self._held.hold(app, [tp], why)
 
     async def _refuse_changes(self, names: set[str]) -> None:
         topics = [self._topics[name] for name in sorted(names)]

@@ -19,6 +19,7 @@ from spanfold.kafka.log_ends import BrokerPartition
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.postgres.connections import connect
+from spanfold.projections.commit.topic_suspension import SUSPENDED_TOPICS
 from spanfold.stream_processors.worker import health
 from spanfold.stream_processors.worker.committer import BatchStore
 from spanfold.stream_processors.worker.health import KAFKA, POSTGRES
@@ -46,6 +47,7 @@ class Watch:
         self._admin = AdminClient(kafka_config(settings))
         self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
+        self._suspended: set[str] = set()
         self._store = store
         self.metrics = metrics
         self._noting = threading.Lock()
@@ -83,7 +85,7 @@ class Watch:
     def _look(self) -> None:
         ends, positions = self._ends(), self._positions()
         if ends is not None and positions is not None:
-            self._note(health.seen, ends, positions)
+            self._note(health.seen, ends, positions | {at: end for at, end in ends.items() if at[0] in self._suspended})
             lag = {partition: standing.lag for partition, standing in self.observations.standings.items()}
             self.metrics.show_lag(lag, time.time())
         else:
@@ -105,13 +107,14 @@ class Watch:
         self.works(KAFKA)
         return ends
 
-    def _positions(self) -> Mapping[Partition, int] | None:
+    def _positions(self) -> dict[Partition, int] | None:
         """The slowest checkpoint that this worker moves in every partition; None when Postgres does not say."""
         self._note(health.asked, POSTGRES)
         try:
             if self._connection is None or self._connection.closed:
                 self._connection = connect(self._dsn, "spanfold watch")
             rows = self._connection.execute(self._store.checkpoints.encode()).fetchall()
+            self._suspended = {topic for (topic,) in self._connection.execute(SUSPENDED_TOPICS)}
         except psycopg.Error as error:
             with suppress(psycopg.Error):
                 if self._connection is not None:
@@ -119,7 +122,7 @@ class Watch:
             self.fails(POSTGRES, " ".join(str(error).split()))
             return None
         self.works(POSTGRES)
-        return self._store.start_offsets(rows)
+        return dict(self._store.start_offsets(rows))
 
     def _note(self, change: Callable[..., health.Observations], *details: Any) -> None:
         with self._noting:

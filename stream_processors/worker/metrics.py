@@ -32,6 +32,9 @@ class Metrics:
             "topic",
             "reason",
         )
+        self.projections_suspended = self._counter(
+            "spanfold_projections_suspended", "Projections that it suspended because folding them failed.", "projection"
+        )
         self.batches_committed = self._counter(
             "spanfold_batches_committed", "Batches whose transaction it committed; a batch that was halved counts once.", "topic"
         )  # fmt: skip
@@ -94,6 +97,8 @@ class Metrics:
         self.last_progress.set(unix_time)
         for outcome in outcomes:
             self.events_folded.labels(topic).inc(outcome.folded)
+            for projection in outcome.suspended:
+                self.projections_suspended.labels(projection).inc()
             for counter, counts in ((self.records_rejected, outcome.rejected), (self.records_parked, outcome.parked)):
                 for why, count in counts.items():
                     counter.labels(topic, why).inc(count)

@@ -10,7 +10,6 @@ from spanfold.projections.commit.store import Store
 from spanfold.stream_processors.worker.app import Folder, folding_app
 from spanfold.stream_processors.worker.committer import Committer
 from spanfold.stream_processors.worker.metrics import Metrics
-from spanfold.stream_processors.worker.parked_share import ParkedShare
 
 NAME = "projector"
 """Of the consumer group, behind the installation's own name."""
@@ -24,5 +23,5 @@ def projector_app(
     metrics: Metrics,
 ) -> Any:
     """The Faust app; `faust.Worker(app)` runs it."""
-    folder = Folder(store, committer, topics, metrics, ParkedShare(settings.parked_share_limit))
+    folder = Folder(store, committer, topics, metrics)
     return folding_app(settings, NAME, committer, store, folder, topics)

@@ -12,19 +12,21 @@ nothing else does:
 - acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
 - nothing is polled while the stream's buffer is full, of any partition: Faust pauses those that it then has a batch of, and those
   alone, for as long as the others keep the buffer filled;
-- the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump.
+- the consumer reads committed records only, and an offset that the log lacks is an error, never a silent jump;
+- partitions can be held: nothing of them is handed over, and no other partition notices.
 
 These are private names of faust-streaming and aiokafka, which is why their versions are pinned and a contract test holds
 them.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, cast
 
 import aiokafka
 from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust import Schema
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
@@ -34,6 +36,18 @@ from spanfold.stream_processors.worker.record_batches import FetchedRecords
 
 Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
 """Where each of these partitions is to be read from: its next offset. Misconfigured when that can't be."""
+
+
+class Lost(NamedTuple):
+    """A log that holds the offsets [first, last), and not the one that is needed next."""
+
+    first: int
+    last: int
+    needed: int
+
+
+LogLost = Callable[[Any, Mapping[TP, Lost]], Awaitable[None]]
+"""What is done with such partitions of an app; they are held then."""
 
 
 class Fetched(NamedTuple):
@@ -72,6 +86,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._next: dict[TP, int] = {}
+        self.held: Set[TP] = frozenset()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
@@ -102,6 +117,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         # what is fetched from here to the next seek starts where Kafka's commit says: not to be used
         self._next.clear()
+        self.held = frozenset()
         await super().on_partitions_revoked(revoked)
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
@@ -123,18 +139,27 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  (the stock signature)
         max_records: int | None = None,
     ) -> dict[TP, list[Fetched]]:
+        wanted = (active_partitions or set(self._next)) - self.held
+        if not wanted:  # none would be taken for all
+            await asyncio.sleep(timeout or 0)
+            return {}
         try:
-            records = await super()._fetch_records(
-                consumer, active_partitions, timeout=timeout, max_records=max_records
-            )
+            records = await super()._fetch_records(consumer, wanted, timeout=timeout, max_records=max_records)
         except NoOffsetForPartitionError:
             # a new partition before its first seek, in a group that has not committed to Kafka yet
+            return {}
+        except OffsetOutOfRangeError as error:
+            # the log was cut, or the topic made again: others go on while somebody looks
+            moved = frozenset(TP(*tp) for tp in error.args[0])
+            self.held |= moved
+            consumer_of_batches = cast(BatchConsumer, self.consumer)
+            asyncio.run_coroutine_threadsafe(consumer_of_batches.look_again(moved), consumer_of_batches.loop)
             return {}
         # from here on nothing yields to the loop, so records, positions and seeks cannot get out of step
         assigned = consumer.assignment()
         fetched = {}
         for tp, start in self._next.items():
-            if tp not in assigned or (active_partitions and tp not in active_partitions):
+            if tp not in assigned or tp not in wanted:
                 continue
             end = await consumer.position(tp)
             if end > start:
@@ -164,27 +189,48 @@ class BatchConsumer(stock.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its checkpoint."""
-        assigned = sorted(self.assignment())
+        offsets, _ = await self._starts(sorted(self.assignment()))
+        await self.seek_wait(offsets)
+        return offsets
+
+    async def look_again(self, partitions: Set[TP]) -> None:
+        """These partitions, which are held, were not where they were expected: seek those that have not lost anything."""
+        offsets, lost = await self._starts(sorted(partitions & self.assignment()))
+        await self.seek_wait(offsets)
+        self.release(partitions - lost)
+
+    async def _starts(self, partitions: Sequence[TP]) -> tuple[dict[TP, int], Set[TP]]:
+        """Where to begin with each; and those whose log has lost what comes next: they begin where it begins, and are held."""
+        transport = cast(BatchTransport, self.transport)
         try:
-            checkpoints = await cast(BatchTransport, self.transport).checkpoints(assigned)
-            await self._refuse_what_the_log_lacks(checkpoints)
+            checkpoints = dict(await transport.checkpoints(partitions))
+            if lost := await self._lost(checkpoints):
+                await transport.log_lost(self.app, lost)
         except Misconfigured as error:
             # raised in a task of Faust's that only logs; the app must not go on
             await self.app.crash(error)
             raise
-        await self.seek_wait(checkpoints)
-        return checkpoints
+        return checkpoints | {tp: gap.first for tp, gap in lost.items()}, lost.keys()
 
-    async def _refuse_what_the_log_lacks(self, checkpoints: Mapping[TP, int]) -> None:
+    async def _lost(self, checkpoints: Mapping[TP, int]) -> dict[TP, Lost]:
+        """The partitions whose log does not reach from their checkpoint on."""
         first = await self.earliest_offsets(*checkpoints)
         last = await self.highwaters(*checkpoints)
-        for tp, offset in checkpoints.items():
-            if not first[tp] <= offset <= last[tp]:
-                raise Misconfigured(
-                    f"{tp.topic}/{tp.partition} holds offsets {first[tp]} to {last[tp]}, the tables stand at {offset}: "
-                    "the log has lost records, or these tables were folded from another log. Nothing was changed. "
-                    "Restore the log, or fold it into an empty database."
-                )
+        return {
+            tp: Lost(first[tp], last[tp], offset)
+            for tp, offset in checkpoints.items()
+            if not first[tp] <= offset <= last[tp]
+        }
+
+    def hold(self, partitions: Iterable[TP]) -> None:
+        """Hand over nothing of these partitions until they are released, or the group assigns them anew."""
+        thread = cast(BatchConsumerThread, self._thread)
+        thread.held = thread.held | set(partitions)
+
+    def release(self, partitions: Iterable[TP]) -> None:
+        """Fetch these partitions again."""
+        thread = cast(BatchConsumerThread, self._thread)
+        thread.held = thread.held - set(partitions)
 
     def on_buffer_full(self, tp: TP) -> None:
         return None
@@ -206,10 +252,11 @@ class BatchConsumer(stock.Consumer):
 
 
 class BatchTransport(stock.Transport):
-    """`app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=…)`."""
+    """`app.transport = BatchTransport(app.conf.broker_consumer, app, checkpoints=…, log_lost=…)`."""
 
     Consumer = BatchConsumer
 
-    def __init__(self, url: Any, app: Any, *, checkpoints: Checkpoints, **kwargs: Any) -> None:
+    def __init__(self, url: Any, app: Any, *, checkpoints: Checkpoints, log_lost: LogLost, **kwargs: Any) -> None:
         super().__init__(url, app, **kwargs)
         self.checkpoints = checkpoints
+        self.log_lost = log_lost

@@ -8,8 +8,6 @@ from typing import Any
 import psycopg
 import pytest
 
-from spanfold.language.errors import Misconfigured, PoisonRecord
-from spanfold.language.parking import ParkedReason
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
@@ -25,9 +23,9 @@ from spanfold.stream_processors.worker.health import (
     unanswered,
     unwell,
 )
-from spanfold.stream_processors.worker.parked_share import ParkedShare
+from tests.support.commands import command, json_of
 from tests.support.databases import Ledger
-from tests.support.publishing import publish_all
+from tests.support.publishing import publish_all, publish_metric
 from tests.support.stories import raw_producer, stories
 from tests.support.topics import log_ends
 from tests.support.waiting import until
@@ -234,7 +232,11 @@ def test_a_port_that_is_taken_stops_the_worker_with_what_to_do(
 # Too much to park
 
 
-def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
+def suspended(ledger: Ledger) -> dict[str, str]:
+    return dict(ledger.execute("SELECT name, suspended_because FROM spanfold.suspensions").fetchall())
+
+
+def test_a_topic_that_nobody_can_read_is_suspended_before_it_is_parked_and_others_go_on(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
     producer, produce = raw_producer(stack_settings)
@@ -242,80 +244,41 @@ def test_a_topic_that_nobody_can_read_stops_the_worker_before_it_is_parked(
         produce(b"\0\0\0\0\7 another schema", key_of(event), headers_of(event))
     assert producer.flush(30) == 0
     worker = start()
-    assert worker.process.wait() == 3
-    last = worker.output().splitlines()[-1]
-    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* can't be folded", last), (
-        worker.output()
+    until(lambda: suspended(ledger), "the suspension", worker.output)
+    assert re.match(
+        r"\d+ of the last \d+ records of spanfold\.traces can't be folded, ", suspended(ledger)[TRACES.name]
     )
-    assert "unknown_schema: schema id 7 is unknown here" in last
+    assert "unknown_schema: schema id 7 is unknown here" in suspended(ledger)[TRACES.name]
     ((parked,),) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchall()
-    assert parked is not None
     assert parked < 1000
     assert sum(positions(ledger).values()) == parked
-    permitted = start(parked_share_limit=1.0)
-    folded_to_the_end(ledger, permitted)
-    assert permitted.stop() == 0
+    # the worker works on: other topics are folded, and it is well
+    publish_metric(stack_settings)
+    until(lambda: ledger.execute("SELECT 1 FROM spanfold.metrics").fetchall(), "the metric", worker.output)
+    said = json_of(stack_settings, "status", code=1)
+    assert [each["name"] for each in said["suspensions"]] == [TRACES.name]
+    assert any("topic spanfold.traces is suspended since" in problem for problem in said["problems"])
+    # and goes on by itself once it is told that this is how it is
+    assert command(stack_settings, "resume", TRACES.name, "--park").returncode == 0
+    folded_to_the_end(ledger, worker)
+    ((parked,),) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchall()
+    assert parked == 2000
+    assert worker.stop() == 0
 
 
-def test_tables_that_refuse_most_of_a_topic_stop_the_worker(
-    stack_settings: Settings, ledger: Ledger, start: Start
-) -> None:
+def test_tables_that_refuse_most_of_a_topic_suspend_it(stack_settings: Settings, ledger: Ledger, start: Start) -> None:
     publish_all(stack_settings, stories(2000))
     ledger.execute("ALTER TABLE traces_g1.spans ADD CONSTRAINT nobody_pays CHECK (operation_name <> 'pay')")
     worker = start(batch_records=100)
-    assert worker.process.wait() == 3
-    last = worker.output().splitlines()[-1]
-    assert re.match(r"spanfold: \d+ of the last \d+ records of spanfold\.traces, .* were refused by Postgres", last), (
-        last
-    )
+    until(lambda: suspended(ledger), "the suspension", worker.output)
     stood = sum(positions(ledger).values())
-    assert 1000 <= stood < 2000
+    assert stood < 2000
     ledger.execute("ALTER TABLE traces_g1.spans DROP CONSTRAINT nobody_pays")
-    repaired = start()
-    folded_to_the_end(ledger, repaired)
+    assert command(stack_settings, "resume", TRACES.name).returncode == 0
+    folded_to_the_end(ledger, worker)
     ((parked,),) = ledger.execute("SELECT count(*) FROM spanfold.parked_records").fetchall()
-    assert stood // 2 < parked < stood
-    assert repaired.stop() == 0
-
-
-class Batch:
-    """As much of a prepared batch as the guard looks at."""
-
-    topic = TRACES
-    partition, start, end = 0, 0, 1
-
-    def __init__(self, good: int, bad: int) -> None:
-        self.records = good + bad
-        self.parked = {index: PoisonRecord(ParkedReason.UNREADABLE, "?") for index in range(bad)}
-        self.judged = self
-        self.batch = self
-
-    def __len__(self) -> int:
-        return self.records
-
-
-@pytest.mark.parametrize(
-    ("limit", "batches", "stops"),
-    [
-        (0.5, [(0, 999)], False),
-        (0.5, [(0, 1000)], True),
-        (0.5, [(500, 500)], False),
-        (0.5, [(499, 501)], True),
-        (0.5, [(0, 600), (10_000, 0), (4_000, 5_000)], False),
-        (0.5, [(10_000, 0), (0, 5_000), (0, 1)], True),
-        (0.5, [(0, 999), (1, 0)], False),
-        (0.1, [(800, 201)], True),
-        (1.0, [(0, 20_000)], False),
-    ],
-)
-def test_the_share_of_the_last_ten_thousand_decides(limit: float, batches: list[tuple[int, int]], stops: bool) -> None:
-    guard, stopped = ParkedShare(limit), False
-    for good, bad in batches:
-        try:
-            guard.admit(Batch(good, bad))  # type: ignore[arg-type]
-        except Misconfigured:
-            stopped = True
-    assert stopped == stops
+    assert 0 < parked < stood
+    assert worker.stop() == 0
 
 
 @pytest.mark.parametrize("share", [0, -1, 1.1])

@@ -4,7 +4,7 @@ import random
 import time
 from collections.abc import Iterable
 
-from spanfold.language.events import DomainEvent
+from spanfold.language.events import DomainEvent, MetricUpdated
 from spanfold.language.settings import Settings
 from spanfold.producers.publisher import TelemetryPublisher
 from tests.support.load import Load, events
@@ -16,6 +16,15 @@ def publish_all(settings: Settings, events: Iterable[DomainEvent]) -> None:
         for event in events:
             publisher.publish(event)
         assert publisher.flush(60) == 0
+
+
+def publish_metric(settings: Settings) -> None:
+    """One point of a metric, which needs the trace topic for nothing."""
+    at = time.time_ns() // 1000
+    publish_all(
+        settings,
+        [MetricUpdated(aggregate_id="queue", occurred_at=at, source="t", name="n", service_name="shop", value=1)],
+    )
 
 
 def publish(settings: Settings, count: int, seed: int = 1) -> None:

@@ -33,13 +33,13 @@ class Second(TracesProjection):
     views: Sequence[View] = ()
 
 
-def with_second(settings: Settings) -> dict[str, Projection]:
-    """Register a second projection, which begins at 0; returns both."""
-    second = Second()
+def with_second(settings: Settings, second: Projection | None = None) -> dict[str, Projection]:
+    """Register a second projection, which begins at 0; returns all."""
+    second = second or Second()
     assert settings.postgres_dsn
     with engine_of(settings.postgres_dsn).begin() as connection:
         lifecycle.create_generation(connection, second, GenerationState.LIVE)
-    return {**installed(), "second": second}
+    return {**installed(), second.name: second}
 
 
 def rows_of(ledger: Ledger, schema: str) -> list[list[Any]]:

@@ -17,7 +17,8 @@ SELECT c.projection,
        c.partition,
        c.next_offset,
        c.log_time,
-       coalesce(g.state = 'live', c.projection = 'journal') AS live
+       coalesce(g.state = 'live', c.projection = 'journal') AS live,
+       g.suspended_at IS NOT NULL AS suspended
   FROM spanfold_core.checkpoints c
   LEFT JOIN spanfold_core.generations g USING (projection, generation);
 COMMENT ON VIEW spanfold.checkpoints IS
@@ -32,3 +33,5 @@ COMMENT ON COLUMN spanfold.checkpoints.next_offset IS 'First offset that is not 
 COMMENT ON COLUMN spanfold.checkpoints.log_time IS
     'When the broker appended the last record that was folded; null before the first one.';
 COMMENT ON COLUMN spanfold.checkpoints.live IS 'Whether the public views read this generation; true for the journal.';
+COMMENT ON COLUMN spanfold.checkpoints.suspended IS
+    'Whether workers leave this generation alone because folding it failed; see spanfold.projections.';

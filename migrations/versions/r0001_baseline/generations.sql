@@ -5,8 +5,11 @@ CREATE TABLE spanfold_core.generations (
     fold_version integer NOT NULL,
     state text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
+    suspended_at timestamptz,
+    suspended_because text,
     PRIMARY KEY (projection, generation),
-    CHECK (state IN ('loading', 'following', 'live', 'previous', 'as_of'))
+    CHECK (state IN ('loading', 'following', 'live', 'previous', 'as_of')),
+    CHECK ((suspended_at IS NULL) = (suspended_because IS NULL))
 );
 CREATE UNIQUE INDEX one_live_generation
     ON spanfold_core.generations (projection)

@@ -7,7 +7,9 @@ SELECT g.projection,
        coalesce(c.behind, 0) AS behind,
        c.log_time,
        coalesce(s.bytes, 0) AS bytes,
-       g.schema_name
+       g.schema_name,
+       g.suspended_at,
+       g.suspended_because
   FROM spanfold_core.generations g
   LEFT JOIN LATERAL (
        SELECT sum(j.next_offset - c.next_offset)::bigint AS behind,
@@ -35,3 +37,6 @@ COMMENT ON COLUMN spanfold.projections.log_time IS
     'When the broker appended the last record that was folded, in the partition that is furthest behind.';
 COMMENT ON COLUMN spanfold.projections.bytes IS 'Size of its tables with their indexes, in bytes.';
 COMMENT ON COLUMN spanfold.projections.schema_name IS 'Schema that holds its tables.';
+COMMENT ON COLUMN spanfold.projections.suspended_at IS
+    'Since when workers have left it alone, because folding it failed; null while they fold it. `spanfold resume` goes on.';
+COMMENT ON COLUMN spanfold.projections.suspended_because IS 'The error that suspended it, and the record that caused it.';

@@ -1,0 +1,56 @@
+"""`resume` of a projection: what it has missed is folded from where it was suspended, and workers keep it up again."""
+
+import time
+from dataclasses import dataclass
+
+from spanfold.language.errors import Misconfigured
+from spanfold.projections.generation_states import KEPT_UP
+from spanfold.projections.generations.lifecycle import GenerationRow
+from spanfold.projections.generations.swap import resume as hand_back
+from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
+from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
+from spanfold.stream_processors.rebuild.takeover import when_possible
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What was done to a projection: its generation, how many records it had missed, how long it took (s), and for how long
+    commits waited at most (s).
+    """
+
+    projection: str
+    generation: int
+    records: int
+    total_s: float
+    blocked_s: float
+
+
+def resume(context: RebuildContext, workers: int) -> Resumed:
+    """Fold what the suspended generation lacks, beside the workers; then hand it back to them in one transaction.
+
+    ProjectionFailed when it fails again; Misconfigured when it is not suspended, this code has another fold version, or the
+    log no longer holds what it lacks. It stays suspended then. It may be killed and called again.
+    """
+    began, generation = time.monotonic(), _suspended(context)
+    with GenerationLoader(context, generation, workers) as loader:
+        judged, offsets = context.judged(), loader.next_offsets()
+        loader.refuse_gaps(judged)
+        context.progress.step("folding what it has missed")
+        loader.load(judged)
+        waits = when_possible(hand_back, context, loader, generation)
+    records = sum(judged[partition] - offset for partition, offset in offsets.items())
+    return Resumed(context.projection.name, generation.number, records, time.monotonic() - began, waits.blocked_s)
+
+
+def _suspended(context: RebuildContext) -> GenerationRow:
+    projection = context.projection
+    suspended = [generation for generation in context.generations(*KEPT_UP) if generation.suspended]
+    if not suspended:
+        raise Misconfigured(f"{projection.name} is not suspended: nothing to resume")
+    generation = suspended[0]
+    if generation.fold_version != projection.fold_version:
+        raise Misconfigured(
+            f"{projection.name} was suspended with fold version {generation.fold_version}, this code has "
+            f"{projection.fold_version}: run `spanfold rebuild {projection.name}`"
+        )
+    return generation
