@@ -90,6 +90,10 @@ SELECT reason, count(*), min(detail) AS for_example
  GROUP BY reason""",
     "erased": """
 SELECT aggregate_id, log_time FROM spanfold.erased ORDER BY log_time DESC""",
+    "suspensions": """
+SELECT kind, name, suspended_at, suspended_because FROM spanfold.suspensions""",
+    "log_gaps": """
+SELECT topic, partition, projection, to_offset - from_offset AS lost FROM spanfold.log_gaps""",
     "checkpoints": """
 SELECT topic, partition, next_offset, now() - log_time AS behind
   FROM spanfold.checkpoints
