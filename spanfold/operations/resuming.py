@@ -11,7 +11,7 @@ from spanfold.operations.installation import Installation
 from spanfold.operations.postgres_errors import writes_translated
 from spanfold.operations.rebuilding import WORKERS, at_work
 from spanfold.postgres.connections import connect
-from spanfold.projections.commit.topic_resumption import LogGap, resume_topic
+from spanfold.projections.generations.topic_resumption import LogGap, resume_topic
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import resume as steps
 

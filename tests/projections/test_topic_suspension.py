@@ -10,13 +10,13 @@ from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import TRACES
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.store import Store
-from spanfold.projections.commit.topic_resumption import LogGap, resume_topic
 from spanfold.projections.commit.topic_suspension import (
     ParkedShareExceeded,
     TopicSuspended,
     count_parked,
     suspend_topic,
 )
+from spanfold.projections.generations.topic_resumption import LogGap, resume_topic
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
 from tests.support.stores import Forgetful
