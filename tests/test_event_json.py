@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -151,7 +152,11 @@ def test_an_event_occurred_when_its_data_says_so() -> None:
         ("2026-11-18T13:06:40.123456789+02:00", NOW + 123_456),
         ("2026-11-18t11:06:40z", NOW),
         ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+        ("2026-11-18T11:06:40", NOW),
+        ("2026-11-18 11:06:40.000001", NOW + 1),
+        ("2026-11-18", 1_794_960_000_000_000),
         (NOW, NOW),
+        (str(NOW), NOW),
     ],
 )
 def test_times_are_rfc_3339_or_microseconds(text: str | int, us: int) -> None:
@@ -162,8 +167,8 @@ def test_times_are_rfc_3339_or_microseconds(text: str | int, us: int) -> None:
     "time",
     [
         "yesterday",
-        "2026-11-18",
-        "2026-11-18T11:06:40",
+        "2026-11",
+        "2026-11-18T11",
         "2026-02-30T00:00:00Z",
         1.5,
         True,
@@ -176,6 +181,14 @@ def test_times_are_rfc_3339_or_microseconds(text: str | int, us: int) -> None:
 def test_what_is_no_time_is_refused(time: Any) -> None:
     with pytest.raises(InvalidInput, match=r"occurred_at: .*(a time such as|is not a time)"):
         read({**CREATED, "occurred_at": time})
+
+
+@pytest.mark.parametrize(("unit", "divisor"), [("s", 10**6), ("ms", 10**3), ("ns", 10**-3)])
+@pytest.mark.parametrize("written", [int, str])
+def test_an_integer_of_another_unit_is_named(unit: str, divisor: float, written: Callable[[int], Any]) -> None:
+    number = NOW * 1000 if unit == "ns" else int(NOW // divisor)
+    with pytest.raises(InvalidInput, match=rf"start_time: {number} looks like {unit} since 1970: pass µs"):
+        read({**CREATED, "event_data": {**CREATED["event_data"], "start_time": written(number)}})
 
 
 def _span(**changes: Any) -> dict[str, Any]:

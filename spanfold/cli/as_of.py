@@ -12,7 +12,6 @@ from spanfold.cli.progress import screen
 from spanfold.language.errors import InvalidInput
 from spanfold.operations import past
 from spanfold.operations.past import PastReport
-from spanfold.stream_processors.rebuild.as_of_schemas import parsed_moment
 
 
 def as_of(
@@ -65,7 +64,7 @@ def as_of(
 
 def _sorted(words: Sequence[str]) -> tuple[list[str], list[str], list[str]]:
     """Which of the words are times, positions and projections."""
-    moments = [word for word in words if parsed_moment(word) is not None]
+    moments = [word for word in words if word[:1].isdigit()]
     positions = [word for word in words if word not in moments and "@" in word]
     return moments, positions, [word for word in words if word not in moments and word not in positions]
 

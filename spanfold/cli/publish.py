@@ -1,6 +1,8 @@
 """`spanfold publish`: one event from flags, or many from JSON lines."""
 
 import sys
+import threading
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +21,11 @@ from spanfold.language.times import now_us
 from spanfold.operations.publishing import PublishReport, events_of_lines, parsed, publish_events
 
 SOURCE: Final = "spanfold-cli"
+MOST_NAMED: Final = 20
+"""Records that are not shown."""
+
+SILENT_S: Final = 1.0
+"""How long standard input may be silent before the command says what it waits for."""
 
 _Text = str | None
 
@@ -58,7 +65,10 @@ def publish(
     ] = None,
     data: Annotated[_Text, typer.Option(help="event_data as a JSON object; other flags override its fields.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Send nothing if any line is refused.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Return when the read models show the events.")] = False,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait", help="Return when the read models show the events; exit code 2 if they never will."),
+    ] = False,
     timeout_s: Annotated[
         float, typer.Option("--timeout", min=0.1, help="Seconds to wait for Kafka, and for --wait.")
     ] = 30.0,
@@ -67,7 +77,8 @@ def publish(
 ) -> None:
     """Publish events: one from flags, or many as JSON lines from a file or standard input.
 
-    A line that is not a valid event is reported with its number; the others are still sent, and the exit code is 2.
+    A line that is not a valid event is reported with its number; the others are still sent, and the exit code is 2. With --wait
+    so are events that the log has rejected, or that can't be folded, with the reason.
 
     Example: spanfold publish --type TraceCreated --trace-id t1 --service shop --operation 'GET /cart' --tag cart=7
     --wait
@@ -110,6 +121,7 @@ def publish(
     report = publish_events(target, _counted(events), keep_events=keep, wait=wait, timeout_s=timeout_s)
     _print(report, as_json)
     _refuse(refused, "the others were sent")
+    _refuse_hidden(report)
 
 
 def _event_object(
@@ -166,13 +178,27 @@ def _events(file: Path | None, flags: dict[str, Any], source: str, refused: list
 
 def _lines(file: Path | None) -> Iterator[bytes]:
     if file is None or str(file) == "-":
-        yield from sys.stdin.buffer
+        yield from _standard_input()
         return
     try:
         with file.open("rb") as opened:
             yield from opened
     except OSError as error:
         raise InvalidInput(f"{file}: {error.strerror}") from error
+
+
+def _standard_input() -> Iterator[bytes]:
+    """The lines of standard input; says what it waits for when none comes."""
+    end = "; Ctrl-D ends them" if sys.stdin.isatty() else ""
+    waiting = threading.Timer(SILENT_S, notice, [f"waiting for events on standard input, one JSON object a line{end}"])
+    waiting.daemon = True
+    waiting.start()
+    try:
+        for line in sys.stdin.buffer:
+            waiting.cancel()
+            yield line
+    finally:
+        waiting.cancel()
 
 
 def _print(report: PublishReport, as_json: bool) -> None:
@@ -182,7 +208,21 @@ def _print(report: PublishReport, as_json: bool) -> None:
     for event in report.events:
         where = f"{event.topic}, partition {event.partition}, offset {event.offset}"
         console().print(f"{event.event_type} {event.event_id} at {where}", markup=False)
-    console().print(f"{report.delivered:,} published" + (", visible" if report.visible else ""))
+    hidden = Counter(record.verdict for record in report.not_shown)
+    visible = f", {report.delivered - hidden.total():,} visible" if hidden else ", visible" if report.visible else ""
+    others = "".join(f", {count:,} {verdict}" for verdict, count in sorted(hidden.items()))
+    console().print(f"{report.delivered:,} published{visible}{others}")
+
+
+def _refuse_hidden(report: PublishReport) -> None:
+    """InvalidInput when the read models do not show all events: what became of each, and why."""
+    for record in report.not_shown[:MOST_NAMED]:
+        notice(f"{record.position}: {record.verdict}: {record.detail}")
+    if hidden := len(report.not_shown):
+        verdicts = ", ".join(sorted({record.verdict for record in report.not_shown}))
+        raise InvalidInput(
+            f"{hidden:,} of {report.delivered:,} events are in the log, but no read model shows them: {verdicts}"
+        )
 
 
 def _counted(events: Iterator[Event]) -> Iterator[Event]:

@@ -3,7 +3,8 @@
     {"event_type": "TraceCreated", "aggregate_id": "4bf92f35…", "event_data": {"service_name": …, "operation_name": …}}
 
 An event may also carry `event_id` (a UUID), `occurred_at` and `source`. `event_data` has the fields of its type, named as in
-spanfold.language.events. A time is RFC 3339 text with an offset (digits beyond µs are cut off) or an integer, µs since 1970 UTC.
+spanfold.language.events. A time is RFC 3339 text, UTC where it names no zone (digits beyond µs are cut off), or an integer of µs
+since 1970 UTC; one that can only be seconds, ms or ns is refused.
 
 | if absent    | its default                                                                                          |
 |--------------|------------------------------------------------------------------------------------------------------|

@@ -18,7 +18,14 @@ from spanfold.language.times import EPOCH, US
 
 Reader = Callable[[Any, str], Any]
 
-_RFC_3339: Final = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.(\d+))?([Zz]|[+-]\d\d:\d\d)")
+_TIME: Final = re.compile(
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?"
+)
+_INTEGER: Final = re.compile(r"-?\d{1,20}")
+_OTHER_UNITS: Final = {"s": range(10**9, 10**10), "ms": range(10**12, 10**13), "ns": range(10**18, 10**19)}
+"""Integers of the years 2001 to 2286 in these units. As µs they would be of early 1970, or of no year that there is."""
+
+_EXAMPLE: Final = "2026-11-23T07:00:00.123456Z"
 _FIRST_US: Final = (datetime.min.replace(tzinfo=UTC) - EPOCH) // US
 _LAST_US: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // US
 _UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
@@ -114,20 +121,31 @@ def decimal_text(value: Decimal) -> str:
 
 
 def time_us(value: Any, where: str) -> int:
-    """RFC 3339 text or an integer of µs since 1970 UTC, within the years 1 to 9999 → µs since 1970 UTC."""
-    if isinstance(value, int) and not isinstance(value, bool) and _FIRST_US <= value <= _LAST_US:
-        return value
-    matched = _RFC_3339.fullmatch(value) if isinstance(value, str) else None
+    """A time of the years 1 to 9999 → µs since 1970 UTC. It is RFC 3339 text, UTC where it names no zone and midnight where it
+    is a date, or an integer of µs since 1970 UTC, also as text. An integer that can only be s, ms or ns is refused.
+    """
+    number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
+    if isinstance(number, int) and not isinstance(number, bool):
+        _refuse_other_units(number, where)
+        if _FIRST_US <= number <= _LAST_US:
+            return number
+    matched = _TIME.fullmatch(value) if isinstance(value, str) else None
     if matched:
         day, clock, fraction, offset = matched.groups()
         try:
-            whole = datetime.fromisoformat(f"{day}T{clock}{offset.upper()}")
+            whole = datetime.fromisoformat(f"{day}T{clock or '00:00'}{(offset or 'Z').upper()}")
             us = (whole - EPOCH) // US + int((fraction or "")[:6].ljust(6, "0"))
         except ValueError as error:
             raise InvalidInput(f"{where}: {value!r} is not a time: {error}") from error
         if _FIRST_US <= us <= _LAST_US:
             return us
-    raise wrong(where, "a time such as 2026-11-23T07:00:00.123456Z, or µs since 1970 UTC", value)
+    raise wrong(where, f"a time such as {_EXAMPLE}, or µs since 1970 UTC", value)
+
+
+def _refuse_other_units(number: int, where: str) -> None:
+    for unit, years in _OTHER_UNITS.items():
+        if number in years:
+            raise InvalidInput(f"{where}: {number} looks like {unit} since 1970: pass µs, or text such as {_EXAMPLE}")
 
 
 def time_text(us: int) -> str | int:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from spanfold.language.errors import InvalidInput
+from spanfold.language.json_values import time_us
 from spanfold.language.positions import NextOffsets
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.operations.installation import Installation
@@ -86,10 +87,8 @@ def _parsed(
             + (f", not {given!r}" if given else "")
         )
     if moment:
-        time = schemas.parsed_moment(moment)
-        if time is None:
-            raise InvalidInput(f"{moment!r} is not a time: expected RFC 3339, such as 2026-11-23T07:00:00Z")
-        return lambda context: schemas.offsets_at(context, time), projections_named(projections)
+        moment_us = time_us(moment, "the time")
+        return lambda context: schemas.offsets_at(context, moment_us), projections_named(projections)
     parsed = [position_of(position, installation.settings.topic_prefix) for position in positions]
     offsets = {(position.topic, position.partition): position.offset for position in parsed}
     chosen = projections_named(projections) if projections else _folded_from({topic for topic, _ in offsets})

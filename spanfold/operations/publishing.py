@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from spanfold.language.positions import Position
 from spanfold.language.times import now_us
 from spanfold.language.topics import Partition
 from spanfold.operations.installation import Installation
-from spanfold.operations.visibility import wait_until_visible
+from spanfold.operations.visibility import NotShown, not_shown, wait_until_visible
 from spanfold.producers.delivery import Delivery, Outcome
 from spanfold.producers.publisher import TelemetryPublisher
 
@@ -42,12 +43,13 @@ class Published:
 @dataclass(frozen=True, slots=True)
 class PublishReport:
     """How many events Kafka has acknowledged; `events` are all of them, where they were asked for. `visible`: the read models
-    show them.
+    show them, except for those that are `not_shown`: rejected, or parked.
     """
 
     delivered: int
     events: Sequence[Published]
     visible: bool
+    not_shown: Sequence[NotShown] = ()
 
 
 def publish(
@@ -72,18 +74,21 @@ def publish_events(
     wait: bool = False,
     timeout_s: float = 30.0,
 ) -> PublishReport:
-    """Publish these events, and `wait` until the read models show them. Publishing again is safe.
+    """Publish these events, and `wait` until the read models show them or say why they don't. Publishing again is safe.
 
     LogUnavailable or Misconfigured when any was not delivered, StoreUnavailable when it is not visible within `timeout_s`.
     """
     dsn = installation.dsn if wait else None
     ensure_topics(installation.settings, timeout_s=timeout_s)
-    deliveries = _Deliveries(keep_events)
+    deliveries = _Deliveries(keep_events, keep_offsets=wait)
     with TelemetryPublisher(installation.settings, block_timeout_s=timeout_s, message_timeout_s=timeout_s) as publisher:
         _send(publisher, events, deliveries, timeout_s)
-    if dsn:
-        wait_until_visible(dsn, deliveries.ends, timeout_s)
-    return PublishReport(deliveries.delivered, deliveries.events, visible=wait)
+    if dsn is None:
+        return PublishReport(deliveries.delivered, deliveries.events, visible=False)
+    wait_until_visible(dsn, deliveries.ends, timeout_s)
+    return PublishReport(
+        deliveries.delivered, deliveries.events, visible=True, not_shown=not_shown(dsn, deliveries.offsets)
+    )
 
 
 def events_of_lines(lines: Iterable[bytes], source: str, refused: Refused) -> Iterator[Event]:
@@ -126,14 +131,20 @@ def _send(publisher: TelemetryPublisher, events: Iterable[Event], deliveries: "_
 
 @dataclass
 class _Deliveries:
-    """What became of the events of a stream. `ends` is the next offset of each partition that got some."""
+    """What became of the events of a stream: `offsets` are where they lie."""
 
     keep_events: bool
+    keep_offsets: bool
     delivered: int = 0
-    ends: dict[Partition, int] = field(default_factory=dict)
+    offsets: dict[Partition, set[int]] = field(default_factory=lambda: defaultdict(set))
     events: list[Published] = field(default_factory=list)
     failures: list[SpanfoldError] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def ends(self) -> dict[Partition, int]:
+        """The next offset of each partition that got some."""
+        return {partition: max(offsets) + 1 for partition, offsets in self.offsets.items()}
 
     def note(self, event: Event, outcome: Outcome) -> None:
         """Called by the publisher, once an event."""
@@ -142,8 +153,8 @@ class _Deliveries:
                 self.failures.append(outcome)
                 return
             self.delivered += 1
-            partition = (event.topic.name, outcome.partition)
-            self.ends[partition] = max(self.ends.get(partition, 0), outcome.offset + 1)
+            if self.keep_offsets:
+                self.offsets[event.topic.name, outcome.partition].add(outcome.offset)
             if self.keep_events:
                 self.events.append(_published(event, outcome))
 

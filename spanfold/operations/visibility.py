@@ -1,13 +1,16 @@
-"""Waiting until the read models show what was appended."""
+"""Waiting until the read models show what was appended, and what they will never show."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import psycopg
 
 from spanfold.language.errors import Misconfigured, StoreUnavailable
+from spanfold.language.positions import Position
 from spanfold.language.topics import Partition
+from spanfold.operations.postgres_errors import reads_translated
 from spanfold.postgres.connections import connect
 from spanfold.postgres.errors import translated
 
@@ -40,6 +43,47 @@ def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float
         ) from error
     except psycopg.OperationalError as error:
         raise translated(error) from error
+
+
+@dataclass(frozen=True, slots=True)
+class NotShown:
+    """A record that the read models don't show: rejected with this verdict, or `parked`, and why."""
+
+    position: Position
+    verdict: str
+    detail: str
+
+
+def not_shown(dsn: str, offsets: Mapping[Partition, Collection[int]]) -> list[NotShown]:
+    """Which of these records, of which a verdict is known, were rejected or parked; a duplicate of a record that is shown is
+    not among them. Raises StoreUnavailable.
+    """
+    with reads_translated(), connect(dsn, "spanfold publish") as connection:
+        return [
+            NotShown(Position(topic, partition, offset), verdict, detail)
+            for (topic, partition), of_partition in sorted(offsets.items())
+            for offset, verdict, detail in connection.execute(
+                NOT_SHOWN,
+                {"topic": topic, "partition": partition, "first": min(of_partition), "last": max(of_partition)},
+            )
+            if offset in of_partition
+        ]
+
+
+NOT_SHOWN: Final = """
+SELECT kafka_offset, verdict, coalesce(detail, '')
+  FROM spanfold.verdicts
+ WHERE verdict NOT IN ('accepted', 'duplicate')
+   AND (topic, partition) = (%(topic)s, %(partition)s)
+   AND kafka_offset BETWEEN %(first)s AND %(last)s
+ UNION ALL
+SELECT kafka_offset, 'parked', reason || ': ' || detail
+  FROM spanfold.parked_records
+ WHERE state = 'parked'
+   AND (topic, partition) = (%(topic)s, %(partition)s)
+   AND kafka_offset BETWEEN %(first)s AND %(last)s
+ ORDER BY 1
+"""
 
 
 def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) -> dict[Partition, int]:

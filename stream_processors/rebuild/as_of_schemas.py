@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Final
 
 from psycopg import sql
@@ -70,18 +69,11 @@ def generation_schema(schema: str, projection: str) -> str:
     return f"{schema}_{projection}"
 
 
-def parsed_moment(text: str) -> datetime | None:
-    """RFC 3339, UTC where it names no zone; None when it is something else."""
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def offsets_at(context: RebuildContext, moment: datetime) -> NextOffsets:
-    """The first offset of each partition that the broker appended at `moment` or later; where there is none, the log's end."""
-    ms = int(moment.timestamp() * 1000)
+def offsets_at(context: RebuildContext, moment_us: int) -> NextOffsets:
+    """The first offset of each partition that the broker appended at this moment (µs since 1970 UTC) or later; where there is
+    none, the log's end.
+    """
+    ms = moment_us // 1000
     partitions = {at: (context.topics[at[0]].name, at[1]) for at in context.judged()}
     with LogReader(context.settings) as reader:
         offsets = reader.offsets_for_times(dict.fromkeys(partitions.values(), ms))

@@ -1,6 +1,9 @@
 """`spanfold publish` as a user has it, on a real Kafka and a real Postgres."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +197,26 @@ def test_wait_says_what_is_wrong_with_the_database(postgres_dsn: str) -> None:
         wait_until_visible(postgres_dsn, {("spanfold.traces", 0): 1}, 2)
     with pytest.raises(StoreUnavailable, match="can't be used"):
         wait_until_visible("postgresql://nobody@127.0.0.1:1/none", {("spanfold.traces", 0): 1}, 2)
+
+
+def test_wait_says_what_the_log_has_rejected(run: Run, ledger: psycopg.Connection[Any], projector: None) -> None:
+    long_ago = {**COMPLETED, "aggregate_id": "long ago", "occurred_at": "2020-01-01T00:00:00Z"}
+    result = run("-", "--wait", stdin=_lines(COMPLETED, long_ago))
+    assert isinstance(result.exception, InvalidInput)
+    assert str(result.exception) == "1 of 2 events are in the log, but no read model shows them: expired"
+    assert "2 published, 1 visible, 1 expired" in result.stdout
+    assert "expired: " in result.stderr
+    again = run("-", "--wait", stdin=_lines(COMPLETED))
+    assert again.exit_code == 0, again.output
+
+
+def test_a_silent_standard_input_is_waited_for_aloud(environment: dict[str, str], read_all: ReadAll) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "spanfold", "publish"], env={**os.environ, **environment},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stderr
+    assert process.stderr.readline() == "waiting for events on standard input, one JSON object a line\n"
+    output, _ = process.communicate(_lines(COMPLETED), timeout=60)
+    assert (process.returncode, output) == (0, "1 published\n")
+    assert len(read_all(1)) == 1

@@ -7,6 +7,7 @@ import pytest
 
 from spanfold.language.events import DomainEvent
 from spanfold.language.progress import NullProgress
+from spanfold.language.times import as_us
 from spanfold.language.topics import TRACES
 from spanfold.projections.projection import installed
 from spanfold.stream_processors.rebuild import as_of_schemas as past
@@ -99,7 +100,7 @@ def test_as_of_does_not_bring_them_back_either(old: Place) -> None:
     old.prune(table={"spans": 60})
     with at_work(old.settings) as context:
         past.create_schema(str(old.settings.postgres_dsn), "before", "a test")
-        rebuilding.as_of(context, "before", past.offsets_at(context, ago(55)), 1)
+        rebuilding.as_of(context, "before", past.offsets_at(context, as_us(ago(55))), 1)
     ((first, traces),) = asked(
         old.ledger, "SELECT min(s.end_time), (SELECT count(*) FROM before.traces) FROM before.spans s"
     )

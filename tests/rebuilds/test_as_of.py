@@ -10,6 +10,7 @@ import pytest
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.errors import InvalidInput, Misconfigured
 from spanfold.language.settings import Settings
+from spanfold.language.times import as_us
 from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generations.shadow import next_offsets_of
@@ -79,7 +80,7 @@ def test_a_time_means_what_the_broker_had_before_it(
     between = datetime.now(UTC)
     publish_mixed(stack_settings, 500, seed=2)
     with at_work(stack_settings) as context:
-        found = {(TRACES.name, at): end for (_, at), end in past.offsets_at(context, between).items()}
+        found = {(TRACES.name, at): end for (_, at), end in past.offsets_at(context, as_us(between)).items()}
     with LogReader(stack_settings) as reader:
         ranges = [OffsetRange(topics[TRACES.name], at, 0, end) for (_, at), end in found.items()]
         times = [ms for batch in reader.batches(ranges) for ms in batch.log_times_ms]
