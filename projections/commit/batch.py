@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.topics import Topic
-
-RecordHeaders = Sequence[tuple[str, bytes | None]]
+from spanfold.projections.commit.cut import RecordHeaders, Value
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +16,7 @@ class Batch:
 
     Offsets may have holes (control records, compaction) and the last ones may lie below end - 1, so the positions are
     part of the batch: they say what has been covered. `partitions` is the topic's partition count; log times are ms since
-    1970 UTC, set by the broker.
+    1970 UTC, set by the broker. Values, keys and headers beyond a limit may be cut, see spanfold.projections.commit.cut.
     """
 
     topic: Topic
@@ -29,7 +28,7 @@ class Batch:
     log_times_ms: Sequence[int]
     keys: Sequence[bytes | None]
     headers: Sequence[RecordHeaders]
-    values: Sequence[bytes | None]
+    values: Sequence[Value]
 
     def __len__(self) -> int:
         return len(self.offsets)

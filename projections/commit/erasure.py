@@ -166,13 +166,15 @@ FORGET: Final = (
     ),
     f"""
     UPDATE {CORE}.parked
-       SET event_id = NULL, aggregate_id = NULL, key = NULL, headers = NULL, payload = NULL, detail = %(why)s,
+       SET event_id = NULL, aggregate_id = NULL, key = NULL, headers = NULL, payload = NULL,
+           value_bytes = NULL, value_sha256 = NULL, detail = %(why)s,
            settled_as = 'erased', settled_offset = %(at)s
      WHERE topic = %(topic)s AND aggregate_id = %(aggregate_id)s
     """,
     f"""
     UPDATE {CORE}.rejected
-       SET event_id = NULL, aggregate_id = NULL, key = NULL, headers = NULL, payload = NULL, detail = %(why)s
+       SET event_id = NULL, aggregate_id = NULL, key = NULL, headers = NULL, payload = NULL,
+           value_bytes = NULL, value_sha256 = NULL, detail = %(why)s
      WHERE topic = %(topic)s
        AND (aggregate_id = %(aggregate_id)s OR (aggregate_id IS NULL AND key = %(key)s))
     """,

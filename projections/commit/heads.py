@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from spanfold.language.topics import Topic
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.cut import head
 from spanfold.projections.commit.journal import CORE, record_columns
 from spanfold.projections.commit.reading import MIN_TIME_US
 from spanfold.projections.commit.verdicts import Judged, Rejection, Verdict
@@ -133,7 +134,7 @@ def _journal_rows(judged: Judged, versions: dict[int, int]) -> Iterator[tuple[An
             batch.partition, batch.offsets[i], judged.event_ids[i], judged.aggregate_ids[i], judged.event_types[i],
             # nothing is too old for a verdict, but for Postgres: such a record is parked, and stands at its first instant
             max(judged.occurred_at[i], MIN_TIME_US) - PG_EPOCH_US,
-            batch.log_times_ms[i] * 1000 - PG_EPOCH_US, version, batch.values[i],
+            batch.log_times_ms[i] * 1000 - PG_EPOCH_US, version, head(batch.values[i]),
         )  # fmt: skip
 
 

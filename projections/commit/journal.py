@@ -25,6 +25,7 @@ from sqlalchemy import (
 
 from spanfold.language.topics import US_PER_DAY, Topic
 from spanfold.postgres.copying import PG_EPOCH_DAYS, PG_EPOCH_US, CopyTarget
+from spanfold.projections.commit.cut import heads
 from spanfold.projections.commit.verdicts import Judged, Rejection, Verdict
 
 CORE: Final = "spanfold_core"
@@ -150,7 +151,7 @@ class Journal:
 
     def _rows(self, judged: Judged, indexes: Iterable[int]) -> Iterable[tuple[Any, ...]]:
         batch, partition = judged.batch, judged.batch.partition
-        offsets, log_times, values = batch.offsets, batch.log_times_ms, batch.values
+        offsets, log_times, values = batch.offsets, batch.log_times_ms, heads(batch.values)
         ids, keys, types, times = (
             judged.event_ids,
             judged.aggregate_ids,

@@ -13,6 +13,7 @@ from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import BATCH, NOT_FOLDED, TRACE_ERASED, Topic, TopicKind, topic_of
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.checks import CHECKS
+from spanfold.projections.commit.cut import Value, any_cut, whole
 from spanfold.projections.commit.verdicts import NIL_ID, Judged
 from spanfold.projections.facts import Fact
 from spanfold.schemas.batches import unpack
@@ -111,18 +112,18 @@ _NOTHING: Final[Fields] = {"aggregate_id": "", "event_id": NIL_ID, "occurred_at"
 
 
 def _decode(
-    values: Sequence[bytes | None], rejections: Container[int], codec: Codec, parked: dict[int, PoisonRecord]
+    values: Sequence[Value], rejections: Container[int], codec: Codec, parked: dict[int, PoisonRecord]
 ) -> Decoded:
-    if not rejections:
+    if not rejections and not any_cut(values):
         try:
-            return list(map(codec.decode, values))
+            return list(map(codec.decode, values))  # type: ignore[arg-type]  # none is cut
         except PoisonRecord:
             pass  # then each on its own
     decoded: Decoded = [("", {})] * len(values)
     for index, value in enumerate(values):
         if index not in rejections:
             try:
-                decoded[index] = codec.decode(value)
+                decoded[index] = codec.decode(whole(value))
             except PoisonRecord as poison:
                 parked[index] = poison
     return decoded

@@ -14,7 +14,8 @@ from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
 from spanfold.language.topics import NOT_FOLDED, TRACE_ERASED, TopicKind
-from spanfold.projections.commit.batch import Batch, RecordHeaders
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.cut import CutValue, RecordHeaders, Value
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.preparing import Prepared
 from spanfold.projections.commit.reading import read
@@ -65,8 +66,16 @@ class _Parked(NamedTuple):
     key: bytes
     headers: list[list[Any]]
     value: bytes | None
+    value_bytes: int | None
+    value_sha256: bytes | None
     reason: str
     settled_offset: int | None
+
+    def whole_or_cut(self) -> Value:
+        """The value, as a record that has just come would have it."""
+        if self.value_bytes is None or self.value_sha256 is None:
+            return self.value
+        return CutValue(self.value_bytes, self.value_sha256, self.value or b"")
 
 
 class _Settling:
@@ -166,7 +175,7 @@ def _facts(codec: Codec, batch: Batch, row: _Parked) -> list[Fact]:
     """The parked record, read as if it had just come. Its fact keeps its own offset."""
     one = Batch(
         batch.topic, batch.partition, batch.partitions, row.offset, row.offset + 1,
-        [row.offset], [row.log_time_ms], [row.key], [_raw(row.headers)], [row.value],
+        [row.offset], [row.log_time_ms], [row.key], [_raw(row.headers)], [row.whole_or_cut()],
     )  # fmt: skip
     parked: dict[int, PoisonRecord] = {}
     facts = read(judge(one), codec, parked)
@@ -199,7 +208,8 @@ def _parked(cursor: Cursor[Any], batch: Batch, condition: str, *values: Any) -> 
 
 
 PARKED: Final = f"""
-SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload, reason, settled_offset
+SELECT kafka_offset, aggregate_id, (extract(epoch FROM log_time) * 1000)::bigint, key, headers, payload,
+       value_bytes, value_sha256, reason, settled_offset
   FROM {CORE}.parked
  WHERE topic = %s AND partition = %s"""
 

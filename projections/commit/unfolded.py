@@ -1,7 +1,8 @@
 """Writes what was not folded: rejected records (a verdict, for ever) and parked ones (accepted, but unreadable here).
 
-Both keep the position and the reason; all but duplicates keep their bytes too: a duplicate's are in the journal. Of erased
-traces only the position is kept (projections/commit/erasure.py).
+Both keep the position and the reason; all but duplicates keep their bytes too: a duplicate's are in the journal. Of bytes beyond
+a limit only size, hash and beginning are kept (projections/commit/cut.py), of erased traces only the position
+(projections/commit/erasure.py).
 """
 
 from collections.abc import Container, Iterator, Mapping
@@ -14,7 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from spanfold.language.errors import PoisonRecord
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
-from spanfold.projections.commit.batch import RecordHeaders
+from spanfold.projections.commit.cut import CutHeaders, CutValue, RecordHeaders, cut_key, head, within_limits
 from spanfold.projections.commit.erasure import NAMELESS
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.reading import JSONB_VERSION, MIN_TIME_US
@@ -38,11 +39,15 @@ def _table(name: str, why: str) -> Table:
         Column("key", LargeBinary),
         Column("headers", JSONB),
         Column("payload", LargeBinary),
+        Column("value_bytes", BigInteger),
+        Column("value_sha256", LargeBinary),
     )
 
 
 _REJECTED: Final = CopyTarget(_table("rejected", "verdict"))
 _PARKED: Final = CopyTarget(_table("parked", "reason"))
+
+NO_BYTES: Final = (None, None, None, None, None)
 
 
 def write_rejected(
@@ -81,9 +86,9 @@ def _rejected_rows(
             case Verdict.MALFORMED:
                 columns = (None, None, None, None, columns[-1])
             case Verdict.DUPLICATE:
-                raw = (None, None, None)
+                raw = NO_BYTES
         if judged.batch.keys[index] in nameless:
-            detail, raw = NAMELESS, (None, None, None)
+            detail, raw = NAMELESS, NO_BYTES
             columns = (None, columns[1], None, *columns[3:])
         yield (*_position(judged, index), rejection.verdict.value, detail, *columns, *raw)
 
@@ -118,12 +123,19 @@ def _parked_headers(judged: Judged, index: int) -> tuple[Any, ...]:
 
 
 def _bytes(judged: Judged, index: int) -> tuple[Any, ...]:
+    """Key, headers and value; of a value that is cut its size and hash too."""
     batch = judged.batch
-    return (batch.keys[index], headers_json(batch.headers[index]), batch.values[index])
+    value = batch.values[index]
+    cut = (value.size, value.sha256) if isinstance(value, CutValue) else (None, None)
+    return (cut_key(batch.keys[index]), headers_json(batch.headers[index]), head(value), *cut)
 
 
-def headers_json(headers: RecordHeaders) -> bytes:
-    """Headers as jsonb bytes: pairs of name and text, or {"hex": …} where one is not text that jsonb can hold."""
+def headers_json(headers: RecordHeaders) -> bytes | None:
+    """Headers as jsonb bytes: pairs of name and text, or {"hex": …} where one is not text that jsonb can hold. None for more than
+    a record may have.
+    """
+    if isinstance(within_limits(headers), CutHeaders):
+        return None
     pairs = [[_header_text(name.encode("utf-8", "surrogateescape")), _header_text(value)] for name, value in headers]
     return JSONB_VERSION + orjson.dumps(pairs)
 

@@ -3,7 +3,8 @@
 A verdict is for ever: these rules are part of the log's meaning and never change (docs/adr/0003). They are tried in this
 order, the first that applies decides; what none rejects, the journal accepts unless it has seen the event before:
 
-malformed   no usable key (1…512 bytes of UTF-8 without NUL), or a header that is missing or not of its form
+malformed   no usable key (1…512 bytes of UTF-8 without NUL), headers beyond 64 KiB of names and values together or more than
+            256 of them, or a header that is missing or not of its form
 misrouted   the key does not hash to this partition (murmur2, as Java's clients do)
 erased      TraceErased lies before it in this partition, accepted and under the same key (docs/adr/0014)
 expired     older than the topic's window when it reached the log
@@ -17,15 +18,23 @@ conflict    it expects another version than its aggregate has
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from spanfold.language.partitioning import partitions_of
-from spanfold.language.records import EVENT_ID, EVENT_TYPE, EXPECTED_VERSION, OCCURRED_AT
+from spanfold.language.records import (
+    EVENT_ID,
+    EVENT_TYPE,
+    EXPECTED_VERSION,
+    MAX_HEADERS,
+    MAX_HEADERS_BYTES,
+    OCCURRED_AT,
+)
 from spanfold.language.topics import US_PER_DAY, TopicKind
-from spanfold.projections.commit.batch import Batch, RecordHeaders
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.cut import CutHeaders, CutKey, RecordHeaders, cut_key, within_limits
 
 
 class Verdict(StrEnum):
@@ -67,6 +76,8 @@ class Judged:
 NIL_ID: Final = bytes(16)
 MAX_KEY_BYTES: Final = 512
 MAX_TYPE_BYTES: Final = 255
+_READ_BYTES: Final = 1024
+"""More than the headers that are read have, when they are of their form."""
 _UUID: Final = re.compile(rb"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _VERSION: Final = re.compile(rb"[0-9]{1,18}")
 _MICROSECONDS: Final = re.compile(rb"-?[0-9]{1,18}")
@@ -113,8 +124,8 @@ def _read_all(batch: Batch) -> Judged | None:
 
 def _header_columns(headers: Sequence[RecordHeaders]) -> dict[str, Sequence[bytes | None]]:
     """The values of each header of all records, if all name the same ones, each once, in the same order."""
-    if len(set(map(len, headers))) != 1:
-        raise ValueError("the records have not equally many headers")
+    if len(set(map(len, headers))) != 1 or len(headers[0]) > MAX_HEADERS:
+        raise ValueError("the records have not equally many headers, or too many")
     columns: dict[str, Sequence[bytes | None]] = {}
     for column in zip(*headers, strict=True):
         names, values = zip(*column, strict=True)
@@ -122,7 +133,15 @@ def _header_columns(headers: Sequence[RecordHeaders]) -> dict[str, Sequence[byte
             raise ValueError("the records do not name the same headers")
         names[0].encode()  # lone surrogates stand for what is not UTF-8
         columns[names[0]] = values
+    if _READ_BYTES + _widest(columns) > MAX_HEADERS_BYTES:
+        raise ValueError("a record may have headers beyond the limit")
     return columns
+
+
+def _widest(columns: Mapping[str, Sequence[bytes | None]]) -> int:
+    """No record has more bytes than this in headers that no other rule limits."""
+    others = [(name, values) for name, values in columns.items() if name not in (EVENT_ID, EVENT_TYPE, OCCURRED_AT)]
+    return sum(len(name.encode()) + max(map(len, filter(None, values)), default=0) for name, values in others)
 
 
 def _parse_ids(ids: Sequence[bytes | None]) -> list[bytes]:
@@ -173,11 +192,13 @@ def _read_each(batch: Batch) -> Judged:
 def _read_one(key: bytes | None, headers: RecordHeaders) -> tuple[str, bytes, str, int]:
     """What one record's key and headers say; ValueError names the first thing that is wrong."""
     if not key or len(key) > MAX_KEY_BYTES or b"\0" in key:
-        raise ValueError(f"the key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL")
+        raise ValueError(f"the key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL{_size_of(cut_key(key))}")
     try:
         aggregate_id = key.decode()
     except UnicodeDecodeError:
         raise ValueError("the key is not UTF-8") from None
+    if isinstance(cut := within_limits(headers), CutHeaders):
+        raise ValueError(f"{cut}; at most {MAX_HEADERS} headers of {MAX_HEADERS_BYTES:,} bytes are accepted")
     try:
         "".join(name for name, _ in headers).encode()
     except UnicodeEncodeError:
@@ -194,6 +215,10 @@ def _read_one(key: bytes | None, headers: RecordHeaders) -> tuple[str, bytes, st
     except ValueError:
         raise ValueError(f"header {EVENT_TYPE} must be 1 to {MAX_TYPE_BYTES} bytes of UTF-8") from None
     return aggregate_id, bytes.fromhex(event_id.replace(b"-", b"").decode()), event_type, int(occurred_at)
+
+
+def _size_of(key: bytes | None) -> str:
+    return f"; it has {key.size:,}, SHA-256 {key.sha256.hex()}" if isinstance(key, CutKey) else ""
 
 
 def _reject_misrouted(judged: Judged) -> None:

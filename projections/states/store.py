@@ -19,6 +19,7 @@ from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import Partition, Topic, TopicKind
 from spanfold.projections.commit.arbiter import arbiter_of
 from spanfold.projections.commit.batch import Batch, Gap, Outcome
+from spanfold.projections.commit.cut import whole
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.merging import advance, no_longer_readable, unfolded_below
 from spanfold.projections.commit.topic_suspension import refuse_suspended
@@ -133,7 +134,7 @@ class StateStore:
         types = self._types(batch.topic)
         for offset, log_time_ms, value in zip(batch.offsets, batch.log_times_ms, batch.values, strict=True):
             try:
-                recorded.append(Recorded(offset, log_time_ms * 1000, events_of(self._codec, value, types)))
+                recorded.append(Recorded(offset, log_time_ms * 1000, events_of(self._codec, whole(value), types)))
             except PoisonRecord as poison:
                 unreadable[offset] = poison
         return PreparedStates(batch, recorded, unreadable)

@@ -26,6 +26,10 @@ class ParkedReason(StrEnum):
         "another topic)",
     )
     REFUSED = "refused", "Postgres refused the row (repair the tables, then retry)"
+    TOO_LARGE = (
+        "too_large",
+        "the value is larger than SPANFOLD_MAX_VALUE_BYTES; the log keeps its bytes (raise the setting, then retry)",
+    )
     BEHIND = "behind", "on a conditional topic an earlier record of its aggregate is parked (settle that one)"
 
 

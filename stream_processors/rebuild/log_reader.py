@@ -15,7 +15,8 @@ from spanfold.kafka.log_ends import Bounds, BrokerPartition, bounds_of
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
-from spanfold.projections.commit.batch import Batch, RecordHeaders
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.cut import RecordHeaders
 
 SILENCE_S: Final = 60.0
 """A log that sends nothing for so long, below its end, is taken for unavailable."""

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from spanfold.language.events import DomainEvent, SpanRecorded, TraceCompleted, TraceCreated, TraceEvent, TraceFailed
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.topics import TRACES
-from spanfold.projections.commit.batch import Batch, RecordHeaders
+from spanfold.projections.commit.batch import Batch
+from spanfold.projections.commit.cut import RecordHeaders
 from spanfold.schemas.catalogue import committed
 from spanfold.schemas.codec import FRAME_BYTES, Codec, plain
 

@@ -12,11 +12,15 @@ CREATE TABLE spanfold_core.parked (
     key bytea,
     headers jsonb,
     payload bytea,
+    value_bytes bigint,
+    value_sha256 bytea,
     settled_as text CHECK (settled_as IN ('retried', 'discarded', 'erased')),
     settled_offset bigint,
     last_tried_offset bigint,
     PRIMARY KEY (topic, partition, kafka_offset),
-    CHECK ((settled_as IS NULL) = (settled_offset IS NULL))
+    CHECK ((settled_as IS NULL) = (settled_offset IS NULL)),
+    -- set together, while only the value's beginning is kept here
+    CHECK ((value_bytes IS NULL) = (value_sha256 IS NULL))
 );
 CREATE INDEX parked_settled_offset
     ON spanfold_core.parked (topic, partition, settled_offset)
@@ -24,6 +28,10 @@ CREATE INDEX parked_settled_offset
 CREATE INDEX parked_unsettled
     ON spanfold_core.parked (topic, partition, aggregate_id)
  WHERE settled_offset IS NULL;
+-- the log is needed from the first of these on
+CREATE INDEX parked_in_log
+    ON spanfold_core.parked (topic, partition, kafka_offset)
+ WHERE value_bytes IS NOT NULL AND settled_offset IS NULL;
 -- an erasure looks up everything that was kept of a key
 CREATE INDEX parked_aggregate
     ON spanfold_core.parked
@@ -45,6 +53,8 @@ SELECT topic,
        key,
        headers,
        payload,
+       value_bytes,
+       value_sha256,
        coalesce(settled_as, 'parked') AS state,
        settled_offset,
        last_tried_offset
@@ -66,7 +76,10 @@ COMMENT ON COLUMN spanfold.parked_records.key IS 'The record''s key, byte for by
 COMMENT ON COLUMN spanfold.parked_records.headers IS
     'The record''s headers as [name, value] pairs, where a value that is not text is {"hex": "…"}; null if its trace was erased.';
 COMMENT ON COLUMN spanfold.parked_records.payload IS
-    'The record''s value, byte for byte; null if it was null or its trace was erased.';
+    'The record''s value, byte for byte; its first KiB while value_bytes is set; null if it was null or its trace was erased.';
+COMMENT ON COLUMN spanfold.parked_records.value_bytes IS
+    'Size of a value that is too large to keep here: the log has it, and is kept from it on. Null when payload is the whole value.';
+COMMENT ON COLUMN spanfold.parked_records.value_sha256 IS 'SHA-256 of that value; null when payload is the whole value.';
 COMMENT ON COLUMN spanfold.parked_records.state IS
     'parked: waiting to be settled; retried: folded after all; discarded: given up; erased: gone with its trace.';
 COMMENT ON COLUMN spanfold.parked_records.settled_offset IS

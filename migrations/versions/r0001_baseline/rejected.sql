@@ -12,6 +12,8 @@ CREATE TABLE spanfold_core.rejected (
     key bytea,
     headers jsonb,
     payload bytea,
+    value_bytes bigint,
+    value_sha256 bytea,
     PRIMARY KEY (topic, partition, kafka_offset)
 );
 -- an append whose answer was lost is known by its event id alone; a duplicate's first verdict is in the journal
