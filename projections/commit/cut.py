@@ -52,7 +52,7 @@ class CutKey(bytes):
 
 
 class CutHeaders(tuple[tuple[str, bytes | None], ...]):
-    """No headers, in place of more than a record may have: `number` of them, `size` bytes of names and values."""
+    """No headers, in place of more than a record may have: `number` of them, `size` bytes on the wire. Those are hashed."""
 
     number: int
     size: int
@@ -66,7 +66,7 @@ class CutHeaders(tuple[tuple[str, bytes | None], ...]):
         return cut
 
     def __str__(self) -> str:
-        return f"{self.number:,} headers of {self.size:,} bytes, SHA-256 {self.sha256.hex()}"
+        return f"{self.number:,} headers of {self.size:,} bytes on the wire, SHA-256 {self.sha256.hex()}"
 
 
 RecordHeaders = Sequence[tuple[str, bytes | None]]
@@ -76,14 +76,13 @@ def within_limits(headers: RecordHeaders) -> RecordHeaders:
     """The headers; CutHeaders in their place when they are more than a record may have."""
     if isinstance(headers, CutHeaders) or (len(headers) <= MAX_HEADERS and headers_size(headers) <= MAX_HEADERS_BYTES):
         return headers
-    digest = hashlib.sha256()
+    digest, size = hashlib.sha256(), 0
     for name, value in headers:
-        raw = name.encode("utf-8", "surrogateescape")
-        digest.update(header_mark(raw))
-        digest.update(raw)
-        digest.update(header_mark(value))
-        digest.update(value or b"")
-    return CutHeaders.of(len(headers), headers_size(headers), digest.digest())
+        for part in (name.encode("utf-8", "surrogateescape"), value):
+            wire = _varint(-1 if part is None else len(part)) + (part or b"")
+            digest.update(wire)
+            size += len(wire)
+    return CutHeaders.of(len(headers), size, digest.digest())
 
 
 def headers_size(headers: RecordHeaders) -> int:
@@ -91,9 +90,13 @@ def headers_size(headers: RecordHeaders) -> int:
     return sum(len(name.encode("utf-8", "surrogateescape")) + len(value or b"") for name, value in headers)
 
 
-def header_mark(part: bytes | None) -> bytes:
-    """What the hash of headers has before each name and value: its length in four bytes, -1 for null."""
-    return (-1 if part is None else len(part)).to_bytes(4, "big", signed=True)
+def _varint(number: int) -> bytes:
+    """A length as Kafka writes it."""
+    left, out = (number << 1) ^ (number >> 63), bytearray()
+    while left > 0x7F:
+        out.append(left & 0x7F | 0x80)
+        left >>= 7
+    return bytes([*out, left])
 
 
 def cut_key(key: bytes | None) -> bytes | None:

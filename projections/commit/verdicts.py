@@ -198,7 +198,9 @@ def _read_one(key: bytes | None, headers: RecordHeaders) -> tuple[str, bytes, st
     except UnicodeDecodeError:
         raise ValueError("the key is not UTF-8") from None
     if isinstance(cut := within_limits(headers), CutHeaders):
-        raise ValueError(f"{cut}; at most {MAX_HEADERS} headers of {MAX_HEADERS_BYTES:,} bytes are accepted")
+        raise ValueError(
+            f"{cut}; at most {MAX_HEADERS}, of {MAX_HEADERS_BYTES:,} bytes of names and values, are accepted"
+        )
     try:
         "".join(name for name, _ in headers).encode()
     except UnicodeEncodeError:

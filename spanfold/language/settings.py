@@ -93,6 +93,12 @@ class Settings(BaseSettings):
         default=20_000, ge=1, description="maximum records per poll, and so per Postgres transaction"
     )
     fetch_bytes: int = Field(default=4 * 1024 * 1024, ge=1024, description="bytes per fetch and partition")
+    max_value_bytes: int = Field(
+        default=4 * 1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="larger values are parked as too_large, with size, hash and first KiB; a worker takes memory accordingly",
+    )
     parked_share_limit: float = Field(
         default=0.5,
         gt=0,

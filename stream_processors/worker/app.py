@@ -22,6 +22,7 @@ from spanfold.language.topics import TopicOnBroker
 from spanfold.projections.commit.batch import Batch, Gap, Outcome
 from spanfold.projections.commit.topic_suspension import TopicSuspended
 from spanfold.projections.states import NotJudgedYet
+from spanfold.stream_processors.fetching.fetcher import use_bounded_memory
 from spanfold.stream_processors.worker.assignment import Assignment
 from spanfold.stream_processors.worker.committer import BatchStore, Committer, P
 from spanfold.stream_processors.worker.credentials import credentials
@@ -169,6 +170,7 @@ def folding_app(
     topics: Mapping[str, TopicOnBroker],
 ) -> Any:
     """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
+    use_bounded_memory(settings.max_value_bytes)
     app = _faust_app(settings, name)
     assignment = Assignment(settings, topics, committer, store, folder.held)
     app.transport = BatchTransport(

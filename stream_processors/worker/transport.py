@@ -7,8 +7,8 @@ nothing else does:
 - `_fetch_records` wraps each partition's records with the range of positions that they cover, also when the range holds
   no record (aborted transactions, control records), so that checkpoints follow the consumer's position;
 - `seek_to_committed` starts each partition where the checkpoints say, not where Kafka's committed offset does;
-- a header's name that is not UTF-8 is no reason to end, see record_batches;
-- records are handed on as aiokafka's parser made them: wrapping each once more would double what fetching costs;
+- records come in bounded memory, whatever a batch holds, and as aiokafka's parser made them: wrapping each once more would double
+  what fetching costs (stream_processors/fetching);
 - acks come for whole batches, in order, so finding the offset to commit needs no search for gaps;
 - nothing is polled while the stream's buffer is full, of any partition: Faust pauses those that it then has a batch of, and those
   alone, for as long as the others keep the buffer filled;
@@ -24,7 +24,6 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Se
 from typing import Any, NamedTuple, cast
 
 import aiokafka
-from aiokafka.consumer import fetcher
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust import Schema
@@ -32,7 +31,6 @@ from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
 
 from spanfold.language.errors import Misconfigured
-from spanfold.stream_processors.worker.record_batches import FetchedRecords
 
 Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
 """Where each of these partitions is to be read from: its next offset. Misconfigured when that can't be."""
@@ -66,18 +64,6 @@ class RawBatches(Schema[Any, Any]):
 
     def loads_value(self, app: Any, message: Message, **_: Any) -> Any:
         return message.value
-
-
-class ParsedRecords(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
-    """aiokafka's records of one fetch: key, value, headers, offset and timestamp (ms) of each, not copied."""
-
-    def _consumer_record(self, tp: TP, record: Any) -> Any:
-        return record
-
-
-# the fetcher makes its own, and has no other way to be told of other classes
-fetcher.PartitionRecords = ParsedRecords
-fetcher.MemoryRecords = FetchedRecords
 
 
 class BatchConsumerThread(stock.AIOKafkaConsumerThread):

@@ -19,11 +19,11 @@ from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.schemas.codec import Codec
+from spanfold.stream_processors.fetching.fetcher import BoundedFetcher, ParsedRecords, PartResult
 from spanfold.stream_processors.worker.transport import (
     BatchConsumer,
     BatchConsumerThread,
     BatchTransport,
-    ParsedRecords,
 )
 from tests.support.databases import Ledger
 from tests.support.stories import stories
@@ -51,6 +51,9 @@ def test_faust_and_aiokafka_are_the_versions_whose_private_names_are_known() -> 
         (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_seek_wait"),
         (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_fetch_records"),
         (ParsedRecords, ParsedRecords.__base__, "_consumer_record"),
+        (ParsedRecords, ParsedRecords.__base__, "__next__"),
+        (PartResult, PartResult.__base__, "getall"),
+        (BoundedFetcher, BoundedFetcher.__base__, "fetched_records"),
         (BatchConsumer, stock.Consumer, "_new_consumer_thread"),
         (BatchConsumer, stock.Consumer, "_to_message"),
         (BatchConsumer, stock.Consumer, "seek_to_committed"),

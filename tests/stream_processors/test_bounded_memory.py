@@ -1,0 +1,64 @@
+"""A worker's memory is bounded whatever the log holds, and good records beside hostile ones are folded."""
+
+import os
+import re
+from itertools import repeat
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from spanfold.language.settings import Settings
+from tests.support.hostile_topic import MB, large_header, large_value, of_one_partition, produce_batch, with_neighbours
+from tests.support.raw_batches import RawRecord, Repeated
+from tests.support.stories import stories
+from tests.support.workers import Start, Worker, folded_to_the_end
+
+BOUND_MB: Final = 600
+
+MEDIUM: Final = int(os.environ.get("HOSTILE_RECORDS", "1000"))
+"""Records of 1 MB in one batch. Of 10,000 Postgres gets 10 GB, which takes minutes."""
+
+
+def peak_mb(worker: Worker) -> float:
+    """The most memory that the process has had."""
+    status = Path(f"/proc/{worker.process.pid}/status").read_text()
+    found = re.search(r"VmHWM:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) * 1024 / MB
+
+
+def test_a_worker_folds_what_lies_beside_records_that_are_larger_than_its_memory(
+    stack_settings: Settings, ledger: psycopg.Connection[Any], start: Start
+) -> None:
+    home, good = of_one_partition(stories(200), stack_settings.partitions)
+    first, second, third = good[:10], good[10:20], good[20:30]
+    key = first[0].aggregate_id.encode()
+    large = third[0]
+    produce_batch(stack_settings, home, with_neighbours(first, [large_header(key)] * 2))
+    produce_batch(stack_settings, home, with_neighbours(second, [large_value(large)]), codec="gzip")
+    produce_batch(
+        stack_settings,
+        home,
+        with_neighbours(third[1:5], list(repeat(RawRecord(key, Repeated(b"m", MB)), 3))),
+        codec="lz4",
+    )
+    medium = RawRecord(key, Repeated(b"m", MB))
+    produce_batch(
+        stack_settings,
+        home,
+        iter([*with_neighbours(third[5:6], [medium]), *repeat(medium, MEDIUM), *with_neighbours(third[6:], [medium])]),
+    )
+
+    worker = start()
+    folded_to_the_end(ledger, worker)
+    peak = peak_mb(worker)
+    print(f"peak memory of the projector: {peak:.0f} MB")
+    verdicts = dict(ledger.execute("SELECT verdict, count(*) FROM spanfold.verdicts GROUP BY 1").fetchall())
+    assert verdicts == {"accepted": 30, "malformed": 2 + 3 + MEDIUM + 2}, worker.output()
+    parked = ledger.execute("SELECT reason, aggregate_id, value_bytes, length(payload) FROM spanfold.parked_records")
+    assert parked.fetchall() == [("too_large", large.aggregate_id, 1000 * MB, 1024)]
+    ((stored,),) = ledger.execute("SELECT sum(length(headers::text)) FROM spanfold_core.rejected").fetchall()
+    assert stored < 10_000
+    assert peak < BOUND_MB
+    assert worker.stop() == 0
