@@ -42,6 +42,8 @@ def print_record(parked: ParkedBytes, full: bool) -> None:
     screen.print()
     _print_decoded(parked, full)
     _print_bytes(parked.payload, full)
+    if record.value_bytes is not None:
+        screen.print(f"The value has {record.value_bytes:,} bytes; the log has the rest")
 
 
 def _header(value: Any) -> str | None:

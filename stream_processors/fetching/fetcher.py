@@ -129,7 +129,9 @@ class BoundedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no 
         if not await _HELD.has_room(timeout or 0):
             return {}
         drained: dict[Any, Part] = await super().fetched_records(partitions, 0, max_records)
-        if not drained and not self._has_paused():
+        if not drained and self._has_paused():
+            await asyncio.sleep(0)
+        elif not drained:
             drained = await super().fetched_records(partitions, timeout, max_records)
         for tp in drained:
             if tp in self._records:

@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable
+from spanfold.language.positions import Position
 from spanfold.language.settings import Settings
 from spanfold.language.topics import US_PER_DAY, TopicKind, TopicOnBroker
 from spanfold.projections.projection import folding, why_not_from_states
@@ -72,6 +73,9 @@ def _readers(context: RetentionContext, topic: TopicOnBroker, partition: int) ->
     for reader in context.readers:
         if (reader.topic, reader.partition) == (name, partition):
             yield Bound(reader.next_offset, str(reader))
+    if (parked := context.parked_in_log.get((name, partition))) is not None:
+        position = Position(name, partition, parked)
+        yield Bound(parked, f"the parked record {position} has its bytes in the log alone; retry or discard it")
     for projection, who in context.busy.items():
         # it may load as of a time, which is no reader, or be about to load from the log's start
         if topic.topic in context.projections[projection].topics:

@@ -12,6 +12,7 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.progress import NullProgress, ProgressListener
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
+from spanfold.projections.commit.parked_bytes import first_in_log
 from spanfold.projections.projection import Projection
 from spanfold.projections.retention.log_readers import log_readers
 from spanfold.stream_processors.prune import journals, log, tables
@@ -76,9 +77,11 @@ def prune_plan(
         earlier = log_readers(control, aggregates)
         watermarks = _watermarks(reader, topics)
         readers = log_readers(control, aggregates)
+        # what is parked after this lies beyond the journal's checkpoint, which is among the readers
+        parked = first_in_log(control)
         yield _plan(
             RetentionContext(
-                settings, control, topics, projections, busy, reader, earlier, watermarks, readers, begins_by_size
+                settings, control, topics, projections, busy, reader, earlier, watermarks, readers, begins_by_size, parked
             )
         )
 

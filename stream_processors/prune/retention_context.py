@@ -7,6 +7,7 @@ from typing import Any, Final
 import psycopg
 
 from spanfold.kafka.log_ends import Bounds
+from spanfold.language.positions import NextOffsets
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.projections.projection import Projection
@@ -23,7 +24,8 @@ class RetentionContext:
     """An installation at a moment. `busy` are projections that another process works on, with who that is.
 
     The readers' positions were taken twice: `earlier`, then the ends of the log were asked for, then `readers`. So a reader that
-    stands at an end will only meet records that reached the log after the last one that was judged `earlier`.
+    stands at an end will only meet records that reached the log after the last one that was judged `earlier`. `parked_in_log` was
+    taken last: the first parked record of each partition whose bytes only the log has.
 
     `begins_by_size`: of partitions whose log is larger than it may be, the offset at which the part begins that is kept.
     """
@@ -38,6 +40,7 @@ class RetentionContext:
     watermarks: Mapping[Partition, Bounds]
     readers: Sequence[ReaderPosition]
     begins_by_size: Mapping[Partition, int]
+    parked_in_log: NextOffsets
 
     @property
     def now(self) -> int | None:

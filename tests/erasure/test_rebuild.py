@@ -50,7 +50,7 @@ class Live:
 
     def fold(self) -> None:
         topic, at = self._topics[TRACES.name], next_offsets_of(self._ledger, "journal", 0)
-        with LogReader(self._settings, with_headers=True) as reader:
+        with LogReader(self._settings) as reader:
             ranges = [
                 OffsetRange(topic, partition, at[TRACES.name, partition], reader.watermarks(topic.name, partition)[1])
                 for partition in range(topic.partitions)

@@ -144,7 +144,7 @@ def fold(settings: Settings, topics: Mapping[str, TopicOnBroker], ledger: Ledger
     """Judge and fold all that the log has, as a worker does."""
     store = Store(installed())
     at = next_offsets_of(ledger, JOURNAL, 0)
-    with LogReader(settings, with_headers=True) as reader:
+    with LogReader(settings) as reader:
         ranges = [
             OffsetRange(topics[name], partition, start, reader.watermarks(topics[name].name, partition)[1])
             for (name, partition), start in at.items()

@@ -41,6 +41,15 @@ def another_generation(old: Place, state: str, offset: int = AT) -> None:
     place(old.ledger, "traces", TRACES.name, PARTITION, offset, made.number)
 
 
+def parked_in_log(old: Place) -> None:
+    """A parked record at AT whose value was too large to keep."""
+    old.ledger.execute(
+        "INSERT INTO spanfold_core.parked (topic, partition, kafka_offset, reason, detail, event_type, occurred_at, log_time,"
+        " payload, value_bytes, value_sha256) VALUES (%s, %s, %s, 'too_large', '', '', now(), now(), '', 9, '')",
+        (TRACES.name, PARTITION, AT),
+    )
+
+
 HOLDERS: dict[str, tuple[Callable[[Place], None], str]] = {
     "journal": (lambda old: place(old.ledger, JOURNAL, TRACES.name, PARTITION, AT), "the journal is at 7"),
     "live": (
@@ -52,6 +61,7 @@ HOLDERS: dict[str, tuple[Callable[[Place], None], str]] = {
         lambda old: place(old.ledger, SNAPSHOTS, TRACES.name, PARTITION, AT),
         "the snapshot worker (fold version 1) is at 7",
     ),
+    "parked record": (parked_in_log, "the parked record spanfold.traces/1@7 has its bytes in the log alone; retry or discard it"),
 }  # fmt: skip
 
 

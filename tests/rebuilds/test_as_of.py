@@ -33,7 +33,7 @@ def fold_live(ledger: Ledger, settings: Settings, topics: Mapping[str, TopicOnBr
     ranges = [
         OffsetRange(topics[name], partition, at[name, partition], end) for (name, partition), end in until.items()
     ]
-    with LogReader(settings, with_headers=True) as reader:
+    with LogReader(settings) as reader:
         for batch in reader.batches(ranges):
             store.commit(ledger, store.prepare(batch))
 

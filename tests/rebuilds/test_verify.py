@@ -119,7 +119,7 @@ def test_a_batch_that_was_prepared_before_the_swap_is_in_the_new_generation_once
     store, ends = Store(installed()), ends_of_log(stack_settings)
     topic = topics[TRACES.name]
     held: list[Any] = []
-    with LogReader(stack_settings, with_headers=True) as reader:
+    with LogReader(stack_settings) as reader:
         for partition in range(topic.partitions):
             end = ends[TRACES.name, partition]
             for start, until in ((0, end // 2), (end // 2, end)):

@@ -30,7 +30,9 @@ class Decoded:
 
 @dataclass(frozen=True, slots=True)
 class ParkedBytes:
-    """A parked record with what it carries: all None once it was erased, `payload` also where the record's value is null."""
+    """A parked record with what it carries: all None once it was erased, `payload` also where the record's value is null. Where
+    `record.value_bytes` is set, `payload` is only the value's beginning.
+    """
 
     record: ParkedRecord
     key: bytes | None
@@ -46,12 +48,16 @@ def show_parked(installation: Installation, position: str) -> ParkedBytes:
         (record,) = at_positions(connection, [at])
         row = connection.execute(BYTES.encode(), astuple(at)).fetchone()
     key, headers, payload = row or (None, None, None)
-    return ParkedBytes(record, key, headers, payload, decoded(payload))
+    return ParkedBytes(record, key, headers, payload, decoded(payload, is_cut=record.value_bytes is not None))
 
 
-def decoded(payload: bytes | None) -> Decoded:
-    """What these bytes say, as far as they can be read."""
+def decoded(payload: bytes | None, *, is_cut: bool = False) -> Decoded:
+    """What these bytes say, as far as they can be read; of a value that is cut only its frame can."""
     schema_id, event_type = _schema(payload)
+    if is_cut:
+        return Decoded(
+            schema_id, event_type, None, "only the beginning of the value is kept here; a retry fetches the rest"
+        )
     try:
         event_type, values = Codec().decode(payload)
     except PoisonRecord as poison:

@@ -35,7 +35,7 @@ class State(StrEnum):
 @dataclass(frozen=True, slots=True)
 class ParkedRecord:
     """A row of spanfold.parked_records but for its bytes, and its position as operations take it; times are ISO 8601 in UTC.
-    Nothing names an erased one.
+    Nothing names an erased one. `payload_bytes` of the value are kept; `value_bytes` is its size if that is only the beginning.
     """
 
     position: Position
@@ -53,6 +53,7 @@ class ParkedRecord:
     settled_offset: int | None
     last_tried_offset: int | None
     payload_bytes: int
+    value_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +169,8 @@ def _never_parked(connection: Connection, missing: Sequence[Position]) -> str:
 
 
 _COLUMNS: Final = """topic, partition, kafka_offset, reason, detail, event_id::text AS event_id, event_type, aggregate_id,
-       occurred_at, log_time, state, settled_offset, last_tried_offset, coalesce(octet_length(payload), 0) AS payload_bytes"""
+       occurred_at, log_time, state, settled_offset, last_tried_offset, coalesce(octet_length(payload), 0) AS payload_bytes,
+       value_bytes"""
 
 _CONDITION: Final = """
  WHERE (%(reason)s::text IS NULL OR reason = %(reason)s)

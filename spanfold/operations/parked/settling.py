@@ -75,7 +75,8 @@ def retry_parked(
     progress: ProgressListener = NO_PROGRESS,
 ) -> SettleReport:
     """Fold parked records, once what kept them from it is repaired; what still can't be folded stays parked. They are chosen in
-    one way: by positions, by filters (with `limit`, the newest), or `every` one.
+    one way: by positions, by filters (with `limit`, the newest), or `every` one. Values that were too large to keep are fetched
+    from the log first, see store_values.
     """
     selection = select_parked(installation, RecordRetried, positions, filters, every, limit)
     return settle(installation, RecordRetried, selection, options, progress)
@@ -104,38 +105,46 @@ def select_parked(
     by_filters = filters != NO_FILTERS or limit is not None
     if bool(positions) + by_filters + every != 1:
         raise InvalidInput("choose records in exactly one way: positions, filters such as --reason, or --all")
-    prefix = installation.settings.topic_prefix
+    prefix, largest = installation.settings.topic_prefix, installation.settings.max_value_bytes
     with reader(installation.dsn) as connection:
         if positions:
             named = list(dict.fromkeys(position_of(position, prefix) for position in positions))
-            return _named(fact, at_positions(connection, named))
+            return _named(fact, at_positions(connection, named), largest)
         records = matching(connection, filters.parameters(prefix), limit)
-    return Selection([record for record in records if _can_settle(fact, record)], _unfulfilled(fact, records))
+    chosen = [record for record in records if _can_settle(fact, record, largest)]
+    return Selection(chosen, _unfulfilled(fact, records, largest))
 
 
-def _named(fact: Fact, records: Sequence[ParkedRecord]) -> Selection:
+def _named(fact: Fact, records: Sequence[ParkedRecord], largest: int) -> Selection:
     for record in records:
-        if why_not := _why_not(fact, record):
+        if why_not := _why_not(fact, record, largest):
             raise InvalidInput(f"{record.position} {why_not}; nothing was changed")
     remarks = [
         f"{record.position} was {record.state} before, at offset {record.settled_offset}"
         for record in records
         if record.state == SETTLED_AS[fact]
     ]
-    return Selection([record for record in records if _can_settle(fact, record)], remarks)
+    return Selection([record for record in records if _can_settle(fact, record, largest)], remarks)
 
 
-def _can_settle(fact: Fact, record: ParkedRecord) -> bool:
-    return record.state == State.PARKED and _why_not(fact, record) is None
+def _can_settle(fact: Fact, record: ParkedRecord, largest: int) -> bool:
+    return record.state == State.PARKED and _why_not(fact, record, largest) is None
 
 
-def _unfulfilled(fact: Fact, records: Iterable[ParkedRecord]) -> list[str]:
-    """A line about each parked TraceErased: the trace that it names is not erased, and a retry leaves it so."""
-    parked = [record for record in records if record.state == State.PARKED and record.event_type == TRACE_ERASED]
-    return [f"{record.position} {_why_not(fact, record)}" for record in parked if fact is RecordRetried]
+def _unfulfilled(fact: Fact, records: Iterable[ParkedRecord], largest: int) -> list[str]:
+    """A line about each parked TraceErased: the trace that it names is not erased, and a retry leaves it so. One about each value
+    that is too large here.
+    """
+    parked = [record for record in records if record.state == State.PARKED and fact is RecordRetried]
+    named = [record for record in parked if record.event_type == TRACE_ERASED or _is_too_large(record, largest)]
+    return [f"{record.position} {_why_not(fact, record, largest)}" for record in named]
 
 
-def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
+def _is_too_large(record: ParkedRecord, largest: int) -> bool:
+    return record.value_bytes is not None and record.value_bytes > largest
+
+
+def _why_not(fact: Fact, record: ParkedRecord, largest: int) -> str | None:
     if record.state not in (State.PARKED, SETTLED_AS[fact]):
         return f"was {record.state} at offset {record.settled_offset}; a record is settled only once"
     if record.reason == ParkedReason.BEHIND:
@@ -144,6 +153,11 @@ def _why_not(fact: Fact, record: ParkedRecord) -> str | None:
         return f"is itself a {record.event_type}; retry the record that it names, and discard this one"
     if fact is RecordRetried and record.event_type == TRACE_ERASED:
         return f"is a {TRACE_ERASED}, which can't be retried: run `spanfold erase {record.aggregate_id!r}` again"
+    if fact is RecordRetried and _is_too_large(record, largest):
+        return (
+            f"has a value of {record.value_bytes:,} bytes, more than SPANFOLD_MAX_VALUE_BYTES ({largest:,}): raise it for this "
+            "command, and retry"
+        )
     return None
 
 
@@ -154,6 +168,10 @@ def settle(
     too long: doing the same again goes on with the others.
     """
     records = selection.records
+    if records and fact is RecordRetried:
+        from spanfold.operations.parked.from_log import store_values  # it reads the log, most commands do not
+
+        store_values(installation, records, progress)
     if records:
         _append(installation, fact, records, options, progress)
     if not options.wait:
