@@ -80,7 +80,7 @@ def test_a_value_that_is_too_large_is_folded_when_it_is_retried_under_a_larger_l
 def test_a_retry_says_what_is_wrong_when_the_log_lacks_the_bytes(
     stack_settings: Settings, ledger: Ledger, start: Start
 ) -> None:
-    events, _ = with_large(list(stories(5)))
+    events, _ = with_large(list(stories(30)))
     publish_all(stack_settings, events)
     worker = start(max_value_bytes=LIMIT)
     folded_to_the_end(ledger, worker)
