@@ -79,7 +79,7 @@ def test_the_newest_is_listed_last_with_its_position_reason_and_state(run: Invok
         "reason": "unknown_schema", "detail": "schema id 7 is unknown here: upgrade, then retry",
         "event_id": listed[1]["event_id"], "event_type": "SpanRecorded", "aggregate_id": "span",
         "occurred_at": "2026-11-18T11:06:40+00:00", "log_time": "2026-11-18T11:06:42+00:00",
-        "state": "parked", "settled_offset": None, "last_tried_offset": None, "payload_bytes": 2005,
+        "state": "parked", "settled_offset": None, "last_tried_offset": None, "payload_bytes": 2005, "value_bytes": None,
     }  # fmt: skip
 
 
