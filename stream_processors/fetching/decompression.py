@@ -9,10 +9,9 @@ import struct
 import zlib
 from collections.abc import Callable, Iterator
 from io import BytesIO
-from typing import Any, Final
+from typing import Final
 
 import cramjam
-import zstandard
 from aiokafka.codec import _detect_xerial_stream
 from aiokafka.errors import CorruptRecordException
 
@@ -42,10 +41,7 @@ def pieces(codec: int, data: memoryview) -> Iterator[bytes]:
 def at_most(codec: int, data: memoryview, limit: int) -> bytes | None:
     """All that the compressed bytes hold; None when that is more than `limit`. CorruptRecordException, see pieces."""
     if codec == ZSTD:
-        try:
-            plain: bytes = _zstd_reader(data).read(limit + 1)
-        except _ERRORS as error:
-            raise CorruptRecordException(f"a batch can't be decompressed: {error!r}") from error
+        plain = next(_zstd(data, limit + 1), b"")
         return plain if len(plain) <= limit else None
     parts, size = [], 0
     for part in pieces(codec, data):
@@ -56,14 +52,15 @@ def at_most(codec: int, data: memoryview, limit: int) -> bytes | None:
     return b"".join(parts)
 
 
-def _zstd_reader(data: memoryview) -> Any:
-    return zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+def _zstd(data: memoryview, piece_bytes: int = PIECE_BYTES) -> Iterator[bytes]:
+    import zstandard  # here: most processes meet lz4 alone
 
-
-def _zstd(data: memoryview) -> Iterator[bytes]:
-    reader = _zstd_reader(data)
-    while piece := reader.read(PIECE_BYTES):
-        yield piece
+    reader = zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True)
+    try:
+        while piece := reader.read(piece_bytes):
+            yield piece
+    except zstandard.ZstdError as error:
+        raise CorruptRecordException(f"a batch can't be decompressed: {error}") from error
 
 
 def _gzip(data: memoryview) -> Iterator[bytes]:
@@ -124,7 +121,6 @@ _CODECS: Final[dict[int, Callable[[memoryview], Iterator[bytes]]]] = {
 
 _ERRORS: Final = (
     cramjam.DecompressionError,
-    zstandard.ZstdError,
     zlib.error,
     OSError,
     EOFError,

@@ -81,7 +81,17 @@ def prune_plan(
         parked = first_in_log(control)
         yield _plan(
             RetentionContext(
-                settings, control, topics, projections, busy, reader, earlier, watermarks, readers, begins_by_size, parked
+                settings,
+                control,
+                topics,
+                projections,
+                busy,
+                reader,
+                earlier,
+                watermarks,
+                readers,
+                begins_by_size,
+                parked,
             )
         )
 

@@ -40,7 +40,7 @@ class Log:
             OffsetRange(self._topic, partition, starts[TRACES.name, partition], end)
             for partition, end in log_ends(self._settings).items()
         ]
-        with LogReader(self._settings, with_headers=True) as reader:
+        with LogReader(self._settings) as reader:
             return [outcome for one in reader.batches(ranges) for outcome in self._commit(one)]
 
     def _commit(self, one: Batch) -> list[Outcome]:
