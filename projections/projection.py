@@ -14,6 +14,7 @@ from psycopg import Cursor
 from sqlalchemy import MetaData
 
 from spanfold.application.aggregates import AggregateState, installed_aggregates
+from spanfold.language.entry_points import load
 from spanfold.language.topics import Topic
 from spanfold.projections.facts import Fact
 
@@ -89,7 +90,7 @@ def why_not_from_states(projection: Projection) -> str | None:
 @lru_cache(maxsize=1)
 def installed() -> Mapping[str, Projection]:
     """Every registered projection by name."""
-    projections = [entry.load() for entry in entry_points(group="spanfold.projections")]
+    projections = [load(entry) for entry in entry_points(group="spanfold.projections")]
     return {projection.name: projection for projection in projections}
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from spanfold.embedded.disks import Room, disk_of
 from spanfold.embedded.log_files import last_error
+from spanfold.embedded.process_identity import Identity
 
 ENDS_FILE: Final = "process-ends.json"
 
@@ -26,6 +27,9 @@ CRASH_LOOP: Final = timedelta(minutes=10)
 
 RECOVERED: Final = timedelta(minutes=2)
 """until its last end is so long ago."""
+
+SUPERVISOR: Final = "supervisor"
+NOT_IN_ORDER: Final = "killed, or the machine went down, some time before this"
 
 PROGRAM_VARIABLE: Final = "SPANFOLD_PROGRAM"
 """In the environment of a supervised process: the name of its program."""
@@ -113,6 +117,16 @@ class ProcessHistory:
         with self._lock:
             for name in names:
                 self._put(replace(self._record(name), recent_ends=()))
+
+    def supervisor_started(self, killed: Identity | None) -> None:
+        """A stack begins; `killed` is the supervisor of the one before, if it did not stop in order."""
+        if killed:
+            began = datetime.fromtimestamp(killed.created, UTC)
+            self.ended(
+                SUPERVISOR, ProcessEnd(killed.pid, began, datetime.now(UTC), -signal.SIGKILL, NOT_IN_ORDER, None)
+            )
+        self.forgive([SUPERVISOR])
+        self.started(SUPERVISOR)
 
     def ready(self) -> None:
         """All programs are ready."""

@@ -23,7 +23,14 @@ from spanfold.embedded.process_ends import ProcessHistory
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program
 from spanfold.embedded.servers import plan_servers, start_servers
-from spanfold.embedded.stack_state import STATE_FILE, StackState, lock_home, stop_leftovers, write_state
+from spanfold.embedded.stack_state import (
+    STATE_FILE,
+    StackState,
+    last_supervisor,
+    lock_home,
+    stop_leftovers,
+    write_state,
+)
 from spanfold.embedded.supervisor import NotReady, Supervisor
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.language.settings import Settings, default_home
@@ -169,9 +176,11 @@ class EmbeddedStack:
         self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = lock_home(self._home)
         logs.mkdir(exist_ok=True)
+        killed = last_supervisor(self._home)
         stop_leftovers(self._home)
         self._ending.clear()
         self._history = ProcessHistory(self._home)
+        self._history.supervisor_started(killed)
         self._guard = self._new_guard()
         self._supervisor = Supervisor(logs, self._guard, self._history, self._publish)
         self._housekeeper = threading.Thread(target=self._keep_house, name="housekeeper", daemon=True)

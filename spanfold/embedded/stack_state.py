@@ -89,6 +89,12 @@ def read_state(home: Path) -> StackState | None:
     return state if state and state.supervisor.process() else None
 
 
+def last_supervisor(home: Path) -> Identity | None:
+    """The supervisor of a stack that did not stop in order: it was killed, or the machine went down. None after `down`."""
+    state = _last_state(home)
+    return state.supervisor if state else None
+
+
 def stop_running(home: Path, timeout_s: float = 90.0) -> bool:
     """Ask the stack on `home`, ready or not, to stop, and wait until all of it has ended.
 

@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import combinations
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from spanfold.language.entry_points import load
 from spanfold.language.errors import Misconfigured
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def installed_topics() -> tuple[Topic, ...]:
 
 def checked_topics(entries: Iterable[EntryPoint]) -> tuple[Topic, ...]:
     """The topics of these entries, ordered by name."""
-    topics = [_topic(entry.load(), entry) for entry in entries]
+    topics = [_topic(load(entry), entry) for entry in entries]
     if not topics:
         raise Misconfigured(f"entry points of {GROUP} are out of date: reinstall spanfold")
     for one, other in combinations(topics, 2):

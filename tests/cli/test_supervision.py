@@ -2,6 +2,7 @@
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -75,7 +76,7 @@ def test_restarting_workers_leaves_servers_and_doors_alone(running: Shell) -> No
     assert restarted == {name: after.pids[name] for name in ("projector-1", "snapshots")}
     assert not {before[name].pid for name in restarted} & set(restarted.values())
     assert servers_and_doors(running) == others
-    assert running.json("status")["ends"] == []
+    assert not {end["name"] for end in running.json("status")["ends"]} & set(restarted)
 
     nobody = running("workers", "restart", "kafka")
     assert nobody.returncode == 1
@@ -115,3 +116,52 @@ def test_on_a_home_that_has_worked_before_the_others_start_all_the_same(
     before = last_end()
     until(lambda: last_end() != before, "another try")
     assert shell.up_state.processes["otlp"] == otlp
+
+
+BROKEN = "raise KeyError('the table of orders')\n"
+MENDED = "from spanfold.projections.logs import PROJECTION\n"
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A folder for PYTHONPATH, with an installed package that brings a projection: spanfold's own one of logs."""
+    metadata = tmp_path / "packages" / "orders-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: orders\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[spanfold.projections]\norders = orders:PROJECTION\n")
+    (metadata.parent / "orders.py").write_text(MENDED)
+    return metadata.parent
+
+
+def test_a_projection_that_cannot_be_loaded_stops_no_server_and_no_door_and_is_mended_without_them(
+    shell: Shell, own_servers: dict[str, str], package: Path
+) -> None:
+    environment = {**own_servers, "PYTHONPATH": str(package)}
+    shell.json("up", "--detach", **environment)
+    assert shell("down").returncode == 0
+    (package / "orders.py").write_text(BROKEN)
+
+    up = shell("up", "--detach", **environment)
+    assert up.returncode == 1
+    reason = (
+        "entry point spanfold.projections: orders = orders:PROJECTION can't be loaded: KeyError: 'the table of orders'"
+    )
+    assert f"! projector-1 ended before it was ready (exit code 3): {reason} ({package}/orders.py, line 1)" in up.stderr
+    assert healthz(shell, "otlp")["healthy"]
+    others = shell.up_state.processes["otlp"]
+    assert [problem for problem in status_of(shell)["problems"] if reason in problem]
+
+    (package / "orders.py").write_text(MENDED)
+    shell.json("workers", "restart", **environment)
+    assert shell.json("status", **environment)["problems"] == []
+    assert shell.up_state.processes["otlp"] == others
+
+
+def test_on_a_new_home_a_projection_that_cannot_be_loaded_ends_the_start_with_its_line(
+    shell: Shell, own_servers: dict[str, str], package: Path
+) -> None:
+    (package / "orders.py").write_text(BROKEN)
+    done = shell("up", "--detach", **own_servers, PYTHONPATH=str(package))
+    assert done.returncode == 3
+    assert f"KeyError: 'the table of orders' ({package}/orders.py, line 1)" in done.stderr
+    assert shell.state is None

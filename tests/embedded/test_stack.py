@@ -15,6 +15,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from spanfold.embedded.errors import HomeInUse
 from spanfold.embedded.guard import is_alive
 from spanfold.embedded.kafka import answers
+from spanfold.embedded.process_ends import process_records
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Program
 from spanfold.embedded.stack import EmbeddedStack
@@ -125,6 +126,32 @@ def test_nothing_outlives_a_killed_supervisor_but_the_data(home: Path, supervise
     with EmbeddedStack(home) as stack:
         assert recall(stack.state) == (["kept"], [b"kept"])
         assert stack.state.ports == before.ports
+
+
+def test_a_guard_that_is_killed_is_replaced_and_a_killed_supervisor_is_remembered(
+    home: Path, supervise: Supervise
+) -> None:
+    supervisor, before = supervise(home)
+
+    def guards() -> list[psutil.Process]:
+        children = psutil.Process(supervisor.pid).children()
+        return [child for child in children if is_alive(child) and "guard.py" in " ".join(child.cmdline())]
+
+    (first,) = guards()
+    first.kill()
+    until(lambda: guards() and guards() != [first], "another guard")
+    state = read_state(home)
+    assert state
+    assert state.processes == before.processes
+    family = psutil.Process(supervisor.pid).children(recursive=True)
+    supervisor.kill()
+    supervisor.wait()
+    until(lambda: not any(is_alive(process) for process in family), "the end of all processes", lambda: family)
+    with EmbeddedStack(home):
+        ends = {record.name: record.last_end for record in process_records(home)}
+    assert ends["supervisor"]
+    assert (ends["supervisor"].pid, ends["supervisor"].manner) == (supervisor.pid, "SIGKILL")
+    assert ends["kafka"] is None
 
 
 def test_what_outlived_a_killed_guard_is_taken_over(home: Path, supervise: Supervise) -> None:

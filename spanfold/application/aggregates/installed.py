@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from typing import Any, Final
 
 from spanfold.application.aggregates.base import PLAIN_SNAPSHOT, Aggregate
+from spanfold.language.entry_points import load
 from spanfold.language.errors import Misconfigured
 from spanfold.language.events import EVENT_TYPES, DomainEvent
 from spanfold.language.topics import Topic
@@ -20,7 +21,7 @@ def installed_aggregates() -> Mapping[str, type[Aggregate[Any]]]:
     """
     aggregates: dict[str, type[Aggregate[Any]]] = {}
     for entry in entry_points(group=GROUP):
-        loaded = entry.load()
+        loaded = load(entry)
         if not (isinstance(loaded, type) and issubclass(loaded, Aggregate)):
             raise Misconfigured(
                 f"entry point {GROUP}: {entry.name} = {entry.value} must be an Aggregate, got {loaded!r}"
