@@ -18,6 +18,7 @@ from typing import Any, Final
 from spanfold.embedded.disks import Room, disk_of
 from spanfold.embedded.log_files import last_error
 from spanfold.embedded.process_identity import Identity
+from spanfold.language.errors import InvalidInput, Misconfigured
 
 ENDS_FILE: Final = "process-ends.json"
 
@@ -27,6 +28,9 @@ CRASH_LOOP: Final = timedelta(minutes=10)
 
 RECOVERED: Final = timedelta(minutes=2)
 """until its last end is so long ago."""
+
+CONFIGURATION_ERRORS: Final = frozenset({InvalidInput.exit_code, Misconfigured.exit_code})
+"""Exit codes of a program that refuses its settings, topics or tables: another try alone changes nothing, so one end counts."""
 
 SUPERVISOR: Final = "supervisor"
 NOT_IN_ORDER: Final = "killed, or the machine went down, some time before this"
@@ -77,14 +81,15 @@ class ProcessRecord:
     recent_ends: Sequence[datetime] = ()
 
     def crash_loop(self, now: datetime) -> str | None:
-        """A sentence when it keeps ending, with the reason; None when it is well."""
-        recent = [end for end in self.recent_ends if now - end < CRASH_LOOP]
-        if len(recent) < CRASH_LOOP_ENDS or self.last_end is None or now - self.last_end.ended_at > RECOVERED:
+        """A sentence when it keeps ending, or refuses its configuration, with the reason; None when it is well."""
+        count = sum(now - end < CRASH_LOOP for end in self.recent_ends)
+        if self.last_end is None or count == 0 or now - self.last_end.ended_at > RECOVERED:
+            return None
+        if count < CRASH_LOOP_ENDS and self.last_end.exit_code not in CONFIGURATION_ERRORS:
             return None
         minutes = int(CRASH_LOOP.total_seconds() // 60)
-        return (
-            f"{self.name} has ended {len(recent)} times within {minutes} minutes, last {self.last_end.explanation(now)}"
-        )
+        times = "once" if count == 1 else f"{count} times"
+        return f"{self.name} has ended {times} within {minutes} minutes, last {self.last_end.explanation(now)}"
 
 
 class ProcessHistory:

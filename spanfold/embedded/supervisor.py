@@ -20,10 +20,17 @@ import psutil
 from spanfold.embedded.errors import ChildFailed
 from spanfold.embedded.guard import Stoppable, stop_in_order
 from spanfold.embedded.log_files import log_tail
-from spanfold.embedded.process_ends import CRASH_LOOP_ENDS, ProcessEnd, ProcessHistory, end_of, never_started
+from spanfold.embedded.process_ends import (
+    CONFIGURATION_ERRORS,
+    CRASH_LOOP_ENDS,
+    ProcessEnd,
+    ProcessHistory,
+    end_of,
+    never_started,
+)
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.programs import Guard, Program, spawn
-from spanfold.language.errors import InvalidInput, Misconfigured
+from spanfold.language.errors import InvalidInput
 
 log = logging.getLogger("spanfold.supervisor")
 
@@ -31,9 +38,6 @@ STABLE_S: Final = 60.0
 FIRST_PAUSE_S: Final = 0.2
 LONGEST_PAUSE_S: Final = 30.0
 READY_POLL_S: Final = 0.05
-
-CONFIGURATION_ERRORS: Final = frozenset({InvalidInput.exit_code, Misconfigured.exit_code})
-"""Exit codes that another try won't change."""
 
 
 @dataclass(frozen=True, slots=True)

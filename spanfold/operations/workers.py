@@ -14,7 +14,6 @@ from spanfold.embedded.control import request_restart
 from spanfold.embedded.process_ends import ProcessRecord, process_records
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.stack_state import StackState, read_state
-from spanfold.embedded.supervisor import CONFIGURATION_ERRORS
 from spanfold.language.errors import Misconfigured, NotFound, SpanfoldError
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.operations.installation import Installation, command_line
@@ -111,9 +110,7 @@ class _Restart:
         """Whether it has ended for a reason that another try won't change, or so often that it is a crash loop."""
         if record.name not in self._before or record.last_end is None or record.last_end.ended_at < self._requested_at:
             return False
-        return (
-            record.last_end.exit_code in CONFIGURATION_ERRORS or record.crash_loop(record.last_end.ended_at) is not None
-        )
+        return record.crash_loop(record.last_end.ended_at) is not None
 
     def _explanation(self, ended: Sequence[ProcessRecord], timeout_s: float) -> str:
         see = f"Workers that end are started again; see `{command_line(self._home, 'status')}`"

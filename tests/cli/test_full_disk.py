@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -23,10 +24,10 @@ OUTAGE_S = 120.0
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of its own, which only root can mount."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
+def small_disk() -> Iterator[Path]:
+    """A file system of its own, which only root can mount; it can be reached by the user that runs Postgres then."""
+    disk = Path(tempfile.mkdtemp(prefix="spanfold-test-disk-"))
+    disk.chmod(0o711)
     try:
         subprocess.run(
             ["mount", "-t", "tmpfs", "-o", f"size={SIZE_MIB}m,mode=711", "spanfold", disk],
@@ -34,9 +35,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
             capture_output=True,
         )
     except (OSError, subprocess.CalledProcessError) as error:
+        disk.rmdir()
         pytest.skip(f"no file system can be mounted here: {error}")
     yield disk
     subprocess.run(["umount", "--lazy", disk], check=True)
+    disk.rmdir()
 
 
 @pytest.fixture

@@ -142,6 +142,14 @@ def test_three_ends_within_ten_minutes_are_a_crash_loop_until_the_next_start_on_
     assert loop(6.2) is None
 
 
+def test_who_refuses_its_configuration_is_unwell_at_once(history: ProcessHistory) -> None:
+    noon = datetime(2026, 11, 28, 12, tzinfo=UTC)
+    history.ended("projector-1", ProcessEnd(4711, noon, noon, 3, "no such topic", None))
+    (record,) = process_records(history._home)
+    loop = record.crash_loop(noon + timedelta(seconds=5))
+    assert loop == "projector-1 has ended once within 10 minutes, last 5 s ago (exit code 3): no such topic"
+
+
 def test_another_guard_takes_over_the_children(tmp_path: Path, history: ProcessHistory) -> None:
     first, second = (Guard(tmp_path / "guard.log", on_death=lambda: None) for _ in range(2))
     supervisor = Supervisor(tmp_path, first, history, on_change=lambda: None)
