@@ -10,8 +10,10 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 from spanfold.embedded.process_identity import Identity
 from spanfold.embedded.stack_state import StackState
 from spanfold.language.settings import Settings
+from spanfold.operations import retention
 from spanfold.operations.retention import KEPT_BYTES, KEPT_DAYS, with_default_retention
 from tests.cli.shell import Shell
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -98,3 +100,23 @@ def test_the_size_of_another_kafka_is_not_known(shell: Shell, own_servers: dict[
     done = shell("prune", **own_servers, **kept)
     assert done.returncode == 3
     assert "SPANFOLD_LOG_RETENTION_DAYS" in done.stderr
+
+
+def test_the_stack_prunes_by_itself(running: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retention, "FIRST_S", 0.01)
+    path = running.up_state.logs / "prune.log"
+    with retention.pruned_regularly(running.home):
+        until(lambda: path.exists() and "spanfold.traces" in path.read_text(), "what was pruned")
+
+
+def test_a_pruning_that_fails_is_said_with_its_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(retention, "FIRST_S", 0.01)
+    for name in ("SPANFOLD_KAFKA_BOOTSTRAP", "SPANFOLD_POSTGRES_DSN"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "logs").mkdir()
+    with retention.pruned_regularly(tmp_path):
+        until(lambda: caplog.messages, "the reason")
+    (message,) = caplog.messages
+    assert message.startswith("`spanfold prune` ended with exit code 3: no Postgres is configured")
