@@ -22,6 +22,7 @@ from rich.table import Table
 
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
 from tests.faults.schedule import Plan, Report, run
+from tests.faults.suspensions import SUSPENSIONS
 from tests.faults.workers import PROJECTOR, SNAPSHOTS
 from tests.support.victims import Servers
 
@@ -41,6 +42,9 @@ def main(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="skip seeds that are in the file already")] = False,
     snapshots: Annotated[bool, typer.Option("--snapshots", help="the victims are snapshot workers")] = False,
+    suspensions: Annotated[
+        bool, typer.Option("--suspensions", help="a projection and a topic are suspended and resumed as well")
+    ] = False,
 ) -> None:
     """Run seeded schedules of faults against real workers, a real Kafka and a real Postgres."""
     # a Kafka that is away is what the report tells of
@@ -54,7 +58,7 @@ def main(
         results.unlink(missing_ok=True)
     ours = [report for report in before if report.get("victims", PROJECTOR.name) == victims.name]
     done = {report["seed"] for report in ours}
-    plans = [Plan.drawn(each, victims) for each in seeds if each not in done]
+    plans = [Plan.drawn(each, victims, suspensions=suspensions) for each in seeds if each not in done]
     reports = [each for each in ours if each["seed"] in set(seeds)]
     reports += list(_run_all(plans, results))
     _tell(reports)
@@ -137,7 +141,9 @@ def _tell(reports: Sequence[dict[str, Any]]) -> None:
     table.add_section()
     table.add_row("", *totals)
     console.print(table)
-    kinds = Counter(words for report in reports for _, words in report["faults"] if words in SNAPSHOT_FAULTS)
+    kinds = Counter(
+        words for report in reports for _, words in report["faults"] if words in {**SNAPSHOT_FAULTS, **SUSPENSIONS}
+    )
     console.print("faults: " + ", ".join(f"{number} {kind.replace('_', ' ')}" for kind, number in kinds.most_common()))
     wrong = [str(report["seed"]) for report in reports if not report["ok"]]
     console.print(f"not exact: seeds {', '.join(wrong)}" if wrong else f"all {len(reports)} exact")

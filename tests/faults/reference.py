@@ -568,7 +568,8 @@ QUERIES: Final = {
     "checkpoints": """
         SELECT topic, partition, projection, next_offset FROM spanfold.checkpoints WHERE projection = 'journal'""",
     "projections' checkpoints": """
-        SELECT topic, partition, next_offset FROM spanfold.checkpoints WHERE projection <> 'journal' AND live""",
+        SELECT topic, partition, next_offset FROM spanfold.checkpoints
+         WHERE projection NOT IN ('journal', 'fickle') AND live""",
     "traces": f"""
         SELECT trace_id, service_name, operation_name, status, {_us("start_time")}, {_us("end_time")}, duration_ms, tags,
                span_count, error_count, error, has_root, late_events, version, {_us("last_event_at")}

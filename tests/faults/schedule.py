@@ -24,8 +24,11 @@ from spanfold.projections.generations import lifecycle
 from spanfold.projections.projection import installed
 from tests.faults import injuries, instances, reference, states
 from tests.faults.feeder_injuries import SNAPSHOT_FAULTS
+from tests.faults.fickle import NAME, Fickle, create_switch
+from tests.faults.fickle import differences as fickle_differences
 from tests.faults.injuries import FAULTS, Scene
 from tests.faults.proxy import Proxy
+from tests.faults.suspensions import SUSPENSIONS
 from tests.faults.workers import PROJECTOR, SNAPSHOTS, Role, Workers
 from tests.support.load import Load
 from tests.support.victims import Servers
@@ -50,18 +53,26 @@ class Plan:
     clean: bool = False
     victims: Role = PROJECTOR
     every_records: int = 5
+    suspensions: bool = False
 
     @classmethod
-    def drawn(cls, seed: int, victims: Role = PROJECTOR) -> "Plan":
-        """Three or four faults, no two of a kind; in every fifth schedule three brokers, one of which dies."""
+    def drawn(cls, seed: int, victims: Role = PROJECTOR, *, suspensions: bool = False) -> "Plan":
+        """Three or four faults, no two of a kind; in every fifth schedule three brokers, one of which dies. With `suspensions`, a
+        projection and a topic are suspended as well.
+        """
         rng = random.Random(seed)
         brokers = 3 if seed % 5 == 4 else 1
         faults = rng.sample(sorted(FAULTS if victims is PROJECTOR else SNAPSHOT_FAULTS), rng.choice((3, 3, 4)))
         if brokers > 1 and "kill_broker" not in faults:
             faults[rng.randrange(len(faults))] = "kill_broker"
+        for suspending in SUSPENSIONS if suspensions else ():
+            faults.insert(rng.randrange(len(faults) + 1), suspending)
         workers, batch_records = rng.choice((2, 2, 3)), rng.choice((100, 500, 2000))
         every_records = rng.choice((2, 5, 20))
-        return cls(seed, brokers, workers, batch_records, tuple(faults), victims=victims, every_records=every_records)
+        return cls(
+            seed, brokers, workers, batch_records, tuple(faults), victims=victims, every_records=every_records,
+            suspensions=suspensions,
+        )  # fmt: skip
 
 
 @dataclass
@@ -125,9 +136,13 @@ def stage(servers: Servers, plan: Plan, without: str = "") -> Iterator[tuple[Sce
     )
     topics = ensure_topics(settings)
     with ALEMBIC:
-        lifecycle.prepare(servers.dsn(name), topics.values(), installed())
+        projections = {**installed(), NAME: Fickle()} if plan.suspensions else installed()
+        lifecycle.prepare(servers.dsn(name), topics.values(), projections)
+    if plan.suspensions:
+        with psycopg.connect(servers.dsn(name), autocommit=True) as connection:
+            create_switch(connection)
     begun = time.monotonic()
-    workers, beside = Workers(servers, settings, without), None
+    workers, beside = Workers(servers, settings, without, fickle=plan.suspensions), None
     if plan.victims is SNAPSHOTS:
         beside = Workers(servers, settings.model_copy(update={"postgres_dsn": servers.dsn(name)}))
         eager = {"snapshot_every_records": plan.every_records, "snapshot_quiet_s": 0.0}
@@ -176,6 +191,9 @@ def run(servers: Servers, plan: Plan, on_step: Callable[[str], None] = lambda _:
             load.finish()
             on_step("folding to the end")
             conclude(scene, load, report)
+            if plan.suspensions:
+                with scene.ledger() as ledger:
+                    report.differences = [*report.differences, *fickle_differences(ledger)]
     except Exception as error:
         report.error = (
             f"{type(error).__name__}: {error}" if isinstance(error, ConditionNotMet) else traceback.format_exc()
@@ -188,7 +206,7 @@ def inflict(scene: Scene, report: Report, name: str, on_step: Callable[[str], No
     """One fault; what it brought down without meaning to is counted and started again."""
     on_step(name.replace("_", " "))
     scene.note(name)
-    SNAPSHOT_FAULTS[name](replace(scene, note=lambda words: scene.note(f" {words}")))
+    {**SNAPSHOT_FAULTS, **SUSPENSIONS}[name](replace(scene, note=lambda words: scene.note(f" {words}")))
     report.ended_by_themselves += scene.replace_the_dead()
 
 

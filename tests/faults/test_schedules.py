@@ -9,6 +9,9 @@ from tests.support.victims import Servers
 PLANS = (
     Plan(101, faults=("kill_worker_at_a_point", "cut_after_commit", "kill_broker"), events=6_000),
     Plan(102, batch_records=200, faults=("zombie", "terminate_backends", "crash_postgres"), events=6_000),
+    Plan(
+        103, faults=("suspend_projection", "kill_worker_at_a_point", "suspend_traces"), events=6_000, suspensions=True
+    ),
     Plan(110, faults=("kill_feeder_at_a_point", "cut_after_commit"), events=5_000, victims=SNAPSHOTS),
     Plan(111, batch_records=200, faults=("zombie_feeder", "crash_postgres"), events=5_000, victims=SNAPSHOTS),
 )

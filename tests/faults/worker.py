@@ -2,20 +2,24 @@
 a named point (see trap.py), or to do without a protection. It differs from production by what is replaced here, and by nothing
 else.
 
-FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) and `duplicates` (the journal's judgement).
+FAULTS_FICKLE adds the projection of fickle.py. FAULTS_WITHOUT takes `compare` (neither the checkpoint's lock nor its compare) and
+`duplicates` (the journal's judgement).
 """
 
+import os
 from typing import Any
 
 from spanfold.bootstrap import run_projector
 from spanfold.language.settings import settings
+from spanfold.projections import projection
 from spanfold.projections.commit import store as store_module
 from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.journal import Journal
 from spanfold.projections.commit.merging import Generation
 from spanfold.projections.commit.preparing import Prepared
 from spanfold.projections.commit.store import Store
-from spanfold.stream_processors.worker import committer
+from spanfold.stream_processors.worker import committer, waiting
+from tests.faults.fickle import NAME, Fickle
 from tests.faults.trap import TRAP, WITHOUT, WatchedCommitter, note_attempt
 
 
@@ -45,6 +49,10 @@ def main() -> None:
     """Replace, then run what `spanfold worker projector` runs."""
     vars(store_module).update(Store=WatchedStore)
     vars(committer).update(Committer=WatchedCommitter)
+    if os.environ.get("FAULTS_FICKLE"):
+        projections = {**projection.installed(), NAME: Fickle()}
+        vars(projection).update(installed=lambda: projections)
+        vars(waiting).update(installed=lambda: projections)
     if "compare" in WITHOUT:
         _without_compare()
     if "duplicates" in WITHOUT:

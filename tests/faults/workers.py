@@ -84,13 +84,16 @@ class Worker:
 
 @dataclass
 class Workers:
-    """Starts workers and keeps account of all that there were. `without`: see the role's module."""
+    """Starts workers and keeps account of all that there were. `without`: see the role's module. `fickle`: they fold the
+    projection of fickle.py too.
+    """
 
     servers: Servers
     settings: Settings
     without: str = ""
     role: Role = PROJECTOR
     all: list[Worker] = field(default_factory=list)
+    fickle: bool = False
 
     def start(self) -> Worker:
         name = f"{self.settings.group}-{self.role.name}-{len(self.all)}"
@@ -106,6 +109,7 @@ class Workers:
             argv=[sys.executable, "-m", self.role.module],
             env={
                 **named, "FAULTS_FOLDER": str(folder), "FAULTS_WITHOUT": self.without,
+                "FAULTS_FICKLE": "1" * self.fickle,
                 "NO_COLOR": "1",
             },
             cwd=folder,
