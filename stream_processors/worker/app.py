@@ -79,15 +79,17 @@ class Folder(Generic[P]):
         return batch_of(topic, event.message.partition, cast(Fetched, event.value))
 
     async def _commit(self, event: EventT[Any], prepared: P) -> None:
-        tp, began = event.message.tp, time.monotonic()
+        tp, began, app = event.message.tp, time.monotonic(), cast(Any, event.app)
         try:
             async with self._in_order:
                 outcomes = await self._committed(prepared)
         except Gap as gap:
-            await self._go_back(event.app, tp, gap)
+            app.consumer.drop(event.message)
+            await self._go_back(app, tp, gap)
         except TopicSuspended as suspended:
+            app.consumer.drop(event.message)
             self._sought.pop(tp, None)
-            self.held.hold(event.app, [tp], str(suspended))
+            self.held.hold(app, [tp], str(suspended))
         else:
             self._sought.pop(tp, None)
             batch, duration_s = prepared.batch, time.monotonic() - began
@@ -95,7 +97,7 @@ class Folder(Generic[P]):
             self._metrics.committed(
                 batch.topic.name, len(batch), outcomes, duration_s=duration_s, unix_time=time.time()
             )
-        event.ack()
+            event.ack()
 
     async def _committed(self, prepared: P) -> list[Outcome]:
         """Commit, once the journal has judged the whole batch; the next ones wait behind it."""
@@ -113,8 +115,7 @@ class Folder(Generic[P]):
             log.warning("refold", topic=tp.topic, partition=tp.partition, next_offset=gap.next_offset, why=str(gap))
             self._sought[tp] = gap.next_offset
             self._metrics.refolds.labels(self._topics[tp.topic].topic.name).inc()
-            if tp in app.consumer.assignment():
-                await app.consumer.seek_wait({tp: gap.next_offset})
+            await app.consumer.seek_back({tp: gap.next_offset})
 
     def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -36,6 +37,7 @@ class HeldPartitions:
         app.consumer.hold(held)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._release_resumed(app))
+            self._task.add_done_callback(partial(self._end_on_error, app))
 
     async def _release_resumed(self, app: Any) -> None:
         while self._held:
@@ -44,11 +46,16 @@ class HeldPartitions:
             resumed = {tp for tp in self._held if self._topics[tp.topic] not in suspended}
             if resumed:
                 self._held -= resumed
-                await self._release(app, resumed & app.consumer.assignment())
+                await self._release(app, resumed)
                 log.info("resumed", topics=sorted({self._topics[tp.topic] for tp in resumed}))
 
     async def _release(self, app: Any, partitions: set[TP]) -> None:
         at = self._store.start_offsets(await self._committer.query(self._store.checkpoints))
-        if partitions:
-            await app.consumer.seek_wait({tp: at[self._topics[tp.topic], tp.partition] for tp in partitions})
+        await app.consumer.seek_back({tp: at[self._topics[tp.topic], tp.partition] for tp in partitions})
         app.consumer.release(partitions)
+
+    def _end_on_error(self, app: Any, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            # nobody awaits the task, and what it holds would be held for ever
+            self._crash = asyncio.ensure_future(app.crash(error))

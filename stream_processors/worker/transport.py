@@ -21,6 +21,7 @@ them.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from contextlib import suppress
 from typing import Any, NamedTuple, cast
 
 import aiokafka
@@ -66,12 +67,39 @@ class RawBatches(Schema[Any, Any]):
         return message.value
 
 
+class Starts:
+    """Where the next batch of each partition begins. That holds for the assignment in which the partition was sought and for no
+    other: in the next one aiokafka begins where Kafka's commit says, until the partition is sought again. A seek that comes while
+    the group rebalances would else give records from there another beginning, and what lies in between would be skipped.
+    """
+
+    def __init__(self) -> None:
+        self._starts: dict[TP, tuple[object, int]] = {}
+
+    def seek(self, assignment: object, offsets: Mapping[TP, int]) -> None:
+        """The partitions have been sought in this assignment."""
+        self._starts |= {tp: (assignment, offset) for tp, offset in offsets.items()}
+
+    def forget(self, partitions: Iterable[TP]) -> None:
+        """What comes of these partitions is not to be used."""
+        for tp in partitions:
+            self._starts.pop(tp, None)
+
+    def within(self, assignment: object) -> dict[TP, int]:
+        """The partitions that were sought in this assignment."""
+        return {tp: start for tp, (sought_in, start) in self._starts.items() if sought_in is assignment}
+
+    def advance(self, assignment: object, tp: TP, end: int) -> None:
+        """The partition's records below `end` are handed over."""
+        self._starts[tp] = (assignment, end)
+
+
 class BatchConsumerThread(stock.AIOKafkaConsumerThread):
     """Fetches. All of it runs in the consumer's own thread and loop."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._next: dict[TP, int] = {}
+        self._starts = Starts()
         self.held: Set[TP] = frozenset()
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
@@ -101,21 +129,19 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         )
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
-        # what is fetched from here to the next seek starts where Kafka's commit says: not to be used
-        self._next.clear()
+        self._starts.forget(revoked)
         self.held = frozenset()
         await super().on_partitions_revoked(revoked)
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
         # the seeks follow without yielding to the loop
-        self._next.update(partitions)
+        self._starts.seek(_assignment_of(consumer), partitions)
         try:
             await super()._seek_wait(consumer, partitions)
         except IllegalStateError:
             # one is no longer assigned, and those after it were not sought: nothing of them is to be used. The assignment
             # that has come meanwhile seeks again
-            for tp in partitions:
-                self._next.pop(tp, None)
+            self._starts.forget(partitions)
             raise
 
     async def _fetch_records(
@@ -125,7 +151,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109  (the stock signature)
         max_records: int | None = None,
     ) -> dict[TP, list[Fetched]]:
-        wanted = (active_partitions or set(self._next)) - self.held
+        wanted = active_partitions - self.held
         if not wanted:  # none would be taken for all
             await asyncio.sleep(timeout or 0)
             return {}
@@ -142,10 +168,9 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
             asyncio.run_coroutine_threadsafe(consumer_of_batches.look_again(moved), consumer_of_batches.loop)
             return {}
         # from here on nothing yields to the loop, so records, positions and seeks cannot get out of step
-        assigned = consumer.assignment()
-        fetched = {}
-        for tp, start in self._next.items():
-            if tp not in assigned or tp not in wanted:
+        assignment, fetched = _assignment_of(consumer), {}
+        for tp, start in self._starts.within(assignment).items():
+            if tp not in wanted:
                 continue
             end = await consumer.position(tp)
             if end > start:
@@ -153,8 +178,14 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 if found and found[0].offset < start:  # whatever came of a seek, a batch has nothing below its start
                     found = [record for record in found if record.offset >= start]
                 fetched[tp] = [Fetched(found, start, end)]
-                self._next[tp] = end
+                self._starts.advance(assignment, tp, end)
         return fetched
+
+
+def _assignment_of(consumer: aiokafka.AIOKafkaConsumer) -> object:
+    """What the group has assigned to the consumer at this moment: an object of its own for each rebalance."""
+    subscription = consumer._subscription.subscription
+    return subscription.assignment if subscription is not None else None
 
 
 class BatchConsumer(stock.Consumer):
@@ -175,17 +206,17 @@ class BatchConsumer(stock.Consumer):
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its checkpoint."""
-        offsets, _ = await self._starts(sorted(self.assignment()))
+        offsets, _ = await self._beginnings(sorted(self.assignment()))
         await self.seek_wait(offsets)
         return offsets
 
     async def look_again(self, partitions: Set[TP]) -> None:
         """These partitions, which are held, were not where they were expected: seek those that have not lost anything."""
-        offsets, lost = await self._starts(sorted(partitions & self.assignment()))
+        offsets, lost = await self._beginnings(sorted(partitions & self.assignment()))
         await self.seek_wait(offsets)
         self.release(partitions - lost)
 
-    async def _starts(self, partitions: Sequence[TP]) -> tuple[dict[TP, int], Set[TP]]:
+    async def _beginnings(self, partitions: Sequence[TP]) -> tuple[dict[TP, int], Set[TP]]:
         """Where to begin with each; and those whose log has lost what comes next: they begin where it begins, and are held."""
         transport = cast(BatchTransport, self.transport)
         try:
@@ -208,6 +239,12 @@ class BatchConsumer(stock.Consumer):
             if not first[tp] <= offset <= last[tp]
         }
 
+    async def seek_back(self, offsets: Mapping[TP, int]) -> None:
+        """Seek those of these partitions that are still assigned; the others are sought when they are assigned again."""
+        assigned = self.assignment()
+        with suppress(IllegalStateError):  # they may change meanwhile
+            await self.seek_wait({tp: offset for tp, offset in offsets.items() if tp in assigned})
+
     def hold(self, partitions: Iterable[TP]) -> None:
         """Hand over nothing of these partitions until they are released, or the group assigns them anew."""
         thread = cast(BatchConsumerThread, self._thread)
@@ -217,6 +254,11 @@ class BatchConsumer(stock.Consumer):
         """Fetch these partitions again."""
         thread = cast(BatchConsumerThread, self._thread)
         thread.held = thread.held - set(partitions)
+
+    def drop(self, message: Message) -> None:
+        """Be done with a message whose batch was not committed: what Kafka knows as committed must not pass it."""
+        message.acked = True
+        self._unacked_messages.discard(message)
 
     def on_buffer_full(self, tp: TP) -> None:
         return None

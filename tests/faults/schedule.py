@@ -210,7 +210,7 @@ def inflict(scene: Scene, report: Report, name: str, on_step: Callable[[str], No
     report.ended_by_themselves += scene.replace_the_dead()
 
 
-def folded_to_the_end(scene: Scene, report: Report, within_s: float = 90.0) -> None:
+def folded_to_the_end(scene: Scene, report: Report, within_s: float = 240.0) -> None:
     """Wait until every checkpoint is at the end of the log. Workers that end are replaced, and counted."""
     ends = ends_of_log(scene.workers.settings)
     wanted = set(ends.items())

@@ -65,13 +65,8 @@ def suspend_traces(scene: Scene) -> None:
             ((offset,),) = ledger.execute(JUDGED, [TRACES.name]).fetchall()
             return int(offset)
 
-        def stands_still() -> bool:
-            before = position()
-            time.sleep(1)
-            return position() == before
-
         suspend_topic(ledger, TRACES.name, "the schedule wants it")
-        until(stands_still, "the end of what was under way")
+        until(lambda: not ledger.execute(BEGUN_BEFORE).fetchall(), "the end of what was under way")
         before = position()
         time.sleep(scene.rng.random() * 3)
         bounds = {at: ends for (topic, at), ends in log_bounds(scene.workers.settings).items() if topic == TRACES.name}
@@ -80,6 +75,12 @@ def suspend_traces(scene: Scene) -> None:
         scene.note(f"{sum(end for _, end in bounds.values()) - before} records waited")
         resume_topic(ledger, TRACES.name, bounds, park=False, accept_loss=False)
 
+
+BEGUN_BEFORE: Final = """
+SELECT FROM pg_stat_activity a, spanfold.suspensions s
+ WHERE s.name = 'spanfold.traces' AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+   AND a.application_name = 'spanfold projector' AND a.xact_start < s.suspended_at
+"""
 
 JUDGED: Final = "SELECT sum(next_offset) FROM spanfold.checkpoints WHERE topic = %s AND projection = 'journal'"
 

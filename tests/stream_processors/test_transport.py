@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from faust.transport import consumer
 from faust.transport.drivers import aiokafka as stock
-from faust.types import ConsumerMessage
+from faust.types import TP, ConsumerMessage
 
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.records import headers_of, key_of
@@ -24,6 +24,7 @@ from spanfold.stream_processors.worker.transport import (
     BatchConsumer,
     BatchConsumerThread,
     BatchTransport,
+    Starts,
 )
 from tests.support.databases import Ledger
 from tests.support.stories import stories
@@ -210,3 +211,17 @@ def test_each_partition_is_read_from_its_checkpoint_whatever_kafka_was_told(
     assert given.keys() == {1}
     assert given[1][0][0] == 0
     assert [offset for _, _, offsets in given[1] for offset in offsets] == committed_offsets(stack_settings)[1]
+
+
+def test_a_seek_of_an_earlier_assignment_gives_no_batch_a_beginning() -> None:
+    """It came while the group rebalanced. aiokafka then begins where Kafka's commit says, which may be far behind it."""
+    first, second, tp, other = object(), object(), TP("t", 0), TP("t", 1)
+    starts = Starts()
+    starts.seek(first, {tp: 7, other: 3})
+    starts.advance(first, tp, 9)
+    assert starts.within(first) == {tp: 9, other: 3}
+    starts.forget([tp])
+    starts.seek(first, {tp: 0})
+    assert starts.within(second) == {}
+    starts.seek(second, {tp: 5})
+    assert starts.within(second) == {tp: 5}
