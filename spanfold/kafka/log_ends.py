@@ -1,14 +1,16 @@
 """First and last offsets of partitions, as the broker reports them now."""
 
 import asyncio
+import time
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final
+from concurrent.futures import Future
+from typing import Any, Final
 
 from confluent_kafka import Consumer, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from spanfold.kafka.client import kafka_config
-from spanfold.kafka.retries import while_settling
+from spanfold.kafka.retries import is_settling, while_settling
 from spanfold.language.errors import LogUnavailable, Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, installed_topics
@@ -24,11 +26,19 @@ _LATEST: Final = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 ANSWER_S: Final = 10.0
 
+REPLACED_PAUSE_S: Final = 0.5
+"""Before a new client asks."""
+
 
 class LogEnds:
-    """Reads the offset after the last record of partitions. Safe to share between tasks of an event loop."""
+    """Reads the offset after the last record of partitions. Safe to share between tasks of an event loop; `now` is for threads.
+
+    librdkafka keeps the leaders that it knows, and a broker that has restarted since refuses their epochs for ever. So a client
+    whose leaders are out of date is replaced.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._admin = AdminClient(kafka_config(settings))
 
     async def of(
@@ -37,15 +47,44 @@ class LogEnds:
         """The ends for a reader of committed records (before the first open transaction), or of all records. LogUnavailable when
         Kafka does not answer.
         """
+        deadline = time.monotonic() + within_s
+        while True:
+            admin, answers = self._ask(partitions, committed, within_s)
+            try:
+                return {at: (await asyncio.wrap_future(answer)).offset for at, answer in answers.items()}
+            except KafkaException as error:
+                self._replace_or_raise(admin, error, deadline)
+            await asyncio.sleep(REPLACED_PAUSE_S)
+
+    def now(
+        self, partitions: Collection[BrokerPartition], *, committed: bool, within_s: float
+    ) -> Mapping[BrokerPartition, int]:
+        """The same for a thread, which it blocks."""
+        deadline = time.monotonic() + within_s
+        while True:
+            admin, answers = self._ask(partitions, committed, within_s)
+            try:
+                return {at: answer.result().offset for at, answer in answers.items()}
+            except KafkaException as error:
+                self._replace_or_raise(admin, error, deadline)
+            time.sleep(REPLACED_PAUSE_S)
+
+    def _ask(
+        self, partitions: Collection[BrokerPartition], committed: bool, within_s: float
+    ) -> tuple[AdminClient, Mapping[BrokerPartition, Future[Any]]]:
+        admin = self._admin
+        if not partitions:
+            return admin, {}
         isolation = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
         specs = {TopicPartition(*partition): _LATEST for partition in partitions}
-        answers = self._admin.list_offsets(specs, isolation_level=isolation, request_timeout=within_s)
-        try:
-            return {
-                (place.topic, place.partition): (await asyncio.wrap_future(answer)).offset
-                for place, answer in answers.items()
-            }
-        except KafkaException as error:
+        answers = admin.list_offsets(specs, isolation_level=isolation, request_timeout=within_s)
+        return admin, {(place.topic, place.partition): answer for place, answer in answers.items()}
+
+    def _replace_or_raise(self, admin: AdminClient, error: KafkaException, deadline: float) -> None:
+        out_of_date = is_settling(error)
+        if out_of_date and self._admin is admin:
+            self._admin = AdminClient(kafka_config(self._settings))
+        if not out_of_date or time.monotonic() + REPLACED_PAUSE_S >= deadline:
             raise LogUnavailable(f"Kafka did not report the ends of its partitions: {error.args[0].str()}") from error
 
 

@@ -45,7 +45,7 @@ _STARTING: Final = "fenced"
 def while_settling(timeout_s: float, work: Callable[[], Result]) -> Result:
     """What `work` returns, tried again while the brokers are settling; after `timeout_s` the last error is raised."""
     attempts = Retrying(
-        retry=retry_if_exception(_is_settling),
+        retry=retry_if_exception(is_settling),
         stop=stop_after_delay(timeout_s),
         wait=wait_fixed(SETTLING_PAUSE_S),
         reraise=True,
@@ -61,5 +61,6 @@ def translated(error: KafkaException, settings: Settings) -> LogUnavailable | Mi
     return Misconfigured(f"Kafka at {settings.kafka_bootstrap} refused: {cause.str()}")
 
 
-def _is_settling(error: BaseException) -> bool:
+def is_settling(error: BaseException) -> bool:
+    """Whether the brokers have not heard from the controller yet, or the client's knowledge of leaders is out of date."""
     return isinstance(error, KafkaException) and error.args[0].code() in SETTLING

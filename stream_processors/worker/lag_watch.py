@@ -11,11 +11,9 @@ from typing import Any, Final
 
 import psycopg
 import structlog
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from spanfold.kafka.client import kafka_config
-from spanfold.kafka.log_ends import BrokerPartition
+from spanfold.kafka.log_ends import BrokerPartition, LogEnds
+from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import Partition, TopicOnBroker
 from spanfold.postgres.connections import connect
@@ -44,7 +42,7 @@ class Watch:
         self.limits = health.Limits(settings.stalled_after_s, settings.unowned_after_s)
         self._interval_s = settings.watch_interval_s
         self._names = {topic.name: topic.topic.name for topic in topics}
-        self._admin = AdminClient(kafka_config(settings))
+        self._log_ends = LogEnds(settings)
         self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
         self._suspended: set[str] = set()
@@ -94,18 +92,14 @@ class Watch:
     def _ends(self) -> Mapping[Partition, int] | None:
         """Where each owned partition ends for a reader of committed records; None when Kafka does not say."""
         self._note(health.asked, KAFKA)
-        latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
-        owned = {TopicPartition(topic, partition): latest for topic, partition in self.owned if topic in self._names}
+        owned = [(topic, partition) for topic, partition in self.owned if topic in self._names]
         try:
-            answers = self._admin.list_offsets(
-                owned, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=REQUEST_TIMEOUT_S
-            ) if owned else {}  # fmt: skip
-            ends = {(self._names[at.topic], at.partition): answer.result().offset for at, answer in answers.items()}
-        except KafkaException as error:
-            self.fails(KAFKA, error.args[0].str())
+            ends = self._log_ends.now(owned, committed=True, within_s=REQUEST_TIMEOUT_S)
+        except LogUnavailable as error:
+            self.fails(KAFKA, str(error))
             return None
         self.works(KAFKA)
-        return ends
+        return {(self._names[topic], partition): end for (topic, partition), end in ends.items()}
 
     def _positions(self) -> dict[Partition, int] | None:
         """The slowest checkpoint that this worker moves in every partition; None when Postgres does not say."""
