@@ -9,10 +9,15 @@
 | 4         | Kafka or Postgres can't be reached: retry                      |
 """
 
+import errno
 import sys
+from typing import Final
 
-from spanfold.language.errors import SpanfoldError
+from spanfold.language.errors import Misconfigured, SpanfoldError
 from spanfold.language.extras import check_installed
+
+UNUSABLE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENOSPC, errno.EDQUOT})
+"""What the operating system says of a file or folder that this user can't use."""
 
 
 def main() -> None:
@@ -22,6 +27,14 @@ def main() -> None:
     except SpanfoldError as error:
         print(f"spanfold: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in UNUSABLE or error.filename is None:
+            raise
+        print(
+            f"spanfold: {error.filename} can't be used: {error.strerror}. SPANFOLD_HOME or --home names another folder",
+            file=sys.stderr,
+        )
+        sys.exit(Misconfigured.exit_code)
 
 
 def _run() -> None:

@@ -4,13 +4,19 @@ A command's module is imported when the command is called, so that `spanfold --h
 the workers' imports alone take two seconds.
 """
 
+import sys
 from importlib import import_module
-from typing import Annotated, Any, Final, NamedTuple
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from spanfold import __version__
+
+MARKUP: Final[Literal["rich"] | None] = "rich" if sys.stdout.isatty() and sys.stderr.isatty() else None
+"""Boxes are for terminals: in a pipe they would break each sentence at 80 columns."""
+
+PIPE_WIDTH: Final = 100_000
 
 
 class Entry(NamedTuple):
@@ -78,8 +84,9 @@ def load(name: str) -> Any:
     entry = COMMANDS[name]
     command = getattr(import_module(entry.module), entry.name)
     if isinstance(command, typer.Typer):
+        command.rich_markup_mode = MARKUP
         return typer.main.get_group(command)
-    alone = typer.Typer(add_completion=False)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=MARKUP)
     alone.command(name)(command)
     return typer.main.get_command(alone)
 
@@ -110,7 +117,11 @@ app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=MARKUP,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        **({} if MARKUP else {"terminal_width": PIPE_WIDTH, "max_content_width": PIPE_WIDTH}),
+    },
 )
 
 

@@ -1,9 +1,10 @@
 """How commands speak: tables for people, JSON for programs. Results go to standard output, all else to standard error."""
 
+import re
 import sys
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO, cast
 
 import orjson
 from rich.console import Console
@@ -17,19 +18,39 @@ UNBOUNDED_WIDTH: Final = 1_000_000
 Cell = str | Text | int | None
 
 
+class _Trimmed:
+    """A stream whose lines end with what they show: a table pads its last column."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(_PADDING.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_PADDING: Final = re.compile(r" +(?=\n)")
+
+
 def console() -> Console:
     """Standard output. Where it isn't a terminal, lines are as long as what they show."""
-    return Console(width=_width(sys.stdout), highlight=False)
+    return Console(file=_file(sys.stdout), width=_width(sys.stdout), highlight=False)
 
 
 def notices() -> Console:
     """Standard error, for progress and remarks; as long lines."""
-    return Console(width=_width(sys.stderr), stderr=True, highlight=False)
+    return Console(file=_file(sys.stderr), width=_width(sys.stderr), highlight=False)
 
 
 def notice(line: str) -> None:
     """A line on standard error, as it is."""
     notices().print(line, markup=False, soft_wrap=True)
+
+
+def _file(stream: TextIO) -> IO[str]:
+    return stream if stream.isatty() else cast("IO[str]", _Trimmed(stream))
 
 
 def _width(stream: TextIO) -> int | None:

@@ -5,6 +5,7 @@ Both Kafka clients (librdkafka and aiokafka) get their connection from the same 
 
 import json
 import os
+import tempfile
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,9 +17,13 @@ from spanfold.language.snapshot_policy import PolicyChanges, PolicyField, Snapsh
 
 
 def default_home() -> Path:
-    """`$XDG_DATA_HOME/spanfold`, else `~/.local/share/spanfold`."""
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data) / "spanfold"
+    """`$XDG_DATA_HOME/spanfold`, else `~/.local/share/spanfold`; for a user without a home a temporary folder of the user's."""
+    if data := os.environ.get("XDG_DATA_HOME"):
+        return Path(data) / "spanfold"
+    try:
+        return Path.home() / ".local" / "share" / "spanfold"
+    except RuntimeError:
+        return Path(tempfile.gettempdir()) / f"spanfold-{os.getuid()}"
 
 
 def _upper(value: Any) -> Any:

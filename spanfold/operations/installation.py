@@ -67,8 +67,11 @@ class Installation:
         return topics
 
     def to_be_rebuilt(self) -> Sequence[str]:
-        """A line about each projection that waits for a rebuild, in a database that is prepared. Raises StoreUnavailable."""
-        from sqlalchemy.exc import OperationalError
+        """A line about each projection that waits for a rebuild, in a database that is prepared. Raises StoreUnavailable, or
+        Misconfigured when the role only reads views.
+        """
+        from psycopg.errors import InsufficientPrivilege
+        from sqlalchemy.exc import OperationalError, ProgrammingError
 
         from spanfold.projections.generations import lifecycle
         from spanfold.projections.projection import installed
@@ -77,6 +80,12 @@ class Installation:
             return lifecycle.to_be_rebuilt(self.dsn, installed())
         except OperationalError as error:
             raise translated(error.orig) from error
+        except ProgrammingError as error:
+            if not isinstance(error.orig, InsufficientPrivilege):
+                raise
+            raise Misconfigured(
+                "whether a projection waits for a rebuild is not known: this role only reads spanfold's views"
+            ) from error
 
 
 def environment_settings(**given: Any) -> Settings:

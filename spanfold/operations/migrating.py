@@ -12,9 +12,9 @@ from spanfold.kafka.client import kafka_config
 from spanfold.language.errors import LogUnavailable
 from spanfold.language.settings import Settings
 from spanfold.operations.installation import Installation
+from spanfold.operations.postgres_errors import reads_translated
 from spanfold.operations.worker_group import REQUEST_TIMEOUT_S
 from spanfold.postgres.connections import connect
-from spanfold.postgres.errors import translated
 
 SCHEMA_VERSION: Final = "SELECT version_num FROM public.schema_version"
 GENERATIONS: Final = "SELECT projection, generation FROM spanfold_core.generations"
@@ -56,14 +56,11 @@ def _topics(settings: Settings) -> set[str]:
 
 def _tables(dsn: str) -> Iterator[str]:
     """What there is of spanfold in the database, in words."""
-    try:
-        with connect(dsn, "spanfold migrate") as connection:
-            for (revision,) in _rows(connection, SCHEMA_VERSION):
-                yield f"the tables of schema version {revision}"
-            for projection, generation in _rows(connection, GENERATIONS):
-                yield f"generation {generation} of projection {projection}"
-    except psycopg.OperationalError as error:
-        raise translated(error) from error
+    with reads_translated(), connect(dsn, "spanfold migrate") as connection:
+        for (revision,) in _rows(connection, SCHEMA_VERSION):
+            yield f"the tables of schema version {revision}"
+        for projection, generation in _rows(connection, GENERATIONS):
+            yield f"generation {generation} of projection {projection}"
 
 
 def _rows(connection: psycopg.Connection[Any], query: str) -> list[tuple[Any, ...]]:

@@ -19,11 +19,16 @@ def reads_translated() -> Iterator[None]:
     except (psycopg.errors.UndefinedTable, psycopg.errors.UndefinedColumn, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured("this database is not up to date: run `spanfold migrate`, or start a worker") from error
     except psycopg.errors.InsufficientPrivilege as error:
-        raise Misconfigured(
-            f"this role may not do that ({error.diag.message_primary}): use a login with the role that owns spanfold's tables"
-        ) from error
+        raise not_permitted(error) from error
     except psycopg.OperationalError as error:
         raise translated(error) from error
+
+
+def not_permitted(error: psycopg.errors.InsufficientPrivilege) -> Misconfigured:
+    """What a role that only reads is answered where it would write, or look behind the views."""
+    return Misconfigured(
+        f"this role may not do that ({error.diag.message_primary}): use a login with the role that owns spanfold's tables"
+    )
 
 
 @contextmanager
@@ -38,6 +43,8 @@ def writes_translated(afterwards: str = "The live tables are as they were") -> I
 
 
 def _failed(error: BaseException | None, afterwards: str) -> Misconfigured | StoreUnavailable:
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return not_permitted(error)
     if isinstance(error, psycopg.Error) and error.sqlstate:
         words = " ".join(str(error).split())
         return StoreUnavailable(f"Postgres: {words} (SQLSTATE {error.sqlstate}). {afterwards}")

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -163,6 +163,7 @@ class _Tables:
     to_be_rebuilt: Sequence[str]
     suspensions: Sequence[Suspension]
     log_gaps: Sequence[AcceptedLoss]
+    warnings: Sequence[str]
 
     def problems(self) -> Iterator[str]:
         yield from map(str, self.suspensions)
@@ -183,6 +184,9 @@ def read_status(installation: Installation) -> Status:
     tables = _answered(tables_answer, problems, states)
     problems += [*(log.problems() if log else ()), *(tables.problems() if tables else ())]
     partitions = list(_partitions(log, tables))
+    if log and tables and any(_outside_of_the_log(partitions)):
+        log, tables = _read_in_order(installation)
+        partitions = list(_partitions(log, tables))
     problems += _outside_of_the_log(partitions)
     state = min(states or [State.INCOMPLETE if problems else State.RUNNING], key=list(State).index)
     return _status(state, settings, processes, log, tables, partitions, problems)
@@ -226,7 +230,7 @@ def _status(
         log_gaps=tables.log_gaps if tables else (),
         lag_total=sum(lags) if lags and len(lags) == len(partitions) else None,
         problems=problems,
-        warnings=list(disk_warnings(settings.home)) if processes else [],
+        warnings=[*(disk_warnings(settings.home) if processes else ()), *(tables.warnings if tables else ())],
         ends=program_ends(settings.home),
     )
 
@@ -258,6 +262,14 @@ def _read_log(settings: Settings) -> _Log:
     return _Log(bounds, GroupStatus(group.name, described.state.name.lower(), members), owned)
 
 
+def _read_in_order(installation: Installation) -> tuple[_Log, _Tables]:
+    """Both, so that records and pruning that go on meanwhile put no checkpoint outside of the log: the log's starts, then the
+    checkpoints, then the log's ends. Raises as the others do.
+    """
+    before, tables, log = _read_log(installation.settings), _read_tables(installation), _read_log(installation.settings)
+    return replace(log, bounds={at: (before.bounds[at][0], end) for at, (_, end) in log.bounds.items()}), tables
+
+
 def _read_tables(installation: Installation) -> _Tables:
     """What Postgres says. Raises StoreUnavailable, or Misconfigured when the database is not prepared."""
     checkpoints: dict[Partition, list[Checkpoint]] = defaultdict(list)
@@ -267,7 +279,16 @@ def _read_tables(installation: Installation) -> _Tables:
         for topic, partition, *checkpoint in connection.execute(CHECKPOINTS):
             checkpoints[topic, partition].append(Checkpoint(*checkpoint))
         suspended, gaps = suspensions(connection), accepted_losses(connection)
-    return _Tables(parked, rejected, checkpoints, installation.to_be_rebuilt(), suspended, gaps)
+    waiting, warnings = _to_be_rebuilt(installation)
+    return _Tables(parked, rejected, checkpoints, waiting, suspended, gaps, warnings)
+
+
+def _to_be_rebuilt(installation: Installation) -> tuple[Sequence[str], Sequence[str]]:
+    """What waits for a rebuild; or why that is not known."""
+    try:
+        return installation.to_be_rebuilt(), ()
+    except Misconfigured as error:
+        return (), [str(error)]
 
 
 def _partitions(log: _Log | None, tables: _Tables | None) -> Iterator[PartitionStatus]:

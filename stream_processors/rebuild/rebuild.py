@@ -10,6 +10,7 @@ on from there when it is called again:
 5. swap: the views show it, the one that was live is kept as the previous one.
 """
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,9 @@ from spanfold.stream_processors.rebuild.rebuild_context import RebuildContext
 from spanfold.stream_processors.rebuild.takeover import Waits, wait_for_old_snapshots, when_possible
 
 FOLLOW_PAUSE_S: Final = 0.2
+
+IDLE_S: Final = 10.0
+"""How long a follower sees no record before it says that it may be ended."""
 
 UNAIDED_S: Final = 15.0
 """For so long workers must have kept a generation up to date without help: a partition may be quiet, or change hands."""
@@ -207,7 +211,8 @@ def as_of(context: RebuildContext, into: str, until: NextOffsets, workers: int) 
 
 def follow(context: RebuildContext) -> None:
     """Keep the live generation, which workers that run may not carry, up to date until workers of this code do: until somebody
-    else moves it, and nothing has been left to this process for UNAIDED_S.
+    else moves it, and nothing has been left to this process for UNAIDED_S. On an idle log nobody moves it; after IDLE_S without a
+    record it says that it may be ended.
     """
     live = context.newest(GenerationState.LIVE)
     if live is None:
@@ -215,6 +220,7 @@ def follow(context: RebuildContext) -> None:
     context.progress.step("following the log until workers of this version take over (Ctrl-C leaves it to them)")
     with GenerationLoader(context, live, processes=0) as loader:
         left_at, taken_over, helped_at = loader.next_offsets(), False, time.monotonic()
+        idle_until = helped_at + IDLE_S
         while not taken_over or time.monotonic() - helped_at < UNAIDED_S:
             judged = context.judged()  # before the generation's: a worker that folds it moves both in one commit
             offsets = loader.next_offsets()
@@ -224,6 +230,12 @@ def follow(context: RebuildContext) -> None:
             if behind:
                 loader.load(left_at)
                 helped_at = time.monotonic()
+            if not taken_over and time.monotonic() > max(idle_until, helped_at + IDLE_S):
+                context.progress.step(
+                    "nothing has arrived in the log, so nobody can be seen to take over: end this with Ctrl-C once workers "
+                    "of this version are running, which then go on from here"
+                )
+                idle_until = math.inf
             time.sleep(FOLLOW_PAUSE_S)
 
 

@@ -2,12 +2,14 @@
 
 import json
 import threading
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from spanfold.kafka.log_ends import ends_of_log
 from spanfold.language.errors import Misconfigured
+from spanfold.language.progress import NullProgress
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES, TopicOnBroker
 from spanfold.projections.generations import lifecycle
@@ -150,3 +152,23 @@ def test_what_people_built_on_a_generation_is_not_dropped_with_it(
     with at_work(stack_settings) as context, pytest.raises(Misconfigured, match=r"view mine depends on"):
         context.drop(context.generations()[0])
     assert ledger.execute("SELECT count(*) FROM public.mine").fetchone() != (0,)
+
+
+class Ended(Exception):
+    pass
+
+
+class UntilIdle(NullProgress):
+    """Ends what it listens to where that says that it may be ended."""
+
+    def step(self, text: str) -> None:
+        if "end this with Ctrl-C" in text:
+            raise Ended(text)
+
+
+def test_whoever_follows_an_idle_log_hears_that_it_may_be_ended(
+    stack_settings: Settings, ledger: Ledger, topics: dict[str, TopicOnBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebuilding, "IDLE_S", 0.1)
+    with at_work(stack_settings) as context, pytest.raises(Ended, match="nothing has arrived in the log"):
+        rebuilding.follow(replace(context, progress=UntilIdle()))

@@ -84,6 +84,9 @@ def _postgres(target: Installation, topics: list[TopicOnBroker]) -> Iterator[Che
         with connect(target.dsn, "spanfold doctor") as connection:
             yield _answers(connection)
             yield _tables(target.settings, connection, topics)
+    except psycopg.errors.InsufficientPrivilege as error:
+        advice = "to check tables, use a login with the role that owns them"
+        yield Check("Tables", CheckState.WARN, f"not checked: {error.diag.message_primary}", advice)
     except psycopg.OperationalError as error:
         advice = "check SPANFOLD_POSTGRES_DSN, and whether that Postgres is running"
         yield Check("Postgres", CheckState.FAIL, str(translated(error)), advice)
