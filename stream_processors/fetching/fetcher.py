@@ -12,10 +12,10 @@ from aiokafka.consumer import consumer, fetcher
 
 from spanfold.stream_processors.fetching.record_batches import FetchedRecords, Paused
 
-PART_BYTES: Final = 16 * 1024 * 1024
+PART_BYTES: Final = 8 * 1024 * 1024
 """A part of a partition's records ends with the record that brings it to this weight."""
 
-HELD_BYTES: Final = 80 * 1024 * 1024
+HELD_BYTES: Final = 48 * 1024 * 1024
 """Nothing is handed over while parts of this weight are in memory."""
 
 FEW_PARTS: Final = 2

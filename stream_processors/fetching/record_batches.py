@@ -9,7 +9,7 @@ there, aiokafka raises UnicodeDecodeError. What is not UTF-8 in a name becomes l
 Batches of formats before Kafka 0.11 are aiokafka's alone; no broker writes them any more.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, Final
 
@@ -32,6 +32,14 @@ FEW_HEADERS: Final = 100_000
 RECORD_WEIGHT: Final = 64
 HEADER_WEIGHT: Final = 64
 """Bytes of memory that a record and a header take at least, besides their bytes."""
+
+LARGE_BYTES: Final = 4096
+LARGE_FACTOR: Final = 8
+"""Values beyond LARGE_BYTES weigh so many times their size: an array of small numbers takes thirty times its bytes, once decoded.
+"""
+
+LIGHT: Final = 2 * 1024 * 1024
+"""A batch of no more weight is weighed as a whole, others record by record."""
 
 _LENGTH_AT: Final = 8
 _LENGTH_ENDS: Final = 12
@@ -105,19 +113,18 @@ class RecordBatch:
 
     def __iter__(self) -> Iterator[Any]:
         if self._stream is None:
-            records = self._small() if has_header(self._data) else list(self._batch)
-            if records is not None:
-                return iter(records)
+            if not has_header(self._data):
+                return iter(list(self._batch))
             header, limit = BatchHeader.of(self._data), self._fetched.max_value_bytes
+            if (small := self._small(header, min(SMALL_BYTES, limit))) is not None:
+                return small
             self._stream = streamed(header, self._data[HEADER_BYTES:], limit)
         return self._streamed(self._stream)
 
-    def _small(self) -> list[Any] | None:
-        """All records, of a batch that is small enough to be parsed at once."""
-        header = BatchHeader.of(self._data)
+    def _small(self, header: BatchHeader, limit: int) -> Iterator[Any] | None:
+        """The records of a batch that is small enough to be parsed at once; None of others."""
         if header.records > FEW_RECORDS:
             return None
-        limit = min(SMALL_BYTES, self._fetched.max_value_bytes)
         plain = at_most(header.codec, self._data[HEADER_BYTES:], limit)
         if plain is None:
             return None
@@ -128,19 +135,26 @@ class RecordBatch:
         headers = sum(map(len, map(_headers_of, records)))
         if headers > HEADERS_A_RECORD * len(records) + FEW_HEADERS:
             return None
-        self._fetched.weight += len(plain) + RECORD_WEIGHT * len(records) + HEADER_WEIGHT * headers
-        return records
+        weight = len(plain) + RECORD_WEIGHT * len(records) + HEADER_WEIGHT * headers
+        if weight > LIGHT or len(plain) > LARGE_BYTES * len(records):
+            return self._weighed(records)
+        self._fetched.weight += weight
+        return iter(records)
 
-    def _streamed(self, stream: Iterator[StreamedRecord | None]) -> Iterator[StreamedRecord]:
+    def _streamed(self, stream: Iterator[StreamedRecord | None]) -> Iterator[Any]:
         for record in stream:
             if record is None:
                 raise Paused
+            yield from self._weighed([record])
+
+    def _weighed(self, records: Iterable[Any]) -> Iterator[Any]:
+        for record in records:
             self._fetched.weight += _weight(record)
             yield record
 
 
-def _weight(record: StreamedRecord) -> int:
-    size = RECORD_WEIGHT + len(record.key or b"")
-    if isinstance(record.value, bytes):
-        size += len(record.value)
-    return size + sum(HEADER_WEIGHT + len(name) + len(value or b"") for name, value in record.headers)
+def _weight(record: Any) -> int:
+    size = len(record.value) if isinstance(record.value, bytes) else 0
+    headers = sum(HEADER_WEIGHT + len(name) + len(value or b"") for name, value in record.headers)
+    factor = LARGE_FACTOR if size > LARGE_BYTES else 1
+    return RECORD_WEIGHT + factor * size + len(record.key or b"") + headers
