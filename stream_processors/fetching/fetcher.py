@@ -129,7 +129,7 @@ class BoundedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no 
         if not await _HELD.has_room(timeout or 0):
             return {}
         drained: dict[Any, Part] = await super().fetched_records(partitions, 0, max_records)
-        if not drained and self._has_paused():
+        if not drained and self._has_paused(partitions):
             await asyncio.sleep(0)
         elif not drained:
             drained = await super().fetched_records(partitions, timeout, max_records)
@@ -138,8 +138,12 @@ class BoundedFetcher(fetcher.Fetcher):  # type: ignore[misc]  # aiokafka has no 
                 self._records.move_to_end(tp)
         return drained
 
-    def _has_paused(self) -> bool:
-        return any(isinstance(result, PartResult) and result.is_paused for result in self._records.values())
+    def _has_paused(self, partitions: Any) -> bool:
+        """Whether one of these has more to read of a batch; of all when none is named."""
+        return any(
+            isinstance(result, PartResult) and result.is_paused and (not partitions or tp in partitions)
+            for tp, result in self._records.items()
+        )
 
 
 def use_bounded_memory(max_value_bytes: int) -> None:

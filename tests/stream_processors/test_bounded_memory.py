@@ -2,14 +2,26 @@
 
 import os
 import re
+import time
 from itertools import repeat
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
+from spanfold.language.events import MetricUpdated
+from spanfold.language.partitioning import partitions_of
 from spanfold.language.settings import Settings
-from tests.support.hostile_topic import MB, large_header, large_value, of_one_partition, produce_batch, with_neighbours
+from spanfold.language.topics import METRICS
+from tests.support.hostile_topic import (
+    MB,
+    large_header,
+    large_value,
+    of_one_partition,
+    produce_batch,
+    raw,
+    with_neighbours,
+)
 from tests.support.raw_batches import RawRecord, Repeated
 from tests.support.stories import stories
 from tests.support.topics import log_ends
@@ -69,4 +81,29 @@ def test_a_worker_folds_what_lies_beside_records_that_are_larger_than_its_memory
     ((stored,),) = ledger.execute("SELECT max(length(headers::text)) FROM spanfold_core.rejected").fetchall()
     assert stored < 1_000
     assert peak < BOUND_MB
+    assert worker.stop() == 0
+
+
+def test_arrays_that_take_far_more_memory_once_they_are_decoded_are_folded_few_at_a_time(
+    stack_settings: Settings, ledger: psycopg.Connection[Any], start: Start
+) -> None:
+    at_us, key = time.time_ns() // 1000, "series"
+    home = int(partitions_of([key.encode()], stack_settings.partitions)[0])
+    points = [
+        MetricUpdated(
+            aggregate_id=key, occurred_at=at_us + number, source="test", name="latency", service_name="shop",
+            kind="exponential_histogram", count=5, scale=3, zero_count=0, positive_offset=0, positive_counts=(300,) * 450_000,
+        )
+        for number in range(30)
+    ]  # fmt: skip
+    produce_batch(stack_settings, home, map(raw, points), topic=METRICS)
+
+    worker = start()
+
+    def is_folded() -> bool:
+        worker.check()
+        return ledger.execute("SELECT count(*) FROM spanfold.metric_points").fetchall() == [(len(points),)]
+
+    until(is_folded, "30 points", worker.output)
+    assert peak_mb(worker) < BOUND_MB
     assert worker.stop() == 0

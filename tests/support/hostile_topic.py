@@ -9,7 +9,7 @@ from spanfold.language.events import DomainEvent
 from spanfold.language.partitioning import partitions_of
 from spanfold.language.records import headers_of, key_of
 from spanfold.language.settings import Settings
-from spanfold.language.topics import TRACES
+from spanfold.language.topics import TRACES, Topic
 from spanfold.schemas.codec import Codec
 from tests.support.raw_batches import RawRecord, Repeated, produce_raw, record_batch
 
@@ -48,8 +48,10 @@ def of_one_partition(events: Sequence[DomainEvent], partitions: int) -> tuple[in
     return homes[0], [event for event, home in zip(events, homes, strict=True) if home == homes[0]]
 
 
-def produce_batch(settings: Settings, partition: int, records: Iterator[RawRecord], codec: str = "zstd") -> int:
-    """All in one batch of the traces' topic; returns the offset of the first."""
-    batch, topic = record_batch(records, codec, at_ms=time.time_ns() // MB), TRACES.on_broker(settings.topic_prefix)
+def produce_batch(
+    settings: Settings, partition: int, records: Iterator[RawRecord], codec: str = "zstd", topic: Topic = TRACES
+) -> int:
+    """All in one batch of the topic; returns the offset of the first."""
+    batch, on_broker = record_batch(records, codec, at_ms=time.time_ns() // MB), topic.on_broker(settings.topic_prefix)
     assert settings.kafka_bootstrap
-    return asyncio.run(produce_raw(settings.kafka_bootstrap, topic, partition, batch))
+    return asyncio.run(produce_raw(settings.kafka_bootstrap, on_broker, partition, batch))
