@@ -26,11 +26,12 @@ def resume(
     home: Home = None,
     json: AsJson = False,
 ) -> None:
-    """Go on with a topic or projection that was suspended; `spanfold status` says which are, and why.
+    """Go on with a topic or projection that was suspended.
 
-    A projection is suspended when its code or its tables fail. Repair it, restart the workers, then resume it: what it has missed
-    is folded beside the workers, then they keep it up again. A topic is suspended when too many of its recent records can't be
-    folded, or its log has lost records. Nothing is lost meanwhile, but by --accept-loss.
+    `spanfold status` says which are, and why. A projection is suspended when its code or its tables fail. Repair it, restart
+    the workers, then resume it: what it has missed is folded beside the workers, then they keep it up again. A topic is
+    suspended when too many of its recent records can't be folded, or its log has lost records. Nothing is lost meanwhile, but
+    by --accept-loss.
 
     Exit codes: 2 unknown name, 3 not suspended, or it fails again, 4 Kafka or Postgres unreachable.
 
