@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test unit faults check docs lock bench clean
+.PHONY: help setup demo test unit faults outages check docs lock bench clean
 
 help: ## Show these verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ faults: setup ## Schedules of faults under load, then tables compared with the l
 	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_EVENTS=400000 $(BIN)/python -m pytest --timeout 1800 tests/rebuilds/test_verify.py tests/snapshots/test_rebuild.py)
 	$(if $(SNAPSHOTS),,$(FAULTS) --runs $(or $(RUNS),40))
 	$(if $(SEED),$(if $(SNAPSHOTS),$(FAULTS) --snapshots),$(FAULTS) --snapshots --runs $$(( ($(or $(RUNS),40) + 3) / 4 )))
+
+outages: setup ## A stack under load through a read-only database, a poisoned projection, hostile records, a killed Kafka, a full disk (as root), a lost log
+	$(BIN)/python -m tests.outages
 
 check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .

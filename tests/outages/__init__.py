@@ -1,0 +1,1 @@
+"""Outages of a whole stack under load: `python -m tests.outages`, or `make outages`."""
