@@ -43,7 +43,7 @@ class Answers:
 
 
 class Load:
-    """Sends requests until it is stopped, one after the other. `acknowledged` has the (trace, span) ids of those answered by 200."""
+    """Sends requests one after the other until it is stopped. `acknowledged`: the (trace, span) ids of those answered by 200."""
 
     def __init__(self, url: str) -> None:
         self._url = f"{url}/v1/traces"
