@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 export UV_PYTHON_DOWNLOADS := never
 
-.PHONY: help setup demo test unit faults outages check docs lock bench clean
+.PHONY: help setup demo test unit faults outages soak check docs lock bench clean
 
 help: ## Show these verbs
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,9 @@ faults: setup ## Schedules of faults under load, then tables compared with the l
 
 outages: setup ## A stack under load through a read-only database, a poisoned projection, hostile records, a killed Kafka, a full disk (as root), a lost log
 	$(BIN)/python -m tests.outages
+
+soak: setup ## An hour of 500 events/s across a midnight: MINUTES=60
+	$(BIN)/python -m tests.outages.soak --minutes $(or $(MINUTES),60)
 
 check: setup ## Format, lint, types and the direction of imports
 	$(BIN)/ruff format --check .
