@@ -145,17 +145,17 @@ def test_a_log_that_ends_in_aborted_records_is_reached_and_they_are_not_seen(
 
 
 HOLD = """
-CREATE TABLE hold (at bigint NOT NULL);
-INSERT INTO hold VALUES (9223372036854775807);
-CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE TABLE public.hold (at bigint NOT NULL);
+INSERT INTO public.hold VALUES (9223372036854775807);
+CREATE FUNCTION public.hold() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF (SELECT sum(next_offset) FROM spanfold_core.checkpoints WHERE projection = 'journal') >= (SELECT at FROM hold) THEN
+    IF (SELECT sum(next_offset) FROM spanfold_core.checkpoints WHERE projection = 'journal') >= (SELECT at FROM public.hold) THEN
         PERFORM pg_advisory_xact_lock(7, 7);
     END IF;
     RETURN NEW;
 END
 $$;
-CREATE TRIGGER hold BEFORE UPDATE ON spanfold_core.checkpoints FOR EACH ROW EXECUTE FUNCTION hold();
+CREATE TRIGGER hold BEFORE UPDATE ON spanfold_core.checkpoints FOR EACH ROW EXECUTE FUNCTION public.hold();
 """
 """Holds a worker in the middle of its transaction, rows written and checkpoints not, once so many records are folded: as
 long as the test has the lock.
@@ -173,7 +173,7 @@ SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND app
 
 
 def hold_at(ledger: Ledger, position: int) -> None:
-    ledger.execute("UPDATE hold SET at = %s", [position])
+    ledger.execute("UPDATE public.hold SET at = %s", [position])
 
 
 def count(ledger: Ledger, query: str) -> int:
