@@ -17,7 +17,7 @@ from spanfold.projections.commit.journal import CORE
 from spanfold.projections.commit.merging import Generation, advance, merge, unfolded_below
 from spanfold.projections.commit.preparing import Prepared, Preparer
 from spanfold.projections.commit.settlements import settle
-from spanfold.projections.commit.suspension import failures_named
+from spanfold.projections.commit.suspension import MERGE_TIMEOUT_S, failures_named
 from spanfold.projections.projection import FoldsStates, Projection
 from spanfold.projections.states.reading import NEVER_TOO_IDLE, Standing
 from spanfold.projections.states.rows import FoldedPartition
@@ -27,8 +27,11 @@ from spanfold.schemas.codec import Codec
 class Shadow:
     """One generation that is being loaded. Not thread-safe, but `prepare` may run while `commit` does."""
 
-    def __init__(self, projection: Projection, number: int, schema: str) -> None:
+    def __init__(
+        self, projection: Projection, number: int, schema: str, merge_timeout_s: float = MERGE_TIMEOUT_S
+    ) -> None:
         self._projection, self._number, self._schema = projection, number, schema
+        self._merge_timeout_s = merge_timeout_s
         self._codec = Codec()
         self._preparer = Preparer({projection.name: projection}, self._codec)
 
@@ -58,7 +61,8 @@ class Shadow:
             unfolded = unfolded_below(cursor, batch, judged_to, prepared.unreadable)
             settled = settle(cursor, self._codec, prepared, unfolded, judged_to)
             generation = Generation(self._projection, self._number, self._schema, next_offset)
-            failure = merge(cursor, prepared, generation, unfolded, settled, erasures_in(cursor, batch))
+            erasures = erasures_in(cursor, batch)
+            failure = merge(cursor, prepared, generation, unfolded, settled, erasures, self._merge_timeout_s)
             if failure is not None:
                 raise failure
             advance(cursor, batch, [(self._projection.name, self._number)])

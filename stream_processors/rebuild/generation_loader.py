@@ -37,7 +37,9 @@ class GenerationLoader:
 
     def __init__(self, context: RebuildContext, generation: GenerationRow, processes: int) -> None:
         self._context, self._generation, self._processes = context, generation, processes
-        self._shadow = Shadow(context.projection, generation.number, generation.schema)
+        self._shadow = Shadow(
+            context.projection, generation.number, generation.schema, context.settings.merge_timeout_s
+        )
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
@@ -81,8 +83,9 @@ class GenerationLoader:
         return total
 
     def _target(self) -> Target:
-        generation = self._generation
-        return Target(self._context.projection.name, generation.number, generation.schema, self._context.dsn)
+        context, generation = self._context, self._generation
+        timeout_s = context.settings.merge_timeout_s
+        return Target(context.projection.name, generation.number, generation.schema, context.dsn, timeout_s)
 
     def _show_progress(self, began_at: NextOffsets, total: int) -> None:
         self._context.progress.advanced(_distance(began_at, self.next_offsets()), total, "records")

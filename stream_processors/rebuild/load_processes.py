@@ -32,6 +32,7 @@ class Target:
     number: int
     schema: str
     dsn: str
+    merge_timeout_s: float
 
 
 def fold(reader: LogReader, connection: psycopg.Connection[Any], shadow: Shadow, ranges: Sequence[OffsetRange]) -> None:
@@ -74,7 +75,7 @@ def fold_in_processes(
 
 
 def _fold_one(target: Target, offsets: OffsetRange) -> None:
-    shadow = Shadow(installed()[target.projection], target.number, target.schema)
+    shadow = Shadow(installed()[target.projection], target.number, target.schema, target.merge_timeout_s)
     try:
         # what a crash takes back is folded again: the checkpoints go with the rows
         with connect(target.dsn, "spanfold load", {"synchronous_commit": "off"}) as connection:

@@ -13,7 +13,7 @@ from spanfold.stream_processors.rebuild import rebuild as steps
 from spanfold.stream_processors.rebuild.log_reader import LogReader, OffsetRange
 from spanfold.stream_processors.rebuild.resume import resume
 from tests.support.databases import Ledger
-from tests.support.failing import Own, reason
+from tests.support.failing import Own, reason, runs
 from tests.support.generations import at_work, leftovers
 from tests.support.publishing import publish_all
 from tests.support.stores import rows_of, with_second
@@ -63,6 +63,20 @@ def test_resume_folds_what_was_missed_and_hands_it_back(ledger: Ledger, stack_se
         assert resumed.records > 0
         with pytest.raises(Misconfigured, match="second is not suspended"):
             resume(context, 0)
+    assert (reason(ledger), log.commit_all()) == ("", [])
+    assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
+
+
+def test_a_merge_that_takes_long_is_resumed_under_a_larger_limit(ledger: Ledger, stack_settings: Settings) -> None:
+    own = Own(runs("SELECT pg_sleep(0.6)"))
+    log = Log(stack_settings, ledger, Store(with_second(stack_settings, own), merge_timeout_s=0.2))
+    log.commit_all()
+    assert "a statement took longer than 0.2 s" in reason(ledger)
+    impatient = stack_settings.model_copy(update={"merge_timeout_s": 0.2})
+    with at_work(impatient, own) as context, pytest.raises(ProjectionFailed, match=r"longer than 0\.2 s"):
+        resume(context, 0)
+    with at_work(stack_settings, own) as context:
+        resume(context, 0)
     assert (reason(ledger), log.commit_all()) == ("", [])
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
 
