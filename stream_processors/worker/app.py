@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, cast
 import faust
 import structlog
 from faust.tables import TableManager
+from faust.tables.recovery import Recovery
 from faust.types import TP, EventT
 from mode.supervisors import CrashingSupervisor
 
@@ -124,8 +125,23 @@ class Folder(Generic[P]):
             self._crash = asyncio.ensure_future(app.crash(error))
 
 
+class PatientRecovery(Recovery):
+    """Takes over assigned partitions however long Kafka or Postgres is away. The stock one gives up after broker_request_timeout,
+    and takes none over ever after: the process would live on and read nothing.
+    """
+
+    async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109  (the stock signature)
+        await super()._wait(coro)
+
+
 class NoTables(TableManager):
     """Of an app that has none. The stock one waits a second for them when it starts."""
+
+    @property
+    def recovery(self) -> Recovery:
+        if self._recovery is None:
+            self._recovery = PatientRecovery(self.app, self, beacon=self.beacon, loop=self.loop)
+        return self._recovery
 
     async def on_start(self) -> None:
         await self._update_channels()

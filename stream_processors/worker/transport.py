@@ -20,18 +20,18 @@ them.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
-from typing import Any, NamedTuple, cast
+from typing import Any, Final, NamedTuple, cast
 
 import aiokafka
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaTimeoutError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from faust import Schema
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage, Message
 
-from spanfold.language.errors import Misconfigured
+ASK_AGAIN_S: Final = 1.0
 
 Checkpoints = Callable[[Sequence[TP]], Awaitable[Mapping[TP, int]]]
 """Where each of these partitions is to be read from: its next offset. Misconfigured when that can't be."""
@@ -223,21 +223,29 @@ class BatchConsumer(stock.Consumer):
             checkpoints = dict(await transport.checkpoints(partitions))
             if lost := await self._lost(checkpoints):
                 await transport.log_lost(self.app, lost)
-        except Misconfigured as error:
-            # raised in a task of Faust's that only logs; the app must not go on
+        except Exception as error:
+            # raised in a task that nobody awaits; the app must not go on without these partitions
             await self.app.crash(error)
             raise
         return checkpoints | {tp: gap.first for tp, gap in lost.items()}, lost.keys()
 
     async def _lost(self, checkpoints: Mapping[TP, int]) -> dict[TP, Lost]:
         """The partitions whose log does not reach from their checkpoint on."""
-        first = await self.earliest_offsets(*checkpoints)
-        last = await self.highwaters(*checkpoints)
+        first, last = await self._bounds(checkpoints)
         return {
             tp: Lost(first[tp], last[tp], offset)
             for tp, offset in checkpoints.items()
             if not first[tp] <= offset <= last[tp]
         }
+
+    async def _bounds(self, partitions: Collection[TP]) -> tuple[Mapping[TP, int], Mapping[TP, int]]:
+        """The first offset of each partition, and the one after the last; asked for until Kafka answers."""
+        while True:
+            try:
+                return await self.earliest_offsets(*partitions), await self.highwaters(*partitions)
+            except KafkaTimeoutError as error:
+                self.log.warning("Asking again for the log's bounds: %r", error)
+                await asyncio.sleep(ASK_AGAIN_S)
 
     async def seek_back(self, offsets: Mapping[TP, int]) -> None:
         """Seek those of these partitions that are still assigned; the others are sought when they are assigned again."""

@@ -1,6 +1,7 @@
 """What a worker says of itself: when it is well, what it counts, and when it refuses to go on."""
 
 import re
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -196,6 +197,40 @@ def test_a_worker_whose_postgres_is_away_says_so_and_recovers(
     until(lambda: health_of(worker) == (200, []), "a worker that is well again", worker.output)
     folded_to_the_end(ledger, worker)
     assert worker.stop() == 0
+
+
+IMPATIENT = """
+import faust
+from spanfold.bootstrap import run_projector
+from spanfold.language.settings import Settings
+
+class Impatient(faust.App):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options, broker_request_timeout=7.0)
+
+faust.App = Impatient
+run_projector(Settings())
+"""
+"""The worker, with a Faust that gives requests up after 7 s and not after 90."""
+
+
+def test_partitions_that_are_assigned_in_a_long_outage_are_read_after_it(
+    stack_settings: Settings, ledger: Ledger, start: Start, close_to_others: Callable[[bool], None]
+) -> None:
+    publish_all(stack_settings, stories(50))
+    first, second = start(program=("-c", IMPATIENT)), start(watch_interval_s=0.1, program=("-c", IMPATIENT))
+    folded_to_the_end(ledger, first, second)
+    owned = ("spanfold_partitions_owned",)
+    until(lambda: metrics_of(second).get(owned), "partitions of the second one", second.output)
+    before = metrics_of(second)[owned]
+    close_to_others(True)
+    first.kill()
+    until(lambda: metrics_of(second)[owned] > before, "the partitions of the first one", second.output)
+    time.sleep(9)  # longer than Faust's patience
+    close_to_others(False)
+    publish_all(stack_settings, stories(100)[50:])
+    folded_to_the_end(ledger, second)
+    assert second.stop() == 0
 
 
 def test_a_worker_whose_postgres_hangs_says_so_and_recovers(

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
+from faust.tables.recovery import Recovery
 from faust.transport import consumer
 from faust.transport.drivers import aiokafka as stock
 from faust.types import TP, ConsumerMessage
@@ -20,6 +21,7 @@ from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.schemas.codec import Codec
 from spanfold.stream_processors.fetching.fetcher import BoundedFetcher, ParsedRecords, PartResult
+from spanfold.stream_processors.worker.app import PatientRecovery
 from spanfold.stream_processors.worker.transport import (
     BatchConsumer,
     BatchConsumerThread,
@@ -62,6 +64,7 @@ def test_faust_and_aiokafka_are_the_versions_whose_private_names_are_known() -> 
         (BatchConsumer, stock.Consumer, "_add_gap"),
         (BatchConsumer, stock.Consumer, "on_buffer_full"),
         (BatchConsumer, stock.Consumer, "on_buffer_drop"),
+        (PatientRecovery, Recovery, "_wait"),
     ],
 )
 def test_what_the_transport_overrides_is_there_and_is_called_alike(ours: type, stocks: type, name: str) -> None:
