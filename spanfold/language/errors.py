@@ -32,6 +32,7 @@ spanfold/cli/__init__.py and spanfold/http/problems.py.
       DownloadFailed        4   503   nobody: the jars can't be fetched; the next try resumes
     StoreUnavailable        4   503   nobody: Postgres is away; worth retrying
     NotYetReflected         4   503   the caller: the read models have not reached a position; ask again
+    CallNotPermitted        4   500   nobody: a circuit breaker is open; try again later
     NotificationFailed      4   500   nobody: a notification did not get through; try again later
     PoisonRecord            1   500   nobody: no retry will help, so the record is parked with its reason
     TopicSuspended          3   500   the operator: a topic's verdicts stand still; repair the cause, then resume it

@@ -1,0 +1,1 @@
+"""Calling services: circuit breakers and load balancers. They are pure: time, randomness and load come in as arguments."""
