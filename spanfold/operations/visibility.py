@@ -19,23 +19,26 @@ POLL_S: Final = 0.05
 REACHED: Final = """
 SELECT topic, partition, min(next_offset)
   FROM spanfold.checkpoints
- WHERE live
+ WHERE live AND NOT suspended
  GROUP BY topic, partition
 """
 
+SUSPENDED: Final = "SELECT FROM spanfold.suspensions WHERE kind = 'topic' AND name = %s"
+
 
 def wait_until_visible(dsn: str, ends: Mapping[Partition, int], timeout_s: float) -> None:
-    """Return when the journal and all live projections have reached `ends` (the next offset of each partition).
+    """Return when the journal and all live projections that are not suspended have reached `ends` (the next offset of each
+    partition).
 
     StoreUnavailable when they have not within `timeout_s`, or Postgres can't be reached; it names a partition that is
-    behind. Misconfigured when the database knows nothing of spanfold.
+    behind, and says when its topic is suspended. Misconfigured when the database knows nothing of spanfold.
     """
     deadline = time.monotonic() + timeout_s
     try:
         with connect(dsn, "spanfold publish") as connection:
             while behind := _behind(connection, ends):
                 if time.monotonic() >= deadline:
-                    raise StoreUnavailable(_still(behind, ends, timeout_s))
+                    raise StoreUnavailable(_still(connection, behind, ends, timeout_s))
                 time.sleep(POLL_S)
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
         raise Misconfigured(
@@ -92,9 +95,16 @@ def _behind(connection: psycopg.Connection[Any], ends: Mapping[Partition, int]) 
     return {partition: reached.get(partition, 0) for partition, end in ends.items() if reached.get(partition, 0) < end}
 
 
-def _still(behind: Mapping[Partition, int], ends: Mapping[Partition, int], timeout_s: float) -> str:
+def _still(
+    connection: psycopg.Connection[Any],
+    behind: Mapping[Partition, int],
+    ends: Mapping[Partition, int],
+    timeout_s: float,
+) -> str:
     (topic, partition), reached = next(iter(behind.items()))
+    is_suspended = connection.execute(SUSPENDED, (topic,)).fetchone() is not None
+    reason = f"{topic} is suspended" if is_suspended else "Is a worker running?"
     return (
         f"everything is in the log, but not visible after {timeout_s:g} s: partition {partition} of {topic} is folded up to "
-        f"offset {reached} of {ends[topic, partition]}. Is a worker running? See `spanfold status`"
+        f"offset {reached} of {ends[topic, partition]}. {reason}; see `spanfold status`"
     )

@@ -1,4 +1,4 @@
-"""A projection that fails is suspended alone, says why; see tests/rebuilds/test_resume.py for how it catches up."""
+"""A projection that fails is suspended alone, and says why; see tests/rebuilds/test_resume.py for how it catches up."""
 
 import re
 from typing import Any
@@ -7,11 +7,14 @@ import pytest
 from psycopg import Connection
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 
-from spanfold.language.errors import Misconfigured
+from spanfold.language.errors import Misconfigured, StoreUnavailable
 from spanfold.language.events import TraceErased
 from spanfold.language.settings import Settings
+from spanfold.language.topics import TRACES
+from spanfold.operations.visibility import wait_until_visible
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
 from tests.support.failing import Fault, Own, raises, reason, runs
@@ -135,6 +138,18 @@ def test_a_suspended_projection_forgets_an_erased_trace_at_once(ledger: Ledger, 
     erasing = TraceErased(aggregate_id="trace 0", occurred_at=NOW, source="test")
     commit(ledger, store, batch([record(erasing, len(LOG))]))
     assert ledger.execute(kept).fetchone() == (0,)
+
+
+def test_nobody_waits_for_a_suspended_projection_and_a_suspended_topic_is_named(
+    ledger: Ledger, stack_settings: Settings
+) -> None:
+    commit(ledger, Store(with_second(stack_settings, Own())), batch(LOG))
+    assert reason(ledger)
+    dsn = str(stack_settings.postgres_dsn)
+    wait_until_visible(dsn, {(TRACES.name, 0): len(LOG)}, 0)
+    suspend_topic(ledger, TRACES.name, "?")
+    with pytest.raises(StoreUnavailable, match=r"40 of 41\. spanfold\.traces is suspended"):
+        wait_until_visible(dsn, {(TRACES.name, 0): len(LOG) + 1}, 0)
 
 
 def test_the_journal_is_not_suspended_for_spanfolds_own_refused_rows(ledger: Ledger, stack_settings: Settings) -> None:
