@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from psycopg import Connection, Cursor
 
+from spanfold.application.aggregates import installed_aggregates
 from spanfold.language.errors import Misconfigured
 from spanfold.projections.commit.journal import CORE, JOURNAL
 from spanfold.projections.generation_states import KEPT_UP, sql_list
@@ -59,8 +60,11 @@ def resume_topic(
 
 
 def _gaps(cursor: Cursor[Any], topic: str, bounds: Bounds) -> list[LogGap]:
+    # checkpoints of other fold versions stay where they were: nobody reads on from there
+    fold_versions = [each.fold_version for each in installed_aggregates().values() if each.topic.name == topic]
     gaps = []
-    for partition, projection, generation, offset in cursor.execute(CHECKPOINTS, (topic,)).fetchall():
+    cursor.execute(CHECKPOINTS, {"topic": topic, "fold_versions": fold_versions})
+    for partition, projection, generation, offset in cursor.fetchall():
         first, last = bounds[partition]
         if offset > last:
             raise Misconfigured(
@@ -85,7 +89,10 @@ CHECKPOINTS: Final = f"""
 SELECT c.partition, c.projection, c.generation, c.next_offset
   FROM {CORE}.checkpoints c
   LEFT JOIN {CORE}.generations g USING (projection, generation)
- WHERE c.topic = %s AND (c.projection IN ('{JOURNAL}', '{SNAPSHOTS}') OR g.state IN {sql_list(KEPT_UP)})
+ WHERE c.topic = %(topic)s
+   AND (c.projection = '{JOURNAL}'
+        OR (c.projection = '{SNAPSHOTS}' AND c.generation = ANY (%(fold_versions)s))
+        OR g.state IN {sql_list(KEPT_UP)})
  ORDER BY c.partition, c.projection, c.generation
    FOR UPDATE OF c
 """

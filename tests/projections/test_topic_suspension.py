@@ -164,6 +164,18 @@ def test_a_loss_is_accepted_once_and_shown(ledger: Ledger) -> None:
     assert shown(ledger) == told(EVENTS[:5] + EVENTS[12:])
 
 
+def test_what_states_of_another_fold_version_lack_is_no_loss(ledger: Ledger) -> None:
+    commit(ledger, Store(installed()), batch(LOG[:20]))
+    ledger.execute(
+        "INSERT INTO spanfold_core.checkpoints (topic, partition, projection, generation, next_offset) "
+        "VALUES (%s, 0, 'snapshots', 99, 3)",
+        [NAME],
+    )
+    suspend_topic(ledger, NAME, "most of it can't be read")
+    assert resume_topic(ledger, NAME, log_to(40, first=12), park=False, accept_loss=False) == []
+    assert not suspended(ledger)
+
+
 def test_a_log_that_ends_before_the_tables_is_never_gone_on_with(ledger: Ledger) -> None:
     commit(ledger, Store(installed()), batch(LOG))
     suspend_topic(ledger, NAME, "the log has lost records")
