@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from spanfold.language.errors import Misconfigured
-from spanfold.projections.generation_states import KEPT_UP
+from spanfold.projections.generation_states import AT_REST, KEPT_UP, GenerationState
 from spanfold.projections.generations.lifecycle import GenerationRow
 from spanfold.projections.generations.swap import resume as hand_back
 from spanfold.stream_processors.rebuild.generation_loader import GenerationLoader
@@ -46,7 +46,7 @@ def _suspended(context: RebuildContext) -> GenerationRow:
     projection = context.projection
     suspended = [generation for generation in context.generations(*KEPT_UP) if generation.suspended]
     if not suspended:
-        raise Misconfigured(f"{projection.name} is not suspended: nothing to resume")
+        raise Misconfigured(_why_not(context))
     generation = suspended[0]
     if generation.fold_version != projection.fold_version:
         raise Misconfigured(
@@ -54,3 +54,16 @@ def _suspended(context: RebuildContext) -> GenerationRow:
             f"{projection.fold_version}: run `spanfold rebuild {projection.name}`"
         )
     return generation
+
+
+def _why_not(context: RebuildContext) -> str:
+    name = context.projection.name
+    for generation in context.generations(*AT_REST):
+        if generation.suspended:
+            previous = generation.state == GenerationState.PREVIOUS
+            command = f"spanfold projections drop-previous {name}" if previous else "spanfold as-of --drop SCHEMA"
+            return (
+                f"generation {generation.number} of {name} ({generation.state}) is suspended because an erasure failed in it. "
+                f"Workers do not keep it up, so there is nothing to resume: drop it with `{command}`"
+            )
+    return f"{name} is not suspended: nothing to resume"

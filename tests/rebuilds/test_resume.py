@@ -81,6 +81,20 @@ def test_a_merge_that_takes_long_is_resumed_under_a_larger_limit(ledger: Ledger,
     assert rows_of(ledger, "second_g1") == rows_of(ledger, "traces_g1")
 
 
+def test_a_generation_at_rest_is_not_resumed_but_dropped(ledger: Ledger, stack_settings: Settings) -> None:
+    own = Own()
+    with_second(stack_settings, own)
+    ledger.execute(
+        "UPDATE spanfold_core.generations SET state = 'previous', suspended_at = now(), suspended_because = 'an erasure' "
+        "WHERE projection = 'second'"
+    )
+    with (
+        at_work(stack_settings, own) as context,
+        pytest.raises(Misconfigured, match=r"generation 1 of second .* `spanfold projections drop-previous second`"),
+    ):
+        resume(context, 0)
+
+
 def test_a_rebuild_ends_with_the_projections_own_line(ledger: Ledger, stack_settings: Settings) -> None:
     own = Own()
     log = Log(stack_settings, ledger, Store(with_second(stack_settings, own)))
