@@ -253,6 +253,7 @@ class _Child:
         self.started_at = datetime.now(UTC)
         self._began = time.monotonic()
         self.runs = True
+        self.wake.clear()  # whoever asked for a restart meanwhile has a new process
 
     def ended(self, code: int | None) -> None:
         """Its process has ended so, or with None could not be started."""
