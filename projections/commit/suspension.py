@@ -26,6 +26,7 @@ from psycopg import Cursor, Rollback, errors
 from spanfold.language.errors import SpanfoldError
 from spanfold.language.positions import Position
 from spanfold.postgres.errors import is_transient
+from spanfold.postgres.texts import storable
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.journal import CORE
 from spanfold.projections.facts import Fact
@@ -36,6 +37,10 @@ REFUSED_CLASSES: Final = ("22", "23", "54")
 
 MERGE_TIMEOUT_S: Final = 30.0
 """Default limit of each statement of somebody's own projection; see Settings.merge_timeout_s."""
+
+
+LONGEST_MESSAGE: Final = 1000
+"""Characters of an error that are kept; it may quote whole records."""
 
 
 class ProjectionFailed(SpanfoldError):
@@ -85,10 +90,17 @@ def is_its_own_fault(error: Exception, projection: Projection, cursor: Cursor[An
 
 def failure_of(projection: Projection, error: Exception, where: str) -> ProjectionFailed:
     """The failure in one line: `acme_stock failed at spanfold.traces/3@4711: KeyError: 'sku' (stock.py:88, in fold)`."""
-    words = " ".join(str(error).split())
+    words = storable(" ".join(_message(error).split()), LONGEST_MESSAGE)
     return ProjectionFailed(
         f"{projection.name} failed at {where}: {type(error).__name__}: {words} ({_line(projection, error)})"
     )
+
+
+def _message(error: Exception) -> str:
+    try:
+        return str(error)
+    except Exception:  # the class may be the projection's
+        return "(its message can't be read)"
 
 
 @contextmanager

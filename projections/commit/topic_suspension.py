@@ -16,6 +16,7 @@ from psycopg import Connection, Cursor
 from spanfold.language.errors import PoisonRecord, SpanfoldError
 from spanfold.language.parking import ParkedReason
 from spanfold.language.positions import Position
+from spanfold.postgres.texts import storable
 from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.journal import CORE
 
@@ -49,7 +50,7 @@ def refuse_suspended(cursor: Cursor[Any], topic: str) -> None:
 
 def suspend_topic(connection: Connection[Any], topic: str, because: str) -> None:
     """Mark the topic, in a transaction of its own; the first reason is kept."""
-    connection.execute(SUSPEND, (because, topic))
+    connection.execute(SUSPEND, (storable(because), topic))
 
 
 def count_parked(

@@ -15,6 +15,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from spanfold.language.errors import PoisonRecord
 from spanfold.postgres.copying import PG_EPOCH_US, CopyTarget
+from spanfold.postgres.texts import storable
 from spanfold.projections.commit.cut import CutHeaders, CutValue, RecordHeaders, cut_key, head, within_limits
 from spanfold.projections.commit.erasure import NAMELESS
 from spanfold.projections.commit.journal import CORE
@@ -66,7 +67,7 @@ def write_parked(cursor: Cursor[Any], judged: Judged, parked: Mapping[int, Poiso
             (
                 *_position(judged, index),
                 poison.reason,
-                _text(poison.detail),
+                storable(poison.detail),
                 *_parked_headers(judged, index),
                 *_bytes(judged, index),
             )
@@ -81,7 +82,7 @@ def _rejected_rows(
     for index, rejection in rejections.items():
         columns = _header_columns(judged, index)
         raw: tuple[Any, ...] = _bytes(judged, index)
-        detail = _text(rejection.detail)
+        detail = storable(rejection.detail)
         match rejection.verdict:
             case Verdict.MALFORMED:
                 columns = (None, None, None, None, columns[-1])
@@ -148,7 +149,3 @@ def _header_text(value: bytes | None) -> Any:
     except UnicodeDecodeError:
         return {"hex": value.hex()}
     return {"hex": value.hex()} if "\0" in text else text
-
-
-def _text(detail: str) -> str:
-    return detail.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()

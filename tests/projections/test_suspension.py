@@ -33,6 +33,11 @@ def positions(ledger: Ledger) -> dict[str, int]:
     return dict(ledger.execute(query).fetchall())
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError
+
+
 FAULTS: dict[str, tuple[Fault | None, str]] = {
     "an error of the fold": (None, r"KeyError: 'sku' \(failing\.py:\d+, in fold\)"),
     "an error of the merge": (raises(ZeroDivisionError("by zero")), r"ZeroDivisionError: by zero \(failing"),
@@ -42,6 +47,9 @@ FAULTS: dict[str, tuple[Fault | None, str]] = {
     "a table that is not there": (runs("SELECT FROM nowhere"), r'UndefinedTable: relation "nowhere" does not exist'),
     "a transaction that it ends": (lambda cursor: cursor.connection.commit(), r"ProgrammingError: .*commit"),
     "a slow statement": (runs("SELECT pg_sleep(60)"), r"TimeoutError: a statement took longer than 0\.5 s"),
+    "a message that Postgres can't hold": (raises(ValueError("a\0b\ud800")), r"ValueError: a\\0b\\ud800 "),
+    "a message that can't be read": (raises(Mute()), r"Mute: \(its message can't be read\)"),
+    "a message without an end": (raises(ValueError("x" * 9_000_000)), r"ValueError: x{1000}… "),
     "a connection elsewhere": (
         lambda _: Connection.connect("host=127.0.0.1 port=1").close(), r"OperationalError: .*connection",
     ),
