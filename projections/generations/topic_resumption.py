@@ -34,16 +34,18 @@ def resume_topic(
     connection: Connection[Any], topic: str, bounds: Bounds, *, park: bool, accept_loss: bool
 ) -> Sequence[LogGap]:
     """Resume the topic, in one transaction. With `park`, records that the log holds now may be parked, whatever their share is.
-    With `accept_loss`, checkpoints that lie before the log's begin are moved there; returns what is lost by that.
+    With `accept_loss`, checkpoints that lie before the log's begin are moved there; of a topic that is not suspended, only those
+    of states and suspended projections. Returns what is lost by that.
 
-    Misconfigured when the topic is not suspended, when checkpoints lie before the log and that is not accepted, or when one lies
-    beyond its end: nothing was changed.
+    Misconfigured when the topic is not suspended and these have lost nothing either, when checkpoints lie before the log and that
+    is not accepted, or when one lies beyond its end: nothing was changed.
     """
     with connection.transaction(), connection.cursor() as cursor:
         row = cursor.execute(LOCK_TOPIC, (topic,)).fetchone()
-        if row is None or row[0] is None:
+        is_suspended = row is not None and row[0] is not None
+        gaps = _gaps(cursor, topic, bounds, is_suspended=is_suspended) if is_suspended or accept_loss else []
+        if not is_suspended and not gaps:
             raise Misconfigured(f"{topic} is not suspended: nothing to resume")
-        gaps = _gaps(cursor, topic, bounds)
         if gaps and not accept_loss:
             raise Misconfigured(
                 f"the log of {topic} has lost records: {_words(gaps)}. Restore the log, or go on without them with "
@@ -59,14 +61,14 @@ def resume_topic(
     return gaps
 
 
-def _gaps(cursor: Cursor[Any], topic: str, bounds: Bounds) -> list[LogGap]:
+def _gaps(cursor: Cursor[Any], topic: str, bounds: Bounds, *, is_suspended: bool) -> list[LogGap]:
     # checkpoints of other fold versions stay where they were: nobody reads on from there
     fold_versions = [each.fold_version for each in installed_aggregates().values() if each.topic.name == topic]
     gaps = []
-    cursor.execute(CHECKPOINTS, {"topic": topic, "fold_versions": fold_versions})
+    cursor.execute(CHECKPOINTS, {"topic": topic, "fold_versions": fold_versions, "is_suspended": is_suspended})
     for partition, projection, generation, offset in cursor.fetchall():
         first, last = bounds[partition]
-        if offset > last:
+        if is_suspended and offset > last:  # others move on meanwhile
             raise Misconfigured(
                 f"{topic}/{partition} holds offsets {first} to {last}, {projection} stands at {offset}: the log would give these "
                 "offsets to other records. Restore the log, or fold it into an empty database. Nothing was changed."
@@ -93,6 +95,7 @@ SELECT c.partition, c.projection, c.generation, c.next_offset
    AND (c.projection = '{JOURNAL}'
         OR (c.projection = '{SNAPSHOTS}' AND c.generation = ANY (%(fold_versions)s))
         OR g.state IN {sql_list(KEPT_UP)})
+   AND (%(is_suspended)s OR c.projection = '{SNAPSHOTS}' OR g.suspended_at IS NOT NULL)
  ORDER BY c.partition, c.projection, c.generation
    FOR UPDATE OF c
 """

@@ -45,4 +45,4 @@ def snapshots_app(
     """The Faust app; `faust.Worker(app)` runs it."""
     folder = Folder(store, committer, topics, metrics)
     modest = settings.model_copy(update={"batch_records": min(settings.batch_records, BATCH_RECORDS)})
-    return folding_app(modest, NAME, committer, store, folder, topics)
+    return folding_app(modest, NAME, committer, store, folder, topics, judges=False)

@@ -185,11 +185,13 @@ def folding_app(
     store: BatchStore[P],
     folder: Folder[P],
     topics: Mapping[str, TopicOnBroker],
+    *,
+    judges: bool = True,
 ) -> Any:
-    """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it."""
+    """The Faust app of the consumer group `<group>-<name>`; `faust.Worker(app)` runs it. `judges`: it gives verdicts."""
     use_bounded_memory(settings.max_value_bytes)
     app = _faust_app(settings, name)
-    assignment = Assignment(settings, topics, committer, store, folder.held)
+    assignment = Assignment(settings, topics, committer, store, folder.held, judges=judges)
     app.transport = BatchTransport(
         app.conf.broker_consumer, app, checkpoints=assignment.checkpoints, log_lost=assignment.suspend_lost
     )

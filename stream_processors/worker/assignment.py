@@ -14,6 +14,7 @@ from spanfold.language.errors import Misconfigured
 from spanfold.language.retries import error_of, while_log_unavailable
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TopicOnBroker
+from spanfold.projections.commit.journal import CORE, JOURNAL
 from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.stream_processors.worker.committer import BatchStore, Committer
 from spanfold.stream_processors.worker.held_partitions import HeldPartitions
@@ -35,8 +36,10 @@ class Assignment:
         committer: Committer[Any],
         store: BatchStore[Any],
         held: HeldPartitions,
+        *,
+        judges: bool,
     ) -> None:
-        self._held = held
+        self._held, self._judges = held, judges
         self._settings, self._committer, self._store = settings, committer, store
         self._topics = {topic.name: topic for topic in topics.values()}
 
@@ -50,15 +53,26 @@ class Assignment:
         return {tp: at[self._topics[tp.topic].topic.name, tp.partition] for tp in partitions}
 
     async def suspend_lost(self, app: Any, lost: Mapping[TP, Lost]) -> None:
-        """Suspend the topics of these partitions, whose log lacks what the tables need next."""
+        """Suspend the topics of these partitions, whose log lacks what the tables need next. Misconfigured if this worker does
+        not judge and the log has what the journal needs next: verdicts don't stop because states lack something.
+        """
         for tp, gap in lost.items():
             topic = self._topics[tp.topic].topic.name
             why = (
                 f"{topic}/{tp.partition} holds offsets {gap.first} to {gap.last}, the tables stand at {gap.needed}: the log has "
                 "lost records"
             )
+            if not self._judges and gap.first <= await self._judged_to(topic, tp.partition) <= gap.last:
+                raise Misconfigured(
+                    f"{why} that states of aggregates need, or was pruned before this fold version began. Restore it, or go on "
+                    f"without them with `spanfold resume {topic} --accept-loss`"
+                )
             await self._committer.run(partial(suspend_topic, topic=topic, because=why))
             self._held.hold(app, [tp], why)
+
+    async def _judged_to(self, topic: str, partition: int) -> int:
+        ((offset,),) = await self._committer.query(JUDGED_TO, (topic, partition))
+        return int(offset)
 
     async def _refuse_changes(self, names: set[str]) -> None:
         topics = [self._topics[name] for name in sorted(names)]
@@ -68,3 +82,8 @@ class Assignment:
         )
         if changes:
             raise Misconfigured("; ".join(changes))
+
+
+JUDGED_TO: Final = f"""
+SELECT next_offset FROM {CORE}.checkpoints WHERE topic = %s AND partition = %s AND projection = '{JOURNAL}'
+"""

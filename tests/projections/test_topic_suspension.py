@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from psycopg import Connection
 
+from spanfold.application.aggregates import TraceAggregate
 from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import TRACES
@@ -174,6 +175,27 @@ def test_what_states_of_another_fold_version_lack_is_no_loss(ledger: Ledger) -> 
     suspend_topic(ledger, NAME, "most of it can't be read")
     assert resume_topic(ledger, NAME, log_to(40, first=12), park=False, accept_loss=False) == []
     assert not suspended(ledger)
+
+
+def test_what_states_lack_is_accepted_while_verdicts_go_on(ledger: Ledger) -> None:
+    commit(ledger, Store(installed()), batch(LOG[:5]))
+    version = TraceAggregate.fold_version
+    ledger.execute(
+        "INSERT INTO spanfold_core.checkpoints (topic, partition, projection, generation, next_offset) "
+        "VALUES (%s, 0, 'snapshots', %s, 3)",
+        [NAME, version],
+    )
+    bounds = log_to(4, first=12)  # the journal's records are in memory somewhere, or the log has grown since
+    with pytest.raises(Misconfigured, match="not suspended"):
+        resume_topic(ledger, NAME, bounds, park=False, accept_loss=False)
+    gaps = resume_topic(ledger, NAME, bounds, park=False, accept_loss=True)
+    assert gaps == [LogGap(NAME, 0, "snapshots", version, 3, 12)]
+    assert ledger.execute(
+        "SELECT next_offset FROM spanfold.checkpoints WHERE topic = %s AND partition = 0 AND projection = 'journal'",
+        [NAME],
+    ).fetchone() == (5,)
+    with pytest.raises(Misconfigured, match="not suspended"):
+        resume_topic(ledger, NAME, bounds, park=False, accept_loss=True)
 
 
 def test_a_log_that_ends_before_the_tables_is_never_gone_on_with(ledger: Ledger) -> None:

@@ -18,7 +18,7 @@ from tests.support.stories import stories
 from tests.support.topics import log_ends
 from tests.support.trace_rows import shown
 from tests.support.waiting import until
-from tests.support.workers import Start, Worker, folded_to_the_end, positions
+from tests.support.workers import SNAPSHOTS, Start, Worker, folded_to_the_end, positions
 
 
 @pytest.fixture
@@ -101,6 +101,25 @@ def test_a_checkpoint_before_the_logs_begin(
     shown_gaps = [(gap["projection"], gap["to_offset"]) for gap in json_of(stack_settings, "status")["log_gaps"]]
     assert shown_gaps == [("journal", 5), ("traces", 5)]
     assert worker.stop() == 0
+
+
+def test_a_log_that_lacks_what_states_need_ends_the_snapshot_worker_alone(
+    stack_settings: Settings, ledger: Ledger, admin: AdminClient, worker: Worker, start: Start
+) -> None:
+    """A fold version that begins after the log was pruned is one."""
+    cut = TopicPartition(TRACES.on_broker(stack_settings.topic_prefix), 2, 5)
+    admin.delete_records([cut])[cut].result()
+    states = start(program=SNAPSHOTS)
+    until(lambda: states.process.poll() is not None, "the snapshot worker's end", states.output)
+    assert states.process.returncode == 3, states.output()
+    assert "spanfold resume spanfold.traces --accept-loss" in states.output().splitlines()[-1]
+    publish_all(stack_settings, stories(200)[100:])
+    folded_to_the_end(ledger, worker)
+    assert json_of(stack_settings, "resume", TRACES.name, "--accept-loss")["gaps"]
+    states = start(program=SNAPSHOTS)
+    ends = log_ends(stack_settings)
+    until(lambda: positions(ledger, "snapshots") == ends, "the states", states.output)
+    assert states.stop() == 0
 
 
 def test_a_log_that_is_cut_under_a_running_worker(
