@@ -63,7 +63,7 @@ def resume_topic(
 
 def _gaps(cursor: Cursor[Any], topic: str, bounds: Bounds, *, is_suspended: bool) -> list[LogGap]:
     # checkpoints of other fold versions stay where they were: nobody reads on from there
-    fold_versions = [each.fold_version for each in installed_aggregates().values() if each.topic.name == topic]
+    fold_versions = [one.fold_version for one in installed_aggregates().values() if one.topic.name == topic]
     gaps = []
     cursor.execute(CHECKPOINTS, {"topic": topic, "fold_versions": fold_versions, "is_suspended": is_suspended})
     for partition, projection, generation, offset in cursor.fetchall():

@@ -30,8 +30,8 @@ def resume(
 
     `spanfold status` says which are, and why. A projection is suspended when its code or its tables fail. Repair it, restart
     the workers, then resume it: what it has missed is folded beside the workers, then they keep it up again. A topic is
-    suspended when too many of its recent records can't be folded, or its log has lost records. Nothing is lost meanwhile, but
-    by --accept-loss.
+    suspended when too many of its recent records can't be folded, or its log has lost records. No record is given up unless
+    you pass --accept-loss.
 
     Exit codes: 2 unknown name, 3 not suspended, or it fails again, 4 Kafka or Postgres unreachable.
 

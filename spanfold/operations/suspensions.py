@@ -20,10 +20,10 @@ class Suspension:
     suspended_because: str
 
     def __str__(self) -> str:
-        repair = "repair it, `spanfold workers restart`" if self.kind == "projection" else "repair the cause"
+        repair = "Repair it, run `spanfold workers restart`" if self.kind == "projection" else "Repair the cause"
         return (
-            f"{self.kind} {self.name} is suspended since {self.suspended_at:%Y-%m-%d %H:%M:%S} UTC: {self.suspended_because}. "
-            f"Nothing is lost; {repair}, then `spanfold resume {self.name}`"
+            f"{self.kind} {self.name} is suspended (since {self.suspended_at:%Y-%m-%d %H:%M:%S} UTC): {self.suspended_because}. "
+            f"{repair}, then run `spanfold resume {self.name}`"
         )
 
 

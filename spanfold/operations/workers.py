@@ -1,4 +1,4 @@
-"""The workers of a running stack: restarted, while servers and doors go on."""
+"""Restarts the workers of a running stack; servers and OTLP go on."""
 
 import time
 from collections import Counter

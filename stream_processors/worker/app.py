@@ -126,8 +126,8 @@ class Folder(Generic[P]):
 
 
 class PatientRecovery(Recovery):
-    """Takes over assigned partitions however long Kafka or Postgres is away. The stock one gives up after broker_request_timeout,
-    and takes none over ever after: the process would live on and read nothing.
+    """Waits for Kafka and Postgres for as long as it takes to seek newly assigned partitions. The stock one gives up after
+    broker_request_timeout, and for good: the worker then runs on, and never reads again.
     """
 
     async def _wait(self, coro: Any, timeout: Any = None) -> None:  # noqa: ASYNC109  (the stock signature)

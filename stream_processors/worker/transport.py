@@ -174,10 +174,10 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 continue
             end = await consumer.position(tp)
             if end > start:
-                found = records.get(tp, [])
-                if found and found[0].offset < start:  # whatever came of a seek, a batch has nothing below its start
-                    found = [record for record in found if record.offset >= start]
-                fetched[tp] = [Fetched(found, start, end)]
+                polled = records.get(tp, [])
+                if polled and polled[0].offset < start:  # whatever came of a seek, a batch has nothing below its start
+                    polled = [record for record in polled if record.offset >= start]
+                fetched[tp] = [Fetched(polled, start, end)]
                 self._starts.advance(assignment, tp, end)
         return fetched
 

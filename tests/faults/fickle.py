@@ -41,11 +41,11 @@ def why_suspended(connection: Connection[Any]) -> str:
 
 def differences(connection: Connection[Any]) -> list[str]:
     """The tables that differ from those of `traces`, with the number of rows that only one of both has."""
-    found = []
+    different = []
     for table in TracesProjection.metadata.sorted_tables:
         ours, theirs = (f"SELECT t::text FROM {schema}.{table.name} t" for schema in (f"{NAME}_g1", "traces_g1"))
         query = f"SELECT count(*) FROM (({ours} EXCEPT ALL {theirs}) UNION ALL ({theirs} EXCEPT ALL {ours})) AS d"
         ((rows,),) = connection.execute(query.encode()).fetchall()
         if rows:
-            found.append(f"{NAME}.{table.name}: {rows} rows differ from those of traces")
-    return found
+            different.append(f"{NAME}.{table.name}: {rows} rows differ from those of traces")
+    return different

@@ -292,7 +292,7 @@ def test_a_topic_that_nobody_can_read_is_suspended_before_it_is_parked_and_other
     until(lambda: ledger.execute("SELECT 1 FROM spanfold.metrics").fetchall(), "the metric", worker.output)
     said = json_of(stack_settings, "status", code=1)
     assert [each["name"] for each in said["suspensions"]] == [TRACES.name]
-    assert any("topic spanfold.traces is suspended since" in problem for problem in said["problems"])
+    assert any("topic spanfold.traces is suspended (since" in problem for problem in said["problems"])
     # and goes on by itself once it is told that this is how it is
     assert command(stack_settings, "resume", TRACES.name, "--park").returncode == 0
     folded_to_the_end(ledger, worker)
