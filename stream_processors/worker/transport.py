@@ -20,6 +20,7 @@ them.
 """
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any, Final, NamedTuple, cast
@@ -101,6 +102,17 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         super().__post_init__()
         self._starts = Starts()
         self.held: Set[TP] = frozenset()
+        self._holding = threading.Lock()
+
+    def hold(self, partitions: Set[TP]) -> None:
+        """Hand over nothing of these; safe to call from any thread, as `release`."""
+        with self._holding:
+            self.held = self.held | partitions
+
+    def release(self, partitions: Set[TP]) -> None:
+        """Fetch these again."""
+        with self._holding:
+            self.held = self.held - partitions
 
     def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
         conf = self.app.conf
@@ -130,7 +142,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def on_partitions_revoked(self, revoked: set[TP]) -> None:
         self._starts.forget(revoked)
-        self.held = frozenset()
+        self.release(self.held)
         await super().on_partitions_revoked(revoked)
 
     async def _seek_wait(self, consumer: aiokafka.AIOKafkaConsumer, partitions: Mapping[TP, int]) -> None:
@@ -163,7 +175,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         except OffsetOutOfRangeError as error:
             # the log was cut, or the topic made again: others go on while somebody looks
             moved = frozenset(TP(*tp) for tp in error.args[0])
-            self.held |= moved
+            self.hold(moved)
             consumer_of_batches = cast(BatchConsumer, self.consumer)
             asyncio.run_coroutine_threadsafe(consumer_of_batches.look_again(moved), consumer_of_batches.loop)
             return {}
@@ -255,13 +267,11 @@ class BatchConsumer(stock.Consumer):
 
     def hold(self, partitions: Iterable[TP]) -> None:
         """Hand over nothing of these partitions until they are released, or the group assigns them anew."""
-        thread = cast(BatchConsumerThread, self._thread)
-        thread.held = thread.held | set(partitions)
+        cast(BatchConsumerThread, self._thread).hold(set(partitions))
 
     def release(self, partitions: Iterable[TP]) -> None:
         """Fetch these partitions again."""
-        thread = cast(BatchConsumerThread, self._thread)
-        thread.held = thread.held - set(partitions)
+        cast(BatchConsumerThread, self._thread).release(set(partitions))
 
     def drop(self, message: Message) -> None:
         """Be done with a message whose batch was not committed: what Kafka knows as committed must not pass it."""
