@@ -39,6 +39,12 @@ MERGE_TIMEOUT_S: Final = 30.0
 """Default limit of each statement of somebody's own projection; see Settings.merge_timeout_s."""
 
 
+CANCELLED: Final = "user request"
+"""What Postgres says when a statement was cancelled by somebody, and not by its time limit; in English, see sessions.py."""
+
+THEN: Final = "; after that, "
+"""Between the first reason of a suspension and its last one."""
+
 LONGEST_MESSAGE: Final = 1000
 """Characters of an error that are kept; it may quote whole records."""
 
@@ -65,7 +71,7 @@ def limited(cursor: Cursor[Any], projection: Projection, timeout_s: float) -> It
         yield
         cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
     except errors.QueryCanceled as error:
-        if time.monotonic() - began < timeout_s:
+        if time.monotonic() - began < timeout_s or CANCELLED in str(error):
             raise
         raise TimeoutError(f"a statement took longer than {timeout_s:g} s (SPANFOLD_MERGE_TIMEOUT_S)") from error
     cursor.execute(SET_TIMEOUTS, before)
@@ -156,8 +162,10 @@ def undone(cursor: Cursor[Any]) -> Iterator[None]:
 
 
 def suspend(cursor: Cursor[Any], projection: str, generation: int, failure: ProjectionFailed) -> None:
-    """Mark the generation; workers leave it alone from the commit of this transaction on. The first moment is kept."""
-    cursor.execute(SUSPEND, (str(failure), projection, generation))
+    """Mark the generation; workers leave it alone from the commit of this transaction on. Of one that is suspended already the
+    first reason is kept, with the last one behind it.
+    """
+    cursor.execute(SUSPEND, {"because": str(failure), "then": THEN, "projection": projection, "generation": generation})
 
 
 TIMEOUTS: Final = "SELECT current_setting('statement_timeout'), current_setting('lock_timeout')"
@@ -167,6 +175,6 @@ SET_TIMEOUTS: Final = "SELECT set_config('statement_timeout', %s, true), set_con
 SUSPEND: Final = f"""
 UPDATE {CORE}.generations
    SET suspended_at = coalesce(suspended_at, clock_timestamp()),
-       suspended_because = %s
- WHERE projection = %s AND generation = %s
+       suspended_because = coalesce(split_part(suspended_because, %(then)s, 1) || %(then)s, '') || %(because)s
+ WHERE projection = %(projection)s AND generation = %(generation)s
 """

@@ -19,7 +19,7 @@ from spanfold.language.times import EPOCH, US
 Reader = Callable[[Any, str], Any]
 
 _TIME: Final = re.compile(
-    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d+))?([Zz]|[+-]\d\d:\d\d)?)?"
+    r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d(?::\d\d)?)(?:(?<=:\d\d:\d\d)\.(\d+))?([Zz]|[+-]\d\d(?::?\d\d)?)?)?"
 )
 _INTEGER: Final = re.compile(r"-?\d{1,20}")
 _OTHER_UNITS: Final = {"s": range(10**9, 10**10), "ms": range(10**12, 10**13), "ns": range(10**18, 10**19)}
@@ -121,8 +121,9 @@ def decimal_text(value: Decimal) -> str:
 
 
 def time_us(value: Any, where: str) -> int:
-    """A time of the years 1 to 9999 → µs since 1970 UTC. It is RFC 3339 text, UTC where it names no zone and midnight where it
-    is a date, or an integer of µs since 1970 UTC, also as text. An integer that can only be s, ms or ns is refused.
+    """A time of the years 1 to 9999 → µs since 1970 UTC. It is RFC 3339 text, also with a zone as Postgres writes it (+00), UTC
+    where it names no zone and midnight where it is a date; or an integer of µs since 1970 UTC, also as text. An integer that can
+    only be s, ms or ns is refused.
     """
     number = int(value) if isinstance(value, str) and _INTEGER.fullmatch(value) else value
     if isinstance(number, int) and not isinstance(number, bool):

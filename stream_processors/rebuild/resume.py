@@ -1,7 +1,7 @@
 """`resume` of a projection: what it has missed is folded from where it was suspended, and workers keep it up again."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spanfold.language.errors import Misconfigured
 from spanfold.projections.generation_states import AT_REST, KEPT_UP, GenerationState
@@ -26,12 +26,23 @@ class Resumed:
 
 
 def resume(context: RebuildContext, workers: int) -> Resumed:
-    """Fold what the suspended generation lacks, beside the workers; then hand it back to them in one transaction.
+    """Fold what the suspended generation lacks, beside the workers; then hand it back to them in one transaction. If the live one
+    and its follower are suspended, both.
 
     ProjectionFailed when it fails again; Misconfigured when it is not suspended, this code has another fold version, or the
     log no longer holds what it lacks. It stays suspended then. It may be killed and called again.
     """
-    began, generation = time.monotonic(), _suspended(context)
+    resumed = [_resume(context, generation, workers) for generation in _suspended(context)]
+    return replace(
+        resumed[-1],
+        records=sum(each.records for each in resumed),
+        total_s=sum(each.total_s for each in resumed),
+        blocked_s=max(each.blocked_s for each in resumed),
+    )
+
+
+def _resume(context: RebuildContext, generation: GenerationRow, workers: int) -> Resumed:
+    began = time.monotonic()
     with GenerationLoader(context, generation, workers) as loader:
         judged, offsets = context.judged(), loader.next_offsets()
         loader.refuse_gaps(judged)
@@ -42,18 +53,18 @@ def resume(context: RebuildContext, workers: int) -> Resumed:
     return Resumed(context.projection.name, generation.number, records, time.monotonic() - began, waits.blocked_s)
 
 
-def _suspended(context: RebuildContext) -> GenerationRow:
+def _suspended(context: RebuildContext) -> list[GenerationRow]:
     projection = context.projection
     suspended = [generation for generation in context.generations(*KEPT_UP) if generation.suspended]
     if not suspended:
         raise Misconfigured(_why_not(context))
-    generation = suspended[0]
-    if generation.fold_version != projection.fold_version:
-        raise Misconfigured(
-            f"{projection.name} was suspended with fold version {generation.fold_version}, this code has "
-            f"{projection.fold_version}: run `spanfold rebuild {projection.name}`"
-        )
-    return generation
+    for generation in suspended:
+        if generation.fold_version != projection.fold_version:
+            raise Misconfigured(
+                f"{projection.name} was suspended with fold version {generation.fold_version}, this code has "
+                f"{projection.fold_version}: run `spanfold rebuild {projection.name}`"
+            )
+    return suspended
 
 
 def _why_not(context: RebuildContext) -> str:

@@ -1,7 +1,7 @@
 """`python -m tests.outages`: one stack under load goes through one outage after the other.
 
 After each of them: status shows what was wrong while it was, and nothing afterwards; every process is the same as before but for
-those that the outage ends itself; the door has answered throughout; each acknowledged span is in the tables once. In between the
+those that the outage ends itself; OTLP has answered throughout; each acknowledged span is in the tables once. In between the
 stack is stopped and started while a projection is suspended: it still is. In the end `spanfold verify` agrees. Exit code 1 if
 anything differs.
 """
@@ -22,7 +22,7 @@ from tests.outages.scene import Scene
 console: Final = Console()
 
 UNANSWERED: Final = ("kafka_killed", "full_disk")
-"""Outages in which the door may answer 503, and nothing else than that or 200."""
+"""Outages in which OTLP may answer 503, and nothing else than that or 200."""
 
 
 def main(only: Annotated[list[str] | None, typer.Option(help="these outages alone")] = None) -> None:
@@ -60,7 +60,7 @@ def _suffer(scene: Scene, load: Load, name: str) -> tuple[Any, ...]:
         changed = {one for one, pid in scene.pids().items() if pid != before.get(one)} - set(ended)
         assert not changed, f"these processes are not the same any more: {', '.join(sorted(changed))}"
         statuses = set(load.answers.statuses) - {200, *([503] if name in UNANSWERED else [])}
-        assert not statuses, f"the door answered {statuses}"
+        assert not statuses, f"OTLP answered {statuses}"
         assert not load.answers.unanswered, f"requests without an answer: {dict(load.answers.unanswered)}"
     except Exception as error:
         outcome = f"{type(error).__name__}: {error}"
@@ -87,7 +87,7 @@ def _survives_down_and_up(scene: Scene) -> None:
 
 
 def _print(rows: list[tuple[Any, ...]]) -> None:
-    table = Table("outage", "afterwards", "seconds", "answers of the door", "slowest s", "acknowledged spans so far")
+    table = Table("outage", "afterwards", "seconds", "answers of OTLP", "slowest s", "acknowledged spans so far")
     for row in rows:
         table.add_row(*map(str, row))
     console.print(table)

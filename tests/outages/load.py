@@ -1,4 +1,4 @@
-"""A steady load on the OTLP door, and what became of each request."""
+"""A steady load on OTLP, and what became of each request."""
 
 import json
 import secrets
@@ -35,7 +35,7 @@ def request_of(names: list[str]) -> tuple[list[tuple[str, str]], dict[str, Any]]
 
 @dataclass
 class Answers:
-    """By status of the door; `unanswered` requests got no answer at all. `slowest_s` is the longest wait for one."""
+    """By status of OTLP; `unanswered` requests got no answer at all. `slowest_s` is the longest wait for one."""
 
     statuses: Counter[int] = field(default_factory=Counter)
     unanswered: Counter[str] = field(default_factory=Counter)

@@ -14,6 +14,7 @@ from spanfold.language.topics import TRACES
 from spanfold.operations.visibility import wait_until_visible
 from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.store import Store
+from spanfold.projections.commit.suspension import ProjectionFailed, suspend
 from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
@@ -134,6 +135,16 @@ def test_limits_of_one_merge_do_not_reach_the_next_statement(ledger: Ledger, sta
     store.reached = look
     commit(ledger, store, batch(LOG))
     assert seen == before
+
+
+def test_of_several_reasons_the_first_and_the_last_are_kept(ledger: Ledger, stack_settings: Settings) -> None:
+    store = Store(with_second(stack_settings, Own()))
+    commit(ledger, store, batch(LOG))
+    first = reason(ledger)
+    for why in ("one more", "the last"):
+        with ledger.cursor() as cursor:
+            suspend(cursor, "second", 1, ProjectionFailed(why))
+    assert reason(ledger) == f"{first}; after that, the last"
 
 
 def test_a_suspended_projection_forgets_an_erased_trace_at_once(ledger: Ledger, stack_settings: Settings) -> None:
