@@ -27,9 +27,9 @@ test: setup ## The whole test suite on a real Kafka and a real Postgres; JOBS=2 
 unit: setup ## The tests that need no server and start no process
 	$(BIN)/python -m pytest -n $(JOBS) -m unit
 
-FAULTS = $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume)
+FAULTS = $(BIN)/python -m tests.faults $(if $(SEED),--seed $(SEED)) $(if $(RESUME),--resume) $(if $(SUSPENSIONS),--suspensions)
 
-faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone (of snapshot workers: SNAPSHOTS=1); RESUME=1 goes on
+faults: setup ## Schedules of faults under load, then tables compared with the log: RUNS=40, or SEED=7 alone (of snapshot workers: SNAPSHOTS=1); SUSPENSIONS=1 suspends too; RESUME=1 goes on
 	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_FAULTS=1 $(BIN)/python -m pytest tests/faults tests/rebuilds/test_kills.py tests/rebuilds/test_under_load.py)
 	$(if $(SEED)$(RESUME),,SPANFOLD_TEST_EVENTS=400000 $(BIN)/python -m pytest --timeout 1800 tests/rebuilds/test_verify.py tests/snapshots/test_rebuild.py)
 	$(if $(SNAPSHOTS),,$(FAULTS) --runs $(or $(RUNS),40))
