@@ -58,7 +58,11 @@ def main(
         results.unlink(missing_ok=True)
     ours = [report for report in before if report.get("victims", PROJECTOR.name) == victims.name]
     done = {report["seed"] for report in ours}
-    plans = [Plan.drawn(each, victims, suspensions=suspensions) for each in seeds if each not in done]
+    plans = [
+        Plan.drawn(each, victims, suspensions=suspensions and victims is PROJECTOR)
+        for each in seeds
+        if each not in done
+    ]
     reports = [each for each in ours if each["seed"] in set(seeds)]
     reports += list(_run_all(plans, results))
     _tell(reports)
