@@ -90,7 +90,7 @@ def test_what_a_reader_has_cut_is_judged_and_kept_like_what_it_has_not(ledger: L
     assert rows[0] == rows[1]
     assert rows[2] == rows[3]
     assert {row[0] for row in rows} == {"malformed"}
-    assert rows[0][1].startswith("300 headers of 100,604 bytes on the wire, SHA-256 ")
+    assert rows[0][1].startswith("300 headers of 100,602 bytes on the wire, SHA-256 ")
     assert rows[0][3] is None
     assert rows[2][1].endswith(f"; it has 5,000, SHA-256 {hashlib.sha256(key).hexdigest()}")
     assert rows[2][2] == key[:1024]

@@ -131,7 +131,8 @@ def test_a_log_that_is_cut_under_a_running_worker(
     folded_to_the_end(ledger, worker)
     with psycopg.connect(str(stack_settings.postgres_dsn)) as holder:
         holder.execute("SELECT FROM spanfold_core.checkpoints WHERE topic = 'spanfold.traces' FOR UPDATE")
-        publish_all(stack_settings, stories(2_000))
+        for _ in range(20):  # a record batch each: the worker fetches whole ones, and a few ahead
+            publish_all(stack_settings, stories(200))
         end = log_ends(stack_settings)[2]
         cut = TopicPartition(TRACES.on_broker(stack_settings.topic_prefix), 2, end)
         admin.delete_records([cut])[cut].result()
