@@ -30,6 +30,8 @@ def suspend_projection(scene: Scene) -> None:
         set_broken(ledger, False)
         if scene.rng.random() < 0.5:
             _kill_resuming(scene)
+        if not why_suspended(ledger):
+            return  # it was killed after its last transaction
         process = _resuming(scene)
         code = until(lambda: {"code": process.code} if process.code is not None else None, "the end of resuming")[
             "code"
