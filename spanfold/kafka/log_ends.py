@@ -112,6 +112,11 @@ def log_bounds(settings: Settings, *, committed: bool = True) -> dict[Partition,
     return {partition: (starts[place], ends[place]) for place, partition in partitions.items()}
 
 
+def bounds_of_topic(settings: Settings, topic: str) -> dict[int, Bounds]:
+    """Of each partition of the topic of this name, as `log_bounds` has them."""
+    return {partition: bounds for (name, partition), bounds in log_bounds(settings).items() if name == topic}
+
+
 def ends_of_log(settings: Settings) -> dict[Partition, int]:
     """The offset after the last record of each partition, of open and aborted transactions too. Raises as log_bounds does."""
     return {partition: end for partition, (_, end) in log_bounds(settings, committed=False).items()}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from spanfold.kafka.log_ends import log_bounds
+from spanfold.kafka.log_ends import bounds_of_topic
 from spanfold.language.errors import InvalidInput
 from spanfold.language.progress import NO_PROGRESS, ProgressListener
 from spanfold.language.topics import installed_topics
@@ -55,6 +55,6 @@ def resume(
     if name not in {topic.name for topic in installed_topics()}:
         names = [*sorted(installed()), *(topic.name for topic in installed_topics())]
         raise InvalidInput(f"unknown projection or topic {name}; expected one of {', '.join(names)}")
-    bounds = {at: ends for (topic, at), ends in log_bounds(installation.settings).items() if topic == name}
+    bounds = bounds_of_topic(installation.settings, name)
     with writes_translated(), connect(installation.dsn, "spanfold resume") as connection:
         return Resumed("topic", name, gaps=resume_topic(connection, name, bounds, park=park, accept_loss=accept_loss))

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Final
 
 from spanfold.embedded.programs import Program
-from spanfold.kafka.log_ends import log_bounds
+from spanfold.kafka.log_ends import bounds_of_topic
 from spanfold.language.topics import TRACES
 from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.projections.generations.topic_resumption import resume_topic
@@ -71,7 +71,7 @@ def suspend_traces(scene: Scene) -> None:
         until(lambda: not ledger.execute(BEGUN_BEFORE).fetchall(), "the end of what was under way")
         before = position()
         time.sleep(scene.rng.random() * 3)
-        bounds = {at: ends for (topic, at), ends in log_bounds(scene.workers.settings).items() if topic == TRACES.name}
+        bounds = bounds_of_topic(scene.workers.settings, TRACES.name)
         if position() != before:
             raise AssertionError("records of a suspended topic were judged")
         scene.note(f"{sum(end for _, end in bounds.values()) - before} records waited")

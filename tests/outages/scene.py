@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
+from spanfold.kafka.log_ends import bounds_of_topic
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.operations.installation import Installation
@@ -135,9 +136,7 @@ class Scene:
         return int(number)
 
     def bounds(self) -> dict[int, tuple[int, int]]:
-        from spanfold.kafka.log_ends import log_bounds
-
-        return {at: ends for (topic, at), ends in log_bounds(self.settings).items() if topic == TRACES.name}
+        return bounds_of_topic(self.settings, TRACES.name)
 
     def close(self) -> None:
         with suppress(Exception):
