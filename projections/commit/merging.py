@@ -18,6 +18,7 @@ from spanfold.projections.commit.suspension import (
     MERGE_TIMEOUT_S,
     ProjectionFailed,
     failure_of,
+    failures_named,
     is_its_own_fault,
     limited,
     position_of,
@@ -104,14 +105,16 @@ def erase_at_rest(
 ) -> ProjectionFailed | None:
     """Take these traces out of a generation that workers do not fold; what its projection raises is treated as in `merge`."""
     projection = generation.projection
+    where = f"{Position(batch.topic.name, batch.partition, erasures[0].offset)}, which erases a trace,"
     try:
-        with cursor.connection.transaction(), limited(cursor, projection, timeout_s):
+        with (
+            failures_named(projection, where, cursor),
+            cursor.connection.transaction(),
+            limited(cursor, projection, timeout_s),
+        ):
             erase(cursor, generation, erasures, batch.partition)
-    except Exception as error:  # the projection's code may raise anything
-        if not is_its_own_fault(error, projection, cursor):
-            raise
-        where = Position(batch.topic.name, batch.partition, erasures[0].offset)
-        return failure_of(projection, error, f"{where}, which erases a trace,")
+    except ProjectionFailed as failure:
+        return failure
     return None
 
 

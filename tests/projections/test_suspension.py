@@ -12,21 +12,17 @@ from spanfold.language.events import TraceErased
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
 from spanfold.operations.visibility import wait_until_visible
-from spanfold.projections.commit.batch import Batch, Outcome
+from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.suspension import ProjectionFailed, suspend
 from spanfold.projections.commit.topic_suspension import suspend_topic
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
 from tests.support.failing import Fault, Own, raises, reason, runs
-from tests.support.stores import Stop, rows_of, with_second
+from tests.support.stores import Stop, commit, rows_of, with_second
 from tests.support.strategies import NOW, batch, record
 from tests.support.ten_traces import EVENTS, LOG
 from tests.support.trace_rows import shown, told, verdicts
-
-
-def commit(connection: Connection[Any], store: Store, one: Batch) -> list[Outcome]:
-    return store.commit(connection, store.prepare(one))
 
 
 def positions(ledger: Ledger) -> dict[str, int]:

@@ -1,15 +1,12 @@
 """A topic whose records can't be judged any further is suspended alone, and resumed where it stopped."""
 
-from typing import Any
-
 import pytest
-from psycopg import Connection
 
 from spanfold.application.aggregates import TraceAggregate
 from spanfold.language.errors import Misconfigured, PoisonRecord
 from spanfold.language.parking import ParkedReason
 from spanfold.language.topics import TRACES
-from spanfold.projections.commit.batch import Batch, Outcome
+from spanfold.projections.commit.batch import Batch
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.topic_suspension import (
     ParkedShareExceeded,
@@ -20,17 +17,13 @@ from spanfold.projections.commit.topic_suspension import (
 from spanfold.projections.generations.topic_resumption import LogGap, resume_topic
 from spanfold.projections.projection import installed
 from tests.support.databases import Ledger
-from tests.support.stores import Forgetful
+from tests.support.stores import Forgetful, commit
 from tests.support.strategies import batch
 from tests.support.ten_traces import EVENTS, LOG
 from tests.support.trace_rows import checkpoints, shown, told, verdicts
 
 NAME = TRACES.name
 UNREADABLE = PoisonRecord(ParkedReason.UNREADABLE, "?")
-
-
-def commit(connection: Connection[Any], store: Store, one: Batch) -> list[Outcome]:
-    return store.commit(connection, store.prepare(one))
 
 
 def suspended(ledger: Ledger) -> dict[str, str]:

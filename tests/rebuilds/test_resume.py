@@ -6,7 +6,7 @@ from spanfold.kafka.topics import ensure_topics
 from spanfold.language.errors import Misconfigured
 from spanfold.language.settings import Settings
 from spanfold.language.topics import TRACES
-from spanfold.projections.commit.batch import Batch, Outcome
+from spanfold.projections.commit.batch import Outcome
 from spanfold.projections.commit.store import Store
 from spanfold.projections.commit.suspension import ProjectionFailed
 from spanfold.stream_processors.rebuild import rebuild as steps
@@ -16,7 +16,7 @@ from tests.support.databases import Ledger
 from tests.support.failing import Own, reason, runs
 from tests.support.generations import at_work, leftovers
 from tests.support.publishing import publish_all
-from tests.support.stores import rows_of, with_second
+from tests.support.stores import commit, rows_of, with_second
 from tests.support.ten_traces import EVENTS
 from tests.support.topics import log_ends
 
@@ -41,10 +41,7 @@ class Log:
             for partition, end in log_ends(self._settings).items()
         ]
         with LogReader(self._settings) as reader:
-            return [outcome for one in reader.batches(ranges) for outcome in self._commit(one)]
-
-    def _commit(self, one: Batch) -> list[Outcome]:
-        return self._store.commit(self._ledger, self._store.prepare(one))
+            return [outcome for one in reader.batches(ranges) for outcome in commit(self._ledger, self._store, one)]
 
 
 def test_resume_folds_what_was_missed_and_hands_it_back(ledger: Ledger, stack_settings: Settings) -> None:

@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+from psycopg import Connection
+
 from spanfold.application.aggregates import ServiceAggregate, TraceAggregate
 from spanfold.language.events import Event, RecordDiscarded, RecordRetried
 from spanfold.language.settings import Settings
 from spanfold.language.snapshot_policy import SnapshotPolicy
 from spanfold.language.topics import TRACES
 from spanfold.postgres.engine import engine_of
+from spanfold.projections.commit.batch import Batch, Outcome
 from spanfold.projections.commit.store import Store
 from spanfold.projections.generation_states import GenerationState
 from spanfold.projections.generations import lifecycle
@@ -75,8 +78,12 @@ def fact(cls: type[RecordRetried] | type[RecordDiscarded], offset: int, at: int,
     return record(event, at)
 
 
+def commit(connection: Connection[Any], store: Store, one: Batch) -> list[Outcome]:
+    return store.commit(connection, store.prepare(one))
+
+
 def commit_records(ledger: Ledger, store: Store, records: list[Record]) -> None:
-    store.commit(ledger, store.prepare(batch(records)))
+    commit(ledger, store, batch(records))
 
 
 def states_with(ledger: Ledger, **policy: Any) -> StateStore:
